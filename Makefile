@@ -1,0 +1,31 @@
+# `make run` shows a whole cluster at work; `make test` checks everything. Both do all the set-up first.
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+READY := $(VENV)/ready
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI)
+
+.PHONY: run test lint setup clean
+
+run: $(READY)
+	@$(SUDO) $(VENV)/bin/pvcd sandbox up --directory var/run --tour --temporary
+
+test: lint
+	$(SUDO) $(VENV)/bin/pytest tests/unit tests/scenarios tests/contract tests/integration
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+setup: $(READY)
+
+$(READY): debian-packages requirements.lock setup.cfg pyproject.toml
+	tools/install-debian-packages
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	$(SUDO) rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
