@@ -1,0 +1,99 @@
+"""Record: a pydantic model with its path in the store; one JSON document each.
+
+    class VM(Record, path="/vms/{uuid}"):
+        uuid: UUID
+        name: Name
+
+`VM.at(uuid)` is the path of one, `vm.path` its own, and `vm.version` the version that was read, which `Put` and
+`Delete` carry back so that no change of somebody else is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, StringConstraints
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=128)]
+
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+class Record(BaseModel):
+    """One document of the store. Unknown fields are kept, so that an older daemon does not lose a newer one's."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    template: ClassVar[str] = ""
+    root: ClassVar[str] = ""
+    ephemeral: ClassVar[bool] = False
+    key_fields: ClassVar[tuple[str, ...]] = ()
+    _pattern: ClassVar[re.Pattern[str]]
+    _version: int | None = PrivateAttr(default=None)
+    _serial: int = PrivateAttr(default=0)
+
+    def __init_subclass__(cls, path: str = "", ephemeral: bool = False, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if path:
+            if path.count("/") < 2:
+                raise TypeError(
+                    f"{cls.__name__}: its path needs two parts at least, such as '/vms/{{uuid}}', not {path!r}"
+                )
+            cls.template = path
+            cls.ephemeral = ephemeral
+            cls.key_fields = tuple(_FIELD.findall(path))
+            cls.root = "/" + path.split("/")[1]
+            cls._pattern = re.compile("^" + _FIELD.sub(r"(?P<\1>[^/]+)", path) + "$")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **rest: Any) -> None:
+        missing = [field for field in cls.key_fields if field not in cls.model_fields]
+        if missing:
+            raise TypeError(f"{cls.__name__}: its path {cls.template!r} names {missing[0]!r}, which is no field of it")
+
+    @classmethod
+    def at(cls, *keys: object) -> str:
+        """The path of the record with these keys, in the order of the path."""
+        if len(keys) != len(cls.key_fields):
+            raise TypeError(f"{cls.__name__}.at() takes {len(cls.key_fields)} keys: {cls.template}")
+        texts = iter(map(str, keys))
+        return _FIELD.sub(lambda _: next(texts), cls.template)
+
+    @classmethod
+    def owns(cls, path: str) -> bool:
+        """Whether a path is that of a record of this type."""
+        return cls._pattern.match(path) is not None
+
+    @property
+    def path(self) -> str:
+        """Where this record stands in the store."""
+        return self.at(*(getattr(self, field) for field in self.key_fields))
+
+    @property
+    def version(self) -> int | None:
+        """The version that was read, or None for a record that never was in the store."""
+        return self._version
+
+    @property
+    def serial(self) -> int:
+        """The number of the transaction that wrote it (ZooKeeper's mzxid): newer is greater."""
+        return self._serial
+
+    def changed(self, **values: Any) -> Self:
+        """A validated copy with other values, which still carries the version that was read."""
+        copy = type(self).model_validate(dict(self) | values)
+        copy._version, copy._serial = self._version, self._serial
+        return copy
+
+    def encode(self) -> bytes:
+        """The document as it is stored."""
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def decode(cls, data: bytes, version: int, serial: int) -> Self:
+        """The record of a stored document."""
+        record = cls.model_validate_json(data)
+        record._version, record._serial = version, serial
+        return record

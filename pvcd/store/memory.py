@@ -1,0 +1,297 @@
+"""The tree in memory, for tests and simulation: `MemoryTree`s share a `MemoryServer`, which can be told to fail.
+
+It behaves as `zookeeper.py` does, but for time: nothing takes any, and a session ends only when the server is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+from pvcd.errors import Changed, Exists, Invalid, StoreUnavailable
+from pvcd.store.tree import (
+    CheckNode,
+    CreateNode,
+    DeleteNode,
+    Link,
+    Node,
+    NodeChange,
+    SetNode,
+    refuse_unfit,
+)
+
+
+class MemoryServer:
+    """What an ensemble remembers, and the faults that a test asks for."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, Node] = {}
+        self.serial = 0
+        self._running = True
+        self._numbers = itertools.count(1)
+        self._sessions: set[int] = set()
+        self._trees: list[MemoryTree] = []
+        self._cut: set[MemoryTree] = set()
+
+    def stop(self) -> None:
+        """No tree reaches the server any more; sessions and documents stay."""
+        self._running = False
+        self._tell_links()
+
+    def start(self) -> None:
+        """The server answers again."""
+        self._running = True
+        self._tell_links()
+
+    def cut(self, tree: MemoryTree) -> None:
+        """This one tree does not reach the server any more."""
+        self._cut.add(tree)
+        self._tell_links()
+
+    def heal(self, tree: MemoryTree) -> None:
+        """It reaches the server again."""
+        self._cut.discard(tree)
+        self._tell_links()
+
+    def expire(self, session: int) -> None:
+        """End a session, as for want of any word from its tree: its ephemeral documents go."""
+        self._sessions.discard(session)
+        draft = _Draft(self, session)
+        for path in [path for path, node in self.documents.items() if node.owner == session]:
+            draft.remove(path)
+        self._publish(draft)
+        self._tell_links()
+
+    def reaches(self, tree: MemoryTree) -> bool:
+        """Whether requests of this tree arrive."""
+        return self._running and tree not in self._cut
+
+    def lives(self, session: int) -> bool:
+        """Whether a session has not ended yet."""
+        return session in self._sessions
+
+    def admit(self, tree: MemoryTree) -> int:
+        """Begin a session."""
+        if tree not in self._trees:
+            self._trees.append(tree)
+        session = next(self._numbers)
+        self._sessions.add(session)
+        return session
+
+    def dismiss(self, tree: MemoryTree) -> None:
+        """A tree ends its session; if it does not reach the server, the session waits to be expired."""
+        reached = self.reaches(tree)
+        self._trees.remove(tree)
+        self._cut.discard(tree)
+        if reached:
+            self.expire(tree.session)
+
+    def commit(self, changes: Iterable[NodeChange], session: int) -> list[Node | None]:
+        """All of the changes or none."""
+        draft = _Draft(self, session)
+        results = [draft.apply(change) for change in changes]
+        self._publish(draft)
+        return results
+
+    def make(self, paths: Iterable[str]) -> None:
+        """Make these documents, without data, where they are missing."""
+        draft = _Draft(self, 0)
+        for path in paths:
+            draft.make(path)
+        self._publish(draft)
+
+    def _publish(self, draft: _Draft) -> None:
+        """A transaction has succeeded: it counts, and whoever watches is told."""
+        if draft.touched:
+            self.documents, self.serial = draft.documents, draft.serial
+            for tree in self._trees:
+                tree.hear(draft.touched)
+
+    def _tell_links(self) -> None:
+        for tree in self._trees:
+            tree.feel(self.reaches(tree))
+
+
+class _Draft:
+    """A transaction at work on a copy, which is thrown away if one of its changes fails."""
+
+    def __init__(self, server: MemoryServer, session: int) -> None:
+        self.documents = dict(server.documents)
+        self.serial = server.serial + 1
+        self.touched: list[str] = []
+        self._session = session
+
+    def apply(self, change: NodeChange) -> Node | None:
+        """One change; returns the document that it wrote."""
+        match change:
+            case CreateNode():
+                return self._create(change)
+            case SetNode(path, data, version):
+                old = self._read(path, version)
+                return self._put(path, Node(data, version + 1, self.serial, old.owner))
+            case DeleteNode(path, version):
+                self._read(path, version)
+                if self._has_children(path):
+                    raise Changed(path)
+                self.remove(path)
+            case CheckNode(path, version):
+                self._read(path, version)
+        return None
+
+    def remove(self, path: str) -> None:
+        """Forget a document."""
+        del self.documents[path]
+        self.touched.append(path)
+
+    def make(self, path: str) -> None:
+        """Make a document without data, and what is missing above it, unless it is there."""
+        names = path.split("/")[1:]
+        for end in range(len(names)):
+            step = "/" + "/".join(names[: end + 1])
+            if step not in self.documents:
+                self._put(step, Node(b"", 0, self.serial, 0))
+
+    def _create(self, change: CreateNode) -> Node:
+        path, owner = change.path, self._session if change.ephemeral else 0
+        parent = path.rpartition("/")[0]
+        if parent:
+            self.make(parent)
+            if self.documents[parent].owner:
+                raise Invalid(f"{path} would stand below a document that goes with its session.")
+        old = self.documents.get(path)
+        if old is None:
+            return self._put(path, Node(change.data, 0, self.serial, owner))
+        if old.data:
+            raise Exists(path)
+        if not owner:
+            return self._put(path, Node(change.data, old.version + 1, self.serial, 0))
+        if self._has_children(path):
+            raise Changed(path)
+        return self._put(path, Node(change.data, 0, self.serial, owner))
+
+    def _put(self, path: str, node: Node) -> Node:
+        self.documents[path] = node
+        self.touched.append(path)
+        return node
+
+    def _read(self, path: str, version: int) -> Node:
+        node = self.documents.get(path)
+        if node is None or node.version != version:
+            raise Changed(path)
+        return node
+
+    def _has_children(self, path: str) -> bool:
+        return any(other.startswith(path + "/") for other in self.documents)
+
+
+class MemoryTree:
+    """A `Tree` on a `MemoryServer`."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        self.link = Link.LOST
+        self.session = 0
+        self._server = server
+        self._roots: dict[str, None] = {}
+        self._returning: asyncio.Handle | None = None
+
+    async def open(self, on_change: Callable[[str], None], on_link: Callable[[Link], None]) -> None:
+        """Begin a session; fails at once if the server cannot be reached."""
+        if not self._server.reaches(self):
+            raise StoreUnavailable("The store in memory did not answer.")
+        self._loop = asyncio.get_running_loop()
+        self._on_change, self._on_link = on_change, on_link
+        self.session, self.link = self._server.admit(self), Link.CONNECTED
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """End the session."""
+        if self.session:
+            self._stay_away()
+            self.link = Link.LOST
+            self._server.dismiss(self)
+            self.session = 0
+        await asyncio.sleep(0)
+
+    async def watch(self, roots: Sequence[str]) -> None:
+        """Make the roots and hear of what changes at and below them."""
+        self._must_be_connected()
+        self._server.make(roots)
+        self._roots.update(dict.fromkeys(roots))
+        await asyncio.sleep(0)
+
+    async def load(self) -> dict[str, Node]:
+        """Every document at and below the roots."""
+        self._must_be_connected()
+        found = {path: node for path, node in self._server.documents.items() if node.data and self._watches(path)}
+        await asyncio.sleep(0)
+        return found
+
+    async def get(self, path: str) -> Node | None:
+        """One document, or None."""
+        self._must_be_connected()
+        node = self._server.documents.get(path)
+        await asyncio.sleep(0)
+        return node if node and node.data else None
+
+    async def sync(self) -> None:
+        """There is one copy of everything, so nothing can lag."""
+        self._must_be_connected()
+        await asyncio.sleep(0)
+
+    async def commit(self, changes: Sequence[NodeChange]) -> list[Node | None]:
+        """One transaction."""
+        refuse_unfit(changes)
+        self._must_be_connected()
+        try:
+            return self._server.commit(changes, self.session)
+        finally:
+            await asyncio.sleep(0)
+
+    def hear(self, paths: Iterable[str]) -> None:
+        """The server says that these paths changed; it is hinted a little later, if the link stands then."""
+        for path in filter(self._watches, paths):
+            self._loop.call_soon(self._hint, path)
+
+    def feel(self, reached: bool) -> None:
+        """The server says whether it is reached. A loss counts at once, a return a little later."""
+        if not reached:
+            self._stay_away()
+            if self.link is Link.CONNECTED:
+                self._lose(Link.SUSPENDED)
+        elif self.link is not Link.CONNECTED or not self._server.lives(self.session):
+            if self.link is not Link.LOST and not self._server.lives(self.session):
+                self._lose(Link.LOST)
+            if self._returning is None:
+                self._returning = self._loop.call_soon(self._return)
+
+    def _lose(self, link: Link) -> None:
+        self.link = link
+        self._loop.call_soon(self._tell, link)
+
+    def _return(self) -> None:
+        self._returning = None
+        if not self._server.lives(self.session):
+            self.session = self._server.admit(self)
+        self.link = Link.CONNECTED
+        self._tell(Link.CONNECTED)
+
+    def _stay_away(self) -> None:
+        if self._returning:
+            self._returning.cancel()
+            self._returning = None
+
+    def _tell(self, link: Link) -> None:
+        if self.session:
+            self._on_link(link)
+
+    def _hint(self, path: str) -> None:
+        if self.link is Link.CONNECTED:
+            self._on_change(path)
+
+    def _watches(self, path: str) -> bool:
+        return any(path == root or path.startswith(root + "/") for root in self._roots)
+
+    def _must_be_connected(self) -> None:
+        if self.link is not Link.CONNECTED:
+            raise StoreUnavailable("The store in memory is not connected.")

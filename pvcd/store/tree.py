@@ -1,0 +1,141 @@
+"""The door to the store: a tree of small documents with versions, transactions, ephemeral nodes and change events.
+
+Two stand behind it: `zookeeper.py`, and `memory.py` for tests and simulation. Both pass `tests/contract/test_tree.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from pvcd.errors import Invalid
+
+MAX_DOCUMENT = 512 * 1024
+"""Bytes. One value over ZooKeeper's own limit would drop the whole connection, so we refuse far below it."""
+
+MAX_COMMIT = 960 * 1024
+"""Bytes of all changes of one transaction together, for the same reason: ZooKeeper takes 1 MiB in one request."""
+
+_OVERHEAD = 128
+"""Bytes of a change besides its path and data, at most: its kind, its version, whom it belongs to."""
+
+
+class Node(NamedTuple):
+    """A document as it was read."""
+
+    data: bytes
+    version: int
+    """Counts the changes of this document since it was created."""
+    serial: int
+    """The number of the transaction that wrote it: newer is greater, over the whole tree."""
+    owner: int
+    """The session that an ephemeral document belongs to, or 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateNode:
+    """Make a document that is not there yet."""
+
+    path: str
+    data: bytes
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetNode:
+    """Replace the document of this version."""
+
+    path: str
+    data: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteNode:
+    """Remove the document of this version."""
+
+    path: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckNode:
+    """Change nothing, but let the transaction fail unless the document has this version."""
+
+    path: str
+    version: int
+
+
+NodeChange = CreateNode | SetNode | DeleteNode | CheckNode
+
+
+class Link(StrEnum):
+    """How the connection stands."""
+
+    CONNECTED = "connected"
+    SUSPENDED = "suspended"
+    """No server answers; the session may still live."""
+    LOST = "lost"
+    """The session is over: its ephemeral documents are gone. A new one is being opened."""
+
+
+class Tree(Protocol):
+    """The door. Every call has a deadline of its own and raises `StoreUnavailable` when it passes.
+
+    Results are delivered in the order of the session, so whoever applies each one as it comes never goes back in
+    time. The listeners are called in the event loop.
+    """
+
+    link: Link
+    session: int
+    """The number of the session, 0 before the first."""
+
+    async def open(self, on_change: Callable[[str], None], on_link: Callable[[Link], None]) -> None:
+        """Connect; return when connected, or raise `StoreUnavailable` when that takes too long.
+
+        `on_change(path)` says that the document at a path at or under a watched root may have changed (created, set
+        or removed, by anybody): a hint to look again, sent at least once per change while connected. `on_link` tells
+        of each change of `link` after this call has returned. After a reconnection nothing is known of what was
+        missed: `on_link(CONNECTED)` is called once the watches stand again, and the caller must `load` anew."""
+
+    async def close(self) -> None:
+        """End the session at once (its ephemeral documents go) and release everything. Twice is fine."""
+
+    async def watch(self, roots: Sequence[str]) -> None:
+        """Make sure that these top-level documents exist and report changes at and below them from now on."""
+
+    async def load(self) -> dict[str, Node]:
+        """Every document at and below the watched roots, at least as new as any write that was finished by anybody
+        before the call. No snapshot: what changes during the call may be in it or not, and is hinted, so look again
+        at every path that was hinted since the call."""
+
+    async def get(self, path: str) -> Node | None:
+        """One document, or None. The empty ones that were made as parents count as none."""
+
+    async def sync(self) -> None:
+        """Return when this connection has seen every write that was finished by anybody before the call."""
+
+    async def commit(self, changes: Sequence[NodeChange]) -> list[Node | None]:
+        """All of the changes or none. Returns the new document for each create and set, else None.
+
+        Raises `Changed` (a version moved, or the document to set, delete or check is gone), `Exists` (a document to
+        create is there), `StoreUnavailable` (not done, or, after a lost connection, perhaps done), `Invalid` (a
+        document over `MAX_DOCUMENT` or changes over `MAX_COMMIT`; nothing is sent). Deleting a document that has
+        children raises `Changed`. Missing parents are no error: they are made, without data, and a create in the
+        place of one that has no data succeeds."""
+
+
+def refuse_unfit(changes: Sequence[NodeChange]) -> None:
+    """Refuse, before anything is sent, what the store could not take."""
+    total = 0
+    for change in changes:
+        size = len(change.data) if isinstance(change, CreateNode | SetNode) else 0
+        if size > MAX_DOCUMENT:
+            raise Invalid(f"{change.path} would hold {size} bytes; a document may hold {MAX_DOCUMENT}.")
+        if not isinstance(change, CreateNode) and change.version < 0:
+            raise ValueError(f"{change.path}: the version that was read is needed, not {change.version}")
+        total += size + len(change.path.encode()) + _OVERHEAD
+    if total > MAX_COMMIT:
+        raise Invalid(f"One transaction would hold {total} bytes; {MAX_COMMIT} are possible: change less at once.")

@@ -1,0 +1,368 @@
+"""The tree in ZooKeeper: the only importer of kazoo, together with `persistent_watch.py`.
+
+kazoo runs on threads. What it calls back only wakes the event loop, where all else happens; it does so in the order in
+which the requests were issued, since it has one thread for results and each is linked before the next is issued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+from kazoo.exceptions import (
+    AuthFailedError,
+    BadVersionError,
+    ConnectionClosedError,
+    ConnectionLoss,
+    KazooException,
+    NoAuthError,
+    NoChildrenForEphemeralsError,
+    NodeExistsError,
+    NoNodeError,
+    NotEmptyError,
+    RolledBackError,
+    SessionExpiredError,
+)
+from kazoo.protocol.serialization import CheckVersion, Create, Delete, Exists, GetChildren, GetData, SetData, Sync
+from kazoo.protocol.states import KazooState, ZnodeStat
+from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
+
+from pvcd import errors
+from pvcd.errors import PvcdError, StoreUnavailable
+from pvcd.store.persistent_watch import AddWatch, Commit, ReadMany, WatchingClient
+from pvcd.store.tree import (
+    CheckNode,
+    CreateNode,
+    DeleteNode,
+    Link,
+    Node,
+    NodeChange,
+    SetNode,
+    refuse_unfit,
+)
+
+_RETRY = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_delay": 1.0}
+"""How kazoo tries to reconnect. Its own back-off grows to a minute, in which sessions are lost without need."""
+
+_BATCH = 64
+"""Reads in one request of `load`."""
+_WINDOW = 3
+"""Requests of `load` under way at once: enough that neither side waits, and others' calls need not queue for long."""
+
+_EPHEMERAL = 1
+_LOST = (ConnectionLoss, ConnectionClosedError, SessionExpiredError)
+
+log = logging.getLogger(__name__)
+
+
+class _Refusal(NamedTuple):
+    """Why a transaction was not done: the change that could not be, and what ZooKeeper said of it."""
+
+    change: NodeChange
+    reason: KazooException
+
+
+class ZooKeeperTree:
+    """A `Tree` of real servers."""
+
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        chroot: str = "",
+        session_timeout: float = 10.0,
+        deadline: float = 1.0,
+        opening: float = 10.0,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self.link = Link.LOST
+        self.session = 0
+        self._hosts = hosts
+        self._chroot = chroot.rstrip("/")
+        self._deadline = deadline
+        self._opening = opening
+        self._roots: dict[str, None] = {}
+        self._options: dict[str, Any] = {"hosts": hosts, "timeout": session_timeout, "connection_retry": _RETRY}
+        self._acl = OPEN_ACL_UNSAFE
+        if username is not None and password is not None:
+            self._options["auth_data"] = [("digest", f"{username}:{password}")]
+            self._acl = [make_digest_acl(username, password, all=True)]
+        self._client: WatchingClient | None = None
+        self._settling: asyncio.Task[None] | None = None
+
+    # The session
+
+    async def open(self, on_change: Callable[[str], None], on_link: Callable[[Link], None]) -> None:
+        """Connect and wait until the ground is laid; see `Tree.open`."""
+        self._loop = asyncio.get_running_loop()
+        self._on_change, self._on_link = on_change, on_link
+        self._opened = asyncio.Event()
+        self._trouble: PvcdError = self._silent(self._opening)
+        client = self._client = WatchingClient(partial(self._wake, self._hint), **self._options)
+        client.add_listener(lambda state: self._wake(self._turn, client, state, client.client_id))
+        client.start_async()
+        try:
+            async with asyncio.timeout(self._opening):
+                await self._opened.wait()
+        except TimeoutError:
+            raise self._trouble from None
+        finally:
+            if not self._opened.is_set():
+                await self.close()
+
+    async def close(self) -> None:
+        """End the session, without waiting long for a server that does not answer."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        self.link = Link.LOST
+        if self._settling:
+            self._settling.cancel()
+        ended = asyncio.Event()
+        client.handler.spawn(client.shut, partial(self._wake, ended.set))
+        for hasten in (client.drop, lambda: log.warning("ZooKeeper at %s: closing takes long.", self._hosts)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._deadline):
+                    await ended.wait()
+                return
+            hasten()
+
+    def _wake(self, act: Callable[..., None], *arguments: object) -> None:
+        """The bridge from kazoo's threads: let the event loop do something."""
+        with suppress(RuntimeError):  # the loop has ended, so there is nobody left to tell
+            self._loop.call_soon_threadsafe(act, *arguments)
+
+    def _turn(self, client: WatchingClient, state: str, identity: tuple[int, bytes] | None) -> None:
+        """The connection has changed. That it stands is said only after the watches stand, too."""
+        if client is not self._client:
+            return
+        if self._settling:
+            self._settling.cancel()
+        if state != KazooState.CONNECTED:
+            if self._opened.is_set():
+                self.link = Link(state.lower())
+                self._on_link(self.link)
+        elif identity:
+            self._settling = self._loop.create_task(self._settle(identity[0]))
+
+    async def _settle(self, session: int) -> None:
+        """Make the ground if it is not there, watch again what was watched, and say that we are connected."""
+        while True:
+            try:
+                await self._make([*_parents(self._chroot), self._chroot] if self._chroot else [])
+                await self._ask(*(AddWatch(self._full(root)) for root in self._roots))
+                break
+            except PvcdError as error:
+                self._trouble = error
+                await asyncio.sleep(0.1)  # if the connection broke, this task is about to be cancelled
+        self.session, self.link = session, Link.CONNECTED
+        if self._opened.is_set():
+            self._on_link(Link.CONNECTED)
+        self._opened.set()
+
+    def _hint(self, path: str) -> None:
+        """Something happened at a path. Before the link stands it need not be told: all is loaded anew then."""
+        if self.link is Link.CONNECTED:
+            self._on_change(path.removeprefix(self._chroot))
+
+    # Reading
+
+    async def watch(self, roots: Sequence[str]) -> None:
+        """One lasting watch for each root; see `Tree.watch`."""
+        self._must_be_connected()
+        self._roots.update(dict.fromkeys(roots))
+        await self._make([self._full(root) for root in roots])
+        await self._ask(*(AddWatch(self._full(root)) for root in roots))
+
+    async def sync(self) -> None:
+        """Let the server that we speak to catch up with its leader."""
+        self._must_be_connected()
+        await self._ask(Sync(self._chroot or "/"))
+
+    async def get(self, path: str) -> Node | None:
+        """One document, or None."""
+        self._must_be_connected()
+        ((answer,),) = await self._ask(ReadMany([GetData(self._full(path), None)]))
+        return self._node(answer)
+
+    async def load(self) -> dict[str, Node]:
+        """Every document at and below the roots, a batch of reads in a request; see `Tree.load`."""
+        await self.sync()
+        documents: dict[str, Node] = {}
+        reads = deque(GetData(self._full(root), None) for root in self._roots)
+        sent: deque[tuple[list[Any], asyncio.Future[Any]]] = deque()
+        while reads or sent:
+            while reads and len(sent) < _WINDOW:
+                batch = [reads.popleft() for _ in range(min(_BATCH, len(reads)))]
+                sent.append((batch, self._send(ReadMany(batch))))
+            batch, future = sent.popleft()
+            for read, answer in zip(batch, await self._answer(future), strict=True):
+                if isinstance(answer, list):
+                    reads.extend(GetData(f"{read.path}/{name}", None) for name in answer)
+                elif node := self._node(answer):
+                    documents[read.path.removeprefix(self._chroot)] = node
+                if isinstance(answer, tuple) and answer[1].numChildren:
+                    reads.append(GetChildren(read.path, None))
+        return documents
+
+    def _node(self, answer: Any) -> Node | None:
+        """The document that a read found."""
+        match answer:
+            case (bytes(data), ZnodeStat() as stat) if data:
+                return Node(data, stat.version, stat.mzxid, stat.ephemeralOwner)
+            case (bytes(), ZnodeStat()) | NoNodeError():
+                return None
+        raise self._failure(answer)
+
+    # Writing
+
+    async def commit(self, changes: Sequence[NodeChange]) -> list[Node | None]:
+        """One ZooKeeper transaction, and if a create needs way made for it, another; see `Tree.commit`."""
+        refuse_unfit(changes)
+        self._must_be_connected()
+        if not changes:
+            return []
+        outcome = await self._transact(changes, {})
+        if isinstance(outcome, _Refusal) and isinstance(outcome.change, CreateNode):
+            empty = await self._make_way([change.path for change in changes if isinstance(change, CreateNode)])
+            if outcome.change.path in empty or isinstance(outcome.reason, NoNodeError):
+                outcome = await self._transact(changes, empty)
+        if isinstance(outcome, _Refusal):
+            raise self._refused(outcome)
+        return outcome
+
+    async def _transact(self, changes: Sequence[NodeChange], empty: Mapping[str, int]) -> list[Node | None] | _Refusal:
+        """Send the changes; `empty` are the versions of documents without data in the place of creates."""
+        session = self.session
+        steps = [(change, request) for change in changes for request in self._requests(change, empty)]
+        ((serial, results),) = await self._ask(Commit([request for _, request in steps]))
+        if failure := _failure_of(results):
+            return _Refusal(steps[failure[0]][0], failure[1])
+        nodes: list[Node | None] = []
+        for (change, request), result in zip(steps, results, strict=True):
+            if isinstance(change, CreateNode | SetNode) and isinstance(result, ZnodeStat):
+                nodes.append(Node(change.data, result.version, result.mzxid, result.ephemeralOwner))
+            elif isinstance(change, CreateNode) and isinstance(request, Create):
+                nodes.append(Node(change.data, 0, serial, session if change.ephemeral else 0))
+            elif not isinstance(change, CreateNode):
+                nodes.append(None)
+        return nodes
+
+    def _requests(self, change: NodeChange, empty: Mapping[str, int]) -> list[Any]:
+        """A change in ZooKeeper's words: one, or two where an ephemeral document takes the place of an empty one."""
+        path = self._full(change.path)
+        match change:
+            case CreateNode(_, data, ephemeral):
+                version = empty.get(change.path)
+                if version is not None and not ephemeral:
+                    return [SetData(path, data, version)]
+                way = [] if version is None else [Delete(path, version)]
+                return [*way, Create(path, data, self._acl, _EPHEMERAL if ephemeral else 0)]
+            case SetNode(_, data, version):
+                return [SetData(path, data, version)]
+            case DeleteNode(_, version):
+                return [Delete(path, version)]
+            case CheckNode(_, version):
+                return [CheckVersion(path, version)]
+
+    async def _make_way(self, paths: Sequence[str]) -> dict[str, int]:
+        """Make the missing parents of documents to create; return those that stand there without data already."""
+        parents = {parent for path in paths for parent in _parents(path)} - set(paths)
+        await self._make([self._full(parent) for parent in sorted(parents)])
+        stats = await self._ask(*(Exists(self._full(path), None) for path in paths))
+        return {path: stat.version for path, stat in zip(paths, stats, strict=True) if stat and not stat.dataLength}
+
+    async def _make(self, paths: Sequence[str]) -> None:
+        """Make those of these (full paths, parents first) that are missing, without data."""
+        stats = await self._ask(*(Exists(path, None) for path in paths))
+        while missing := [path for path, stat in zip(paths, stats, strict=True) if stat is None]:
+            ((_, results),) = await self._ask(Commit([Create(path, b"", self._acl, 0) for path in missing]))
+            failure = _failure_of(results)
+            if failure and not isinstance(failure[1], NodeExistsError):
+                raise self._refused(_Refusal(CreateNode(missing[failure[0]], b""), failure[1]))
+            stats = await self._ask(*(Exists(path, None) for path in paths))
+
+    # Asking
+
+    def _full(self, path: str) -> str:
+        """The path in ZooKeeper."""
+        return self._chroot + path
+
+    def _must_be_connected(self) -> None:
+        """Fail at once where kazoo would queue the request."""
+        if self.link is not Link.CONNECTED:
+            raise StoreUnavailable(f"ZooKeeper at {self._hosts} is not connected.")
+
+    async def _ask(self, *requests: object) -> list[Any]:
+        """The answers to requests that are issued together."""
+        futures = [self._send(request) for request in requests]
+        return [await self._answer(future) for future in futures]
+
+    def _send(self, request: object) -> asyncio.Future[Any]:
+        """Issue a request. Its future gets kazoo's result, failed or not, so one that is dropped makes no noise."""
+        if self._client is None or not self._client.connected:
+            raise StoreUnavailable(f"ZooKeeper at {self._hosts} is not connected.")
+        future = self._loop.create_future()
+        self._client.send(request).rawlink(lambda result: self._wake(_fulfil, future, result))
+        return future
+
+    async def _answer(self, future: asyncio.Future[Any]) -> Any:
+        """What ZooKeeper answers, within the deadline."""
+        try:
+            async with asyncio.timeout(self._deadline):
+                result = await future
+        except TimeoutError:
+            raise self._silent(self._deadline) from None
+        try:
+            return result.get(block=False)
+        except KazooException as error:
+            raise self._failure(error) from error
+
+    def _silent(self, seconds: float) -> StoreUnavailable:
+        return StoreUnavailable(f"ZooKeeper at {self._hosts} did not answer within {seconds:g} s.")
+
+    def _failure(self, error: Exception) -> StoreUnavailable:
+        """An error that is not about a document, as a sentence."""
+        if isinstance(error, _LOST):
+            return StoreUnavailable(f"The connection to ZooKeeper at {self._hosts} broke before it answered.")
+        if isinstance(error, NoAuthError | AuthFailedError):
+            return StoreUnavailable(f"ZooKeeper at {self._hosts} refuses access: check the user name and password.")
+        return StoreUnavailable(f"ZooKeeper at {self._hosts} failed: {type(error).__name__}.")
+
+    def _refused(self, refusal: _Refusal) -> PvcdError:
+        """An error about a document, as the protocol has it."""
+        path = refusal.change.path
+        match refusal.reason:
+            case NodeExistsError():
+                return errors.Exists(path)
+            case BadVersionError() | NoNodeError() | NotEmptyError():
+                return errors.Changed(path)
+            case NoChildrenForEphemeralsError():
+                return errors.Invalid(f"{path} would stand below a document that goes with its session.")
+        return self._failure(refusal.reason)
+
+
+def _parents(path: str) -> Iterable[str]:
+    """The paths above a path, from the top."""
+    names = path.split("/")[1:-1]
+    return ["/" + "/".join(names[: end + 1]) for end in range(len(names))]
+
+
+def _failure_of(results: Sequence[Any]) -> tuple[int, KazooException] | None:
+    """Which change of a transaction failed, and how; those before it are marked as rolled back, others follow."""
+    for index, result in enumerate(results):
+        if isinstance(result, KazooException) and not isinstance(result, RolledBackError):
+            return index, result
+    return None
+
+
+def _fulfil(future: asyncio.Future[Any], result: object) -> None:
+    """Hand over a result, unless nobody waits for it any more."""
+    if not future.done():
+        future.set_result(result)
