@@ -1,0 +1,369 @@
+"""From the query, a form, a JSON body or a document to typed arguments: all merged, or refused in clear sentences."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
+from pydantic import ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from pvcd.errors import Invalid, did_you_mean
+from pvcd.records import NAME_PATTERN
+
+if TYPE_CHECKING:
+    from pvcd.http.routes import Parameter, Route
+
+BODY_DEADLINE = 60.0
+"""Seconds that a body may take to arrive."""
+LARGE_BODY = 64 * 1024
+"""Bytes from which on a body is decoded beside the event loop."""
+MAX_PATH_VALUE = 256
+MAX_FIELDS = 1000
+"""Fields of a query or a form, and items of a list."""
+MAX_COMPLAINTS = 10
+"""More do not help anybody, and each costs time."""
+
+ON = frozenset({"", "true", "yes", "on", "1", "y", "t"})
+OFF = frozenset({"false", "no", "off", "0", "n", "f"})
+
+_FORM = "application/x-www-form-urlencoded"
+_RAW = frozenset({"application/xml", "application/octet-stream"})
+_CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_FORMATS = {
+    "uuid": "a UUID",
+    "ipv4": "an IPv4 address",
+    "ipv6": "an IPv6 address",
+    "ipv4network": "an IPv4 network",
+    "ipv6network": "an IPv6 network",
+    "ipvanyaddress": "an IP address",
+    "ipvanynetwork": "an IP network",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+    "minLength": "at least",
+    "maxLength": "at most",
+}
+
+Given = str | list[str] | None
+"""One value as it was sent: JSON has lists and null, which means that nothing was given."""
+Pairs = list[tuple[str, Given]]
+"""All values of one place."""
+
+
+async def read_arguments(request: web.Request, route: Route) -> dict[str, Any]:
+    """The arguments of a request, by the keys of the function's parameters; raises Invalid with all that is wrong."""
+    places = [_query(request), await _body(request, route)]
+    complaints = list(islice(_unknown(places, route), MAX_COMPLAINTS))
+    missing = []
+    arguments: dict[str, Any] = {}
+    for parameter in route.parameters:
+        try:
+            if parameter.place == "path":
+                arguments[parameter.key] = _path_value(parameter, request.match_info[parameter.key])
+            elif given := list(_given(parameter, places)):
+                arguments[parameter.key] = _agreed(parameter, given)
+            elif parameter.required:
+                missing.append(parameter.name)
+            else:
+                arguments[parameter.key] = parameter.default
+        except Invalid as error:
+            complaints.append(error.sentence)
+    if missing:
+        complaints.append(_missing(missing))
+    if complaints:
+        raise Invalid(" ".join(complaints))
+    return arguments
+
+
+def shown(text: str) -> str:
+    """A text of a user as it may stand in a sentence: short, in quotes, nothing in it that a terminal obeys."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+# Gathering
+
+
+def _query(request: web.Request) -> Pairs:
+    return _form("query", request.rel_url.raw_query_string, "utf-8")
+
+
+async def _body(request: web.Request, route: Route) -> Pairs:
+    """What the body says; a body of no bytes says nothing, whatever its type."""
+    if not request.body_exists:
+        return []
+    try:
+        async with asyncio.timeout(BODY_DEADLINE):
+            if request.content_type == "multipart/form-data":
+                return await _multipart(request, route)
+            data = await request.read()
+    except TimeoutError:
+        raise Invalid(f"The body did not arrive within {BODY_DEADLINE:g} seconds.") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise Invalid("The body is damaged or did not arrive whole.") from None
+    if not data:
+        return []
+    what = request.content_type, data, request.charset or "utf-8", route
+    return await asyncio.to_thread(_read_body, *what) if len(data) > LARGE_BODY else _read_body(*what)
+
+
+def _read_body(kind: str, data: bytes, charset: str, route: Route) -> Pairs:
+    text = _decode(data, charset)
+    document = route.document
+    if kind == "application/json":
+        return _json(text)
+    if kind == _FORM and (document is None or _begins_with_argument(text, route)):
+        return _form("form", text.rstrip("\r\n"), charset)
+    if document is not None and (kind == _FORM or kind in _RAW or kind.startswith("text/")):
+        return [(document.name, text)]
+    raise Invalid(f"A body of the type {shown(kind)} is not understood here: send a form or JSON.")
+
+
+def _begins_with_argument(text: str, route: Route) -> bool:
+    """Whether it is a form, not a document that was only sent as one (curl says `form` of every body)."""
+    first = re.split("[=&\r\n]", text, maxsplit=1)[0]
+    return any(first == parameter.name for parameter in route.parameters if parameter.place != "path")
+
+
+def _decode(data: bytes, charset: str) -> str:
+    try:
+        known = codecs.lookup(charset).name in _CHARSETS
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        raise Invalid(f"The charset {shown(charset)} is not understood: use utf-8.")
+    try:
+        return data.decode(charset)
+    except UnicodeDecodeError as error:
+        raise Invalid(f"The body is not valid {charset}: see byte {error.start}.") from None
+
+
+def _form(place: str, text: str, charset: str) -> Pairs:
+    try:
+        return list(
+            parse_qsl(text, keep_blank_values=True, encoding=charset, errors="strict", max_num_fields=MAX_FIELDS)
+        )
+    except UnicodeDecodeError:
+        raise Invalid(f"The {place} is not valid {charset}.") from None
+    except ValueError:
+        raise Invalid(f"The {place} has more than {MAX_FIELDS} fields.") from None
+
+
+async def _multipart(request: web.Request, route: Route) -> Pairs:
+    """The fields of a multipart form, of which the document may be a file."""
+    fields: Pairs = []
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                raise Invalid("Each part of a multipart body must be a field with a name.")
+            data = bytes(await part.read(decode=True))
+            if request.content.total_bytes > request.client_max_size:
+                raise web.HTTPRequestEntityTooLarge(request.client_max_size)
+            if len(fields) == MAX_FIELDS:
+                raise Invalid(f"The form has more than {MAX_FIELDS} fields.")
+            if part.filename and (route.document is None or part.name != route.document.name):
+                raise Invalid(f"The argument {shown(part.name)} cannot be a file.")
+            fields.append((part.name, _decode(data, part.get_charset("utf-8"))))
+    except (ValueError, LookupError, RuntimeError, AssertionError, HttpProcessingError):
+        # aiohttp's reader says each of these of a malformed body.
+        raise Invalid("The multipart body is malformed.") from None
+    return fields
+
+
+def _json(text: str) -> Pairs:
+    """The members of a JSON object; numbers stay as they are written."""
+    try:
+        document = json.loads(
+            text, object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(document, tuple):
+        raise Invalid("The JSON body must be an object of arguments and their values.")
+    return [(name, _json_value(name, value)) for name, value in document]
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def _json_value(name: str, value: object) -> Given:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list) and all(isinstance(item, str | bool) for item in value):
+        return [item if isinstance(item, str) else str(item).lower() for item in value]
+    raise Invalid(f"{shown(name)} in the JSON body must be text, a number, true, false or a list of these.")
+
+
+# Merging
+
+
+def _given(parameter: Parameter, places: Iterable[Pairs]) -> Iterator[str | list[str]]:
+    """Each time that an argument is given; where it is repeated, all of one place are one list."""
+    for pairs in places:
+        values = [value for name, value in pairs if name == parameter.name and value is not None]
+        if parameter.repeated and values:
+            yield [item for value in values for item in ([value] if isinstance(value, str) else value)]
+        else:
+            yield from values
+
+
+def _agreed(parameter: Parameter, given: list[str | list[str]]) -> Any:
+    """The value that all places agree on."""
+    value, *others = (_convert(parameter, each) for each in given)
+    if any(other != value for other in others):
+        raise Invalid(f"{parameter.name} is given more than once, with different values.")
+    return value
+
+
+def _unknown(places: Iterable[Pairs], route: Route) -> Iterator[str]:
+    valid = [parameter.name for parameter in route.parameters if parameter.place != "path"]
+    for name in dict.fromkeys(name for pairs in places for name, _ in pairs):
+        if name not in valid:
+            yield f"There is no argument {shown(name)} here: {did_you_mean(name[:60], valid)}"
+
+
+def _missing(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"The argument {names[0]!r} is missing."
+    *most, last = map(repr, names)
+    return f"The arguments {', '.join(most)} and {last} are missing."
+
+
+# Converting
+
+
+def _path_value(parameter: Parameter, text: str) -> str:
+    if len(text) > MAX_PATH_VALUE:
+        raise Invalid(f"{parameter.name} {shown(text)} has more than {MAX_PATH_VALUE} characters.")
+    _refuse_characters(parameter, text)
+    return text.replace(" ", "+") if parameter.names else text
+
+
+def _refuse_characters(parameter: Parameter, text: str) -> None:
+    """Control characters belong into documents only, halves of characters nowhere."""
+    if _SURROGATE.search(text):
+        raise Invalid(f"{parameter.name} {shown(text)} is not valid UTF-8.")
+    if parameter.place != "document" and _CONTROL.search(text):
+        raise Invalid(f"{parameter.name} {shown(text)} contains a control character.")
+
+
+def _convert(parameter: Parameter, given: str | list[str]) -> Any:
+    """The typed value of what was given once."""
+    if isinstance(given, list) and not parameter.many:
+        raise Invalid(f"{parameter.name} takes one value, not a list.")
+    texts = [given] if isinstance(given, str) else given
+    for text in texts:
+        _refuse_characters(parameter, text)
+    if parameter.place == "flag":
+        return _flag(parameter, texts[0])
+    texts = _items(parameter, texts)
+    if len(texts) > MAX_FIELDS:
+        raise Invalid(f"{parameter.name} has more than {MAX_FIELDS} items.")
+    if parameter.choices:
+        wrong = (text for text in texts if text not in parameter.choices)
+        sentences = [
+            _not_valid(parameter, text, did_you_mean(text[:60], parameter.choices))
+            for text in islice(wrong, MAX_COMPLAINTS)
+        ]
+        if sentences:
+            raise Invalid(" ".join(sentences))
+    try:
+        return parameter.adapter.validate_python(texts if parameter.many else texts[0])
+    except ValidationError as error:
+        raise Invalid(" ".join(islice(_sentences(parameter, texts, error), MAX_COMPLAINTS))) from None
+
+
+def _flag(parameter: Parameter, text: str) -> bool:
+    word = text.lower()
+    if word in ON or word in OFF:
+        return word in ON
+    raise Invalid(f"{parameter.name} is a flag: give it alone or as true or false, not {shown(text)}.")
+
+
+def _items(parameter: Parameter, texts: list[str]) -> list[str]:
+    """The items of what was given, of which names have their `+` again."""
+    if parameter.separator is not None:
+        # A name may end in the blank that stands for a `+`, but never begin with it.
+        pieces = (piece for text in texts for piece in text.split(parameter.separator))
+        stripped = (piece.lstrip() if parameter.names else piece.strip() for piece in pieces)
+        texts = [piece for piece in stripped if piece]
+    return [text.replace(" ", "+") for text in texts] if parameter.names else texts
+
+
+# Saying what would be valid
+
+
+def _not_valid(parameter: Parameter, text: str, why: str) -> str:
+    return f"{parameter.name} {shown(text)} is not valid: {why}"
+
+
+def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -> Iterator[str]:
+    """One sentence for each item that pydantic refused (of several reasons the first), or for the list itself."""
+    expected = _expected(parameter)
+    seen: set[int] = set()
+    for detail in error.errors(include_url=False, include_input=False):
+        index = detail["loc"][0] if parameter.many and detail["loc"] else None
+        if index is None and parameter.many:
+            yield f"{parameter.name} is not valid: {detail['msg']}."
+        elif (item := index if isinstance(index, int) else 0) not in seen:
+            seen.add(item)
+            yield _sentence(parameter, texts[item], detail, expected)
+
+
+def _sentence(parameter: Parameter, text: str, detail: Any, expected: str | None) -> str:
+    own = detail["type"] in ("value_error", "assertion_error")
+    if expected and not own:
+        return f"{parameter.name} must be {expected}, not {shown(text)}."
+    reason = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
+    return _not_valid(parameter, text, f"{reason}.")
+
+
+def _expected(parameter: Parameter) -> str | None:
+    """What would be valid, in words, if the type can say it."""
+    try:
+        return _phrase(parameter.adapter.json_schema())
+    except PydanticInvalidForJsonSchema:
+        return None
+
+
+def _phrase(schema: dict[str, Any]) -> str | None:
+    if "description" in schema:
+        return str(schema["description"])
+    if "anyOf" in schema:
+        phrases = [_phrase(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return " or ".join(filter(None, phrases)) if all(phrases) else None
+    if "items" in schema:
+        return _phrase(schema["items"])
+    if schema.get("type") == "boolean":
+        return "true or false"
+    bounds = " and ".join(f"{words} {schema[key]}" for key, words in _BOUNDS.items() if key in schema)
+    if schema.get("type") in ("integer", "number"):
+        number = "a whole number" if schema["type"] == "integer" else "a number"
+        return f"{number} of {bounds}" if bounds else number
+    return _text_phrase(schema, bounds)
+
+
+def _text_phrase(schema: dict[str, Any], bounds: str) -> str | None:
+    if schema.get("pattern") == NAME_PATTERN:
+        length = f", {bounds} characters" if bounds else ""
+        return f"a name (a letter or digit, then letters, digits, '.', '_', '+' and '-'{length})"
+    if bounds and "pattern" not in schema:
+        return f"text of {bounds} characters"
+    return _FORMATS.get(schema.get("format", ""))

@@ -1,0 +1,227 @@
+"""The HTTP layer behind a real server: what clients send reaches a route, and each gets a reply it can read."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.typedefs import Handler
+
+from pvcd.errors import NotFound
+from pvcd.http import Document, Encoded, Flag, Message, Path, Route, Routes, Text, Value
+from pvcd.http.middleware import MAX_BODY, PROBLEM, errors
+from pvcd.http.routes import register
+
+Client = TestClient[web.Request, web.Application]
+
+routes = Routes("/api/v1", tag="Everything")
+
+
+@routes.get(status=209)
+async def root(context: Any) -> Message:
+    """Say hello."""
+    return Message(message="hello")
+
+
+@routes.get("/vm")
+async def list_vms(context: Any, limit: Annotated[str | None, Value("Limit")]) -> Encoded:
+    """List VMs."""
+    return Encoded(json.dumps([limit]).encode())
+
+
+@routes.get("/vm/{vm}/dump")
+async def dump(context: Any, vm: Annotated[str, Path("VM")]) -> Text:
+    """Dump a VM."""
+    return Text(f"<name>{vm}</name>", "application/xml")
+
+
+@routes.post("/vm/{vm}")
+async def define(
+    context: Any,
+    vm: Annotated[str, Path("VM")],
+    xml: Annotated[str, Document("XML")],
+    restart: Annotated[bool, Flag("Restart")],
+) -> dict[str, Any]:
+    """Define a VM."""
+    return {"vm": vm, "xml": xml, "restart": restart, "by": context}
+
+
+@routes.delete("/vm/{vm}", operation="vm-delete")
+async def delete(context: Any, vm: Annotated[str, Path("VM")]) -> Message:
+    """Delete a VM."""
+    if vm == "crash":
+        raise ZeroDivisionError
+    raise NotFound("VM", vm)
+
+
+async def call(request: web.Request, route: Route, arguments: dict[str, Any]) -> object:
+    return await route.function(request.method, **arguments)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
+    register(app, routes, call)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+async def raw(client: Client, request: bytes) -> tuple[int, str]:
+    """The status and body of the reply to bytes that no decent client sends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    try:
+        writer.write(request)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        return int(head.split(b" ")[1]), (await asyncio.wait_for(reader.readexactly(length), 10)).decode()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_route_is_called_with_its_arguments(client: Client) -> None:
+    async with client.post("/api/v1/vm/web%2B1?restart", data={"xml": "<a/>"}) as reply:
+        assert await reply.json() == {"vm": "web+1", "xml": "<a/>", "restart": True, "by": "POST"}
+        assert (reply.status, reply.content_type) == (200, "application/json")
+
+
+async def test_status_and_kind_of_reply_are_the_route_s(client: Client) -> None:
+    async with client.get("/api/v1") as reply:
+        assert (reply.status, await reply.json()) == (209, {"message": "hello"})
+    async with client.get("/api/v1/vm?limit=a") as reply:
+        assert (reply.content_type, await reply.json()) == ("application/json", ["a"])
+    async with client.get("/api/v1/vm/w%C3%A4%20b/dump") as reply:
+        assert (reply.content_type, await reply.text()) == ("application/xml", "<name>w\u00e4+b</name>")
+    async with client.head("/api/v1/vm") as reply:
+        assert (reply.status, await reply.read()) == (200, b"")
+
+
+async def test_get_takes_a_form_as_well(client: Client) -> None:
+    async with client.get("/api/v1/vm", data={"limit": "a+b"}) as reply:
+        assert await reply.json() == ["a+b"]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/xml", "application/octet-stream"])
+async def test_a_raw_document_arrives_unchanged(client: Client, kind: str) -> None:
+    xml = "<a>\n&amp;\u00e4+%20=</a>\n" * 40_000
+    async with client.post("/api/v1/vm/a", data=xml.encode(), headers={"Content-Type": kind}) as reply:
+        assert (await reply.json())["xml"] == xml
+
+
+async def test_a_file_of_a_multipart_form_arrives_unchanged(client: Client) -> None:
+    xml = "<a>\r\n--\r\n</a>\n" * 50_000
+    form = aiohttp.FormData()
+    form.add_field("xml", xml.encode(), filename="a.xml", content_type="application/xml")
+    form.add_field("restart", "")
+    async with client.post("/api/v1/vm/a", data=form) as reply:
+        said = await reply.json()
+    assert (said["xml"], said["restart"]) == (xml, True)
+
+
+@pytest.mark.parametrize("accept", ["*/*", PROBLEM])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "true_status", "code"),
+    [
+        ("DELETE", "/api/v1/vm/a", None, 510, 404, "vm-not-found"),
+        ("GET", "/api/v1/vm?limt=a", None, 510, 400, "invalid-value"),
+        ("POST", "/api/v1/vm/a", b'{"xml":', 510, 400, "invalid-value"),
+        ("GET", "/nowhere", None, 404, 404, "not-found"),
+        ("GET", "/api/v1/", None, 404, 404, "not-found"),
+        ("PUT", "/api/v1/vm", None, 405, 405, "method-not-allowed"),
+        ("POST", "/api/v1/vm/a", b"x" * (MAX_BODY + 1), 413, 413, "body-too-large"),
+        ("DELETE", "/api/v1/vm/crash", None, 500, 500, "internal-error"),
+    ],
+)
+async def test_each_failure_has_its_status_and_code(
+    client: Client,
+    *,
+    accept: str,
+    method: str,
+    path: str,
+    body: bytes | None,
+    status: int,
+    true_status: int,
+    code: str,
+) -> None:
+    headers = {"Accept": accept, "Content-Type": "application/json"}
+    async with client.request(method, path, data=io.BytesIO(body or b""), headers=headers) as reply:
+        document = await reply.json(content_type=None)
+        assert reply.status == (true_status if accept == PROBLEM else status)
+        assert reply.content_type == (PROBLEM if accept == PROBLEM else "application/json")
+        assert document["code"] == code
+        assert document["detail" if accept == PROBLEM else "message"].endswith((".", "?"))
+        assert len(reply.headers["X-Request-Id"]) == 32
+        assert ("Allow" in reply.headers) == (status == 405)
+
+
+async def test_a_success_has_an_id_too(client: Client) -> None:
+    async with client.get("/api/v1", headers={"X-Request-Id": "mine"}) as reply:
+        assert len(reply.headers["X-Request-Id"]) == 32
+
+
+HEAD = b" HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "said"),
+    [
+        (b"GET /api/v1/vm?limit=%ff" + HEAD, 510, "The query is not valid utf-8."),
+        (b"GET /api/v1/vm?limit=%zz%" + HEAD, 200, '["%zz%"]'),
+        (b"GET /api/v1/vm?limit=%ed%a0%80" + HEAD, 510, "not valid utf-8"),
+        (b"GET /api/v1/vm?limit=%00" + HEAD, 510, "control character"),
+        (b"GET /api/v1/vm/%00/dump" + HEAD, 510, "control character"),
+        (b"GET /api/v1/vm/%ff/dump" + HEAD, 200, "<name>%ff</name>"),
+        (b"GET /%ff%00" + HEAD, 404, "not-found"),
+        (b"GET /api/v1/vm" + HEAD + b"Content-Type: \xff/\xfe; charset=\xff\r\nContent-Length: 8\r\n", 510, "charset"),
+        (b"POST /api/v1/vm/a" + HEAD + b"Content-Type: multipart/form-data\r\nContent-Length: 8\r\n", 510, "malformed"),
+        (b"POST /api/v1/vm/a" + HEAD + b"Content-Encoding: gzip\r\nContent-Length: 8\r\n", 510, "damaged"),
+        (b"GET /api/v1" + HEAD + b"Accept: \xff,application/problem+json;\xff\r\n", 209, "hello"),
+    ],
+)
+async def test_what_no_decent_client_sends_is_answered_as_well(
+    client: Client, request_bytes: bytes, status: int, said: str
+) -> None:
+    replied, body = await raw(
+        client, request_bytes + (b"\r\nno gzip!" if b"Content-Length" in request_bytes else b"\r\n")
+    )
+    assert (replied, said in body) == (status, True), body
+
+
+@pytest.mark.parametrize("cancelling", [False, True])
+@pytest.mark.parametrize("kind", ["application/xml", "multipart/form-data; boundary=XX"])
+async def test_a_client_that_hangs_up_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture, cancelling: bool, kind: str
+) -> None:
+    came, ended = asyncio.Event(), asyncio.Event()
+
+    @web.middleware
+    async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
+        came.set()
+        try:
+            return await handler(request)
+        finally:
+            ended.set()
+
+    app = web.Application(middlewares=[watch, errors])
+    register(app, routes, call)
+    runner = web.AppRunner(app, handler_cancellation=cancelling)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        _, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+        writer.write(f"POST /api/v1/vm/a HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n".encode())
+        writer.write(b"Content-Length: 100\r\n\r\n--XX\r\n")
+        await asyncio.wait_for(came.wait(), 10)
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.wait_for(ended.wait(), 10)
+    finally:
+        await runner.cleanup()
+    assert not [record for record in caplog.records if record.exc_info]
