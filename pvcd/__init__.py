@@ -1,0 +1,70 @@
+"""pvcd: a cluster of hypervisors behind one HTTP API. These are the names that plugins may use."""
+
+__version__ = "0.1.0"
+
+from pvcd.context import Component, ComponentKey, Context, Role
+from pvcd.errors import (
+    Changed,
+    Conflict,
+    Exists,
+    Failed,
+    Invalid,
+    NotFound,
+    PvcdError,
+    Refused,
+    StoreUnavailable,
+    TimedOut,
+)
+from pvcd.handlers import Again, Handlers
+from pvcd.hookspecs import PLUGIN_API_1, hookimpl
+from pvcd.http.replies import Message, Text
+from pvcd.http.routes import Document, Flag, Path, Routes, Value
+from pvcd.nodes import NodeFact, NodeSelector
+from pvcd.operations import Guard, Listener, Operation
+from pvcd.records import Name, Record
+from pvcd.sessions import Session
+from pvcd.settings import Section, SettingsSection
+from pvcd.store import Check, Create, Delete, Put, retried
+
+__all__ = [
+    "PLUGIN_API_1",
+    "Again",
+    "Changed",
+    "Check",
+    "Component",
+    "ComponentKey",
+    "Conflict",
+    "Context",
+    "Create",
+    "Delete",
+    "Document",
+    "Exists",
+    "Failed",
+    "Flag",
+    "Guard",
+    "Handlers",
+    "Invalid",
+    "Listener",
+    "Message",
+    "Name",
+    "NodeFact",
+    "NodeSelector",
+    "NotFound",
+    "Operation",
+    "Path",
+    "Put",
+    "PvcdError",
+    "Record",
+    "Refused",
+    "Role",
+    "Routes",
+    "Section",
+    "Session",
+    "SettingsSection",
+    "StoreUnavailable",
+    "Text",
+    "TimedOut",
+    "Value",
+    "hookimpl",
+    "retried",
+]

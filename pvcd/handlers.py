@@ -1,0 +1,242 @@
+"""Handlers: called with a record as it is now, one turn at a time per record; merged, retried and repeated.
+
+    handlers = Handlers()
+
+    @handlers.on(VM)
+    async def follow(context: Context, vm: VM) -> Again | None:
+        ...look, compare, act; return Again(2.0) to be called once more in two seconds...
+
+The laws: safe to run twice; never wait long in a turn; raise what could not be done and it is tried again with
+back-off. Every record is handled anew at intervals even if nothing changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pvcd.errors import PvcdError
+from pvcd.records import Record
+
+if TYPE_CHECKING:
+    from pvcd.context import Context
+
+log = logging.getLogger(__name__)
+R = TypeVar("R", bound=Record)
+Scope = Literal["node", "primary"]
+FIRST_RETRY, LAST_RETRY, DOUBLINGS = 0.5, 60.0, 10
+SIDE_BY_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Again:
+    """Returned by a handler that wants another turn, changed or not."""
+
+    seconds: float
+
+
+Follow = Callable[["Context", Any], Awaitable[Again | None]]
+
+
+@dataclass(frozen=True)
+class Handler:
+    """One function that follows the records of a type."""
+
+    name: str
+    scope: Scope
+    record_type: type[Record]
+    function: Follow
+    gone: bool = False
+    """Called with the last record after it was removed, instead of with each change."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One function that does what a command asks of this node: see pvcd/commands.py."""
+
+    name: str
+    scope: Scope
+    function: Callable[..., Awaitable[Any]]
+
+
+class Handlers:
+    """A table of handlers: `scope="node"` runs on every node, `scope="primary"` where the lease is held."""
+
+    def __init__(self, scope: Scope = "node") -> None:
+        self.scope = scope
+        self.handlers: list[Handler] = []
+        self.answers: list[Answer] = []
+
+    def on(
+        self, record_type: type[R]
+    ) -> Callable[[Callable[[Context, R], Awaitable[Again | None]]], Callable[[Context, R], Awaitable[Again | None]]]:
+        """Declare what follows the records of a type."""
+
+        def declare(
+            function: Callable[[Context, R], Awaitable[Again | None]],
+        ) -> Callable[[Context, R], Awaitable[Again | None]]:
+            self.handlers.append(Handler(_full_name(function), self.scope, record_type, function))
+            return function
+
+        return declare
+
+    def gone(
+        self, record_type: type[R]
+    ) -> Callable[[Callable[[Context, R], Awaitable[None]]], Callable[[Context, R], Awaitable[None]]]:
+        """Declare what is done after a record of a type was removed; it is called with what the record was."""
+
+        def declare(function: Callable[[Context, R], Awaitable[None]]) -> Callable[[Context, R], Awaitable[None]]:
+            self.handlers.append(Handler(_full_name(function), self.scope, record_type, function, gone=True))
+            return function
+
+        return declare
+
+    def answer(self, verb: str) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+        """Declare what answers a command; the function takes a context and the command's arguments by name."""
+
+        def declare(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            self.answers.append(Answer(verb, self.scope, function))
+            return function
+
+        return declare
+
+
+def _full_name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+class _Turn:
+    """The turns of one handler at one record."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.Task[None] | None = None
+        self.failures = 0
+        self.removed: Record | None = None
+
+
+class HandlerRunner:
+    """Runs the handlers of a scope while this process may act."""
+
+    _context: Context
+
+    def __init__(self, handlers: Iterable[Handler], resync: float) -> None:
+        self._handlers = tuple(handlers)
+        self._resync = resync
+        self._turns: dict[tuple[Handler, str], _Turn] = {}
+        self._may_act = asyncio.Event()
+        self._may_act.set()
+        self._may_act.set()
+        self._room = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._clockwork: asyncio.Task[None] | None = None
+
+    def start(self, context: Context) -> None:
+        """Follow every record there is, and each change from now on; unless paused, begin at once."""
+        self._context = context
+        self._unsubscribe = context.store.subscribe(self._changed)
+        self._clockwork = asyncio.ensure_future(self._look_at_everything())
+        self.wake_all()
+
+    def pause(self) -> None:
+        """Begin no further turn: this process may not act just now."""
+        self._may_act.clear()
+
+    def resume(self) -> None:
+        """Go on, and look at everything again."""
+        self._may_act.set()
+        if self._clockwork:
+            self.wake_all()
+
+    async def stop(self) -> None:
+        """End all turns; nothing wakes a handler before the next start."""
+        self._unsubscribe()
+        self._unsubscribe = lambda: None
+        tasks = [self._clockwork, *(task for turn in self._turns.values() for task in (turn.task, turn.timer))]
+        self._clockwork = None
+        self._turns.clear()
+        running = [task for task in tasks if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def wake(self, record: Record) -> None:
+        """Something outside the store happened to what a record describes: give its handlers a turn."""
+        if self._clockwork is None:
+            return  # not started: start looks at everything
+        for handler in self._handlers:
+            if isinstance(record, handler.record_type) and not handler.gone:
+                self._want(handler, record.path)
+
+    def wake_all(self) -> None:
+        """Give every record a turn."""
+        for handler in self._handlers:
+            if not handler.gone:
+                for record in self._context.store.all(handler.record_type):
+                    self._want(handler, record.path)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no turn is running or due at once."""
+        return not any(turn.task for turn in self._turns.values())
+
+    def _changed(self, path: str, old: Record | None, new: Record | None) -> None:
+        for handler in self._handlers:
+            if handler.gone and new is None and isinstance(old, handler.record_type):
+                self._want(handler, path, removed=old)
+            elif not handler.gone and isinstance(new, handler.record_type):
+                self._want(handler, path)
+
+    def _want(self, handler: Handler, path: str, removed: Record | None = None) -> None:
+        turn = self._turns.setdefault((handler, path), _Turn())
+        turn.wanted, turn.removed = True, removed
+        if turn.timer:
+            turn.timer.cancel()
+            turn.timer = None
+        if turn.task is None:
+            turn.task = asyncio.ensure_future(self._take_turns(handler, path, turn))
+
+    async def _take_turns(self, handler: Handler, path: str, turn: _Turn) -> None:
+        again: float | None = None
+        try:
+            while turn.wanted:
+                async with self._room:
+                    await self._may_act.wait()
+                    turn.wanted = False
+                    record = turn.removed if handler.gone else self._context.store.find(path)
+                    again = await self._one_turn(handler, record, turn) if record else None
+        finally:
+            turn.task = None
+        if again is not None:
+            turn.timer = asyncio.ensure_future(self._later(handler, path, turn, again))
+        else:
+            self._turns.pop((handler, path), None)
+
+    async def _one_turn(self, handler: Handler, record: Record, turn: _Turn) -> float | None:
+        """Call the handler; return after how many seconds it is due again."""
+        try:
+            again = await handler.function(self._context, record)
+        except Exception as error:
+            turn.failures += 1
+            delay = min(FIRST_RETRY * 2.0 ** min(turn.failures - 1, DOUBLINGS), LAST_RETRY)
+            if isinstance(error, PvcdError):
+                log.warning("%s: %s: %s (again in %g s)", handler.name, record.path, error, delay)
+            else:
+                log.exception("%s failed at %s (again in %g s)", handler.name, record.path, delay)
+            return delay
+        turn.failures = 0
+        return again.seconds if isinstance(again, Again) else None
+
+    async def _later(self, handler: Handler, path: str, turn: _Turn, seconds: float) -> None:
+        await self._context.clock.sleep(seconds)
+        turn.timer = None
+        self._want(handler, path, turn.removed)
+
+    async def _look_at_everything(self) -> None:
+        while True:
+            await self._context.clock.sleep(self._resync)
+            self.wake_all()

@@ -1,0 +1,72 @@
+"""Everything that a plugin can add. Hooks run once, at start, and return declarations; they do no I/O.
+
+A plugin is a module with `REQUIRES_PLUGIN_API = PLUGIN_API_1` (or another range) and some of these functions, each
+marked with `@hookimpl`. The async functions inside the declarations do the work later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pluggy
+
+from pvcd.context import Component
+from pvcd.handlers import Handlers
+from pvcd.http.routes import Routes
+from pvcd.nodes import NodeFact, NodeSelector
+from pvcd.operations import Guard, Listener
+from pvcd.records import Record
+from pvcd.settings import SettingsSection
+
+PLUGIN_API = "1.0"
+PLUGIN_API_1 = ">=1,<2"
+"""The range that a plugin written for this API declares."""
+
+hookspec = pluggy.HookspecMarker("pvcd")
+hookimpl = pluggy.HookimplMarker("pvcd")
+
+
+@hookspec
+def register_settings() -> Iterable[SettingsSection]:
+    """Sections of pvc-api.yaml that belong to the plugin."""
+
+
+@hookspec
+def register_records() -> Iterable[type[Record]]:
+    """What the cluster remembers for the plugin."""
+
+
+@hookspec
+def register_components() -> Iterable[Component[Any]]:
+    """What is opened at start and closed at stop, found with `context[KEY]`."""
+
+
+@hookspec
+def register_routes() -> Iterable[Routes]:
+    """HTTP endpoints."""
+
+
+@hookspec
+def register_handlers() -> Iterable[Handlers]:
+    """What a node, or the primary, does when a record changes or a command asks for it."""
+
+
+@hookspec
+def register_node_facts() -> Iterable[NodeFact]:
+    """What each node says of itself beside its keepalive."""
+
+
+@hookspec
+def register_node_selectors() -> Iterable[NodeSelector]:
+    """Ways to choose a node for a VM."""
+
+
+@hookspec
+def register_guards() -> Iterable[Guard]:
+    """Asked before an operation; may refuse it."""
+
+
+@hookspec
+def register_listeners() -> Iterable[Listener]:
+    """Told after an operation, or asked to do their share of one."""

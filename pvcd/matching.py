@@ -1,0 +1,29 @@
+"""The manual's fuzzy `limit`: a regular expression that may match anywhere, in time linear in what it is matched to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import re2
+
+from pvcd.errors import Invalid
+
+MAX_LENGTH = 256
+MAX_MEMORY = 1 << 20
+
+
+def matcher(limit: str | None) -> Callable[[str], bool]:
+    """Whether a name matches `limit`; without one, every name does. RE2 knows no look-around and no back-references."""
+    if limit is None:
+        return lambda name: True
+    if len(limit) > MAX_LENGTH:
+        raise Invalid(f"limit is longer than {MAX_LENGTH} characters.")
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = MAX_MEMORY
+    try:
+        search = re2.compile(limit, options).search
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
+        raise Invalid(f"limit {limit!r} is not a valid regular expression: {reason}.") from None
+    return lambda name: search(name) is not None

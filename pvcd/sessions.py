@@ -1,0 +1,134 @@
+"""Presence: the ephemeral record that says that a node's agent lives, held by one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from pvcd.clock import Clock
+from pvcd.errors import Changed, Exists, StoreUnavailable
+from pvcd.records import Name, Record
+from pvcd.store import Create, Delete, Link, Store
+
+log = logging.getLogger(__name__)
+
+
+class Life(BaseModel):
+    """One process, told apart from every other one on every machine and after every reboot."""
+
+    model_config = ConfigDict(frozen=True)
+
+    boot: str
+    namespace: int
+    pid: int
+    started: int
+
+    @classmethod
+    def current(cls) -> Self:
+        """This process."""
+        pid = os.getpid()
+        return cls(boot=_boot(), namespace=_namespace(), pid=pid, started=_started(pid) or 0)
+
+    def is_over(self) -> bool:
+        """Whether this process has certainly ended; False where it cannot be known from here."""
+        here = self.boot == _boot() and self.namespace == _namespace()
+        return here and _started(self.pid) != self.started
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _started(pid: int) -> int | None:
+    """When a living process started, in ticks since boot; None for one that has ended or is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+class Session(Record, path="/sessions/{node}", ephemeral=True):
+    """The agent of a node lives: the record goes with its ZooKeeper session."""
+
+    node: Name
+    session: int
+    life: Life
+    since: float
+
+
+class Presence:
+    """Holds this node's session record, and enters it again after a lost session."""
+
+    def __init__(self, store: Store, clock: Clock, node: str, on_change: Callable[[bool], None]) -> None:
+        self.held = False
+        self._store = store
+        self._clock = clock
+        self._node = node
+        self._life = Life.current()
+        self._on_change = on_change
+        self._entering: asyncio.Task[None] | None = None
+        store.on_link(self._linked)
+
+    async def enter(self) -> None:
+        """Return when the record is ours; waits while another living agent of this name holds it."""
+        warned = False
+        while not self.held:
+            try:
+                other = await self._store.read(Session, self._node)
+                if other is None or other.life == self._life or other.life.is_over():
+                    await self._take(other)
+                    continue
+                if not warned:
+                    log.warning("another agent of node %s is alive (process %d): waiting", self._node, other.life.pid)
+                    warned = True
+                await self._store.wait_for(lambda: self._store.get(Session, self._node) is None, 5.0)
+            except (Changed, Exists):
+                continue
+            except StoreUnavailable as error:
+                log.warning("%s", error)
+                await self._clock.sleep(0.5)
+                await self._store.live()
+
+    async def leave(self) -> None:
+        """Give the record up."""
+        if self._entering:
+            self._entering.cancel()
+        mine = self._store.get(Session, self._node)
+        self._hold(False)
+        if mine and mine.session == self._store.tree.session:
+            try:
+                await self._store.write(Delete(mine))
+            except (Changed, StoreUnavailable) as error:
+                log.info("the session record goes with the session: %s", error)
+
+    async def _take(self, other: Session | None) -> None:
+        session = self._store.tree.session
+        if other is None or other.session != session:
+            mine = Session(node=self._node, session=session, life=self._life, since=self._clock.time())
+            await self._store.write(*([Delete(other)] if other else []), Create(mine))
+        # Not if the session was lost, or the link, just when the answer came.
+        self._hold(self._store.tree.session == session and self._store.tree.link is Link.CONNECTED)
+
+    def _linked(self, link: Link) -> None:
+        if link is Link.CONNECTED:
+            self._entering = asyncio.ensure_future(self.enter())
+        else:
+            if self._entering:
+                self._entering.cancel()
+            self._hold(False)
+
+    def _hold(self, held: bool) -> None:
+        if held != self.held:
+            self.held = held
+            self._on_change(held)

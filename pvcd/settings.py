@@ -1,0 +1,299 @@
+"""pvc-api.yaml as frozen settings: the manual's keys, the optional sections, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from pvcd.errors import did_you_mean
+from pvcd.records import Name
+
+DEFAULT_FILE = Path("/etc/pvc/pvc-api.yaml")
+MAX_FILE = 1024 * 1024
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class SettingsError(Exception):
+    """The settings cannot be used: one sentence for each mistake."""
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self.sentences = tuple(sentences)
+        super().__init__("\n".join(self.sentences))
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, and no key in it is unknown. Plugins derive their own sections from it.
+
+    A field with `repr=False` is a secret: its value is never shown, not even in the sentence about a mistake in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def empty(cls, values: Any) -> Any:
+        """A section with nothing below it is one whose settings are all left out."""
+        return {} if values is None else values
+
+
+@dataclass(frozen=True)
+class SettingsSection:
+    """A plugin's own section `pvc.<name>` of the file; find it again with `settings.of(model)`."""
+
+    name: str
+    model: type[Section]
+
+
+def _with_port(default: int) -> Any:
+    def check(host: str) -> str:
+        match = _HOST.fullmatch(host)
+        if not match or not 0 < int(match["port"] or default) < 65536:
+            raise ValueError(f"{host!r:.60} is no host: write 'pvc-hv1', 'pvc-hv1:{default}' or '[fd00::1]:{default}'")
+        return host if match["port"] else f"{host}:{default}"
+
+    return AfterValidator(check)
+
+
+def _at_least_one(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("at least one is needed")
+    return values
+
+
+def _list_of_nothing(value: Any) -> Any:
+    return [] if value is None else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+class Token(Section):
+    """One API token; the description is for people."""
+
+    description: Annotated[str, BeforeValidator(lambda text: "" if text is None else text)] = ""
+    token: str = Field(repr=False)
+
+
+class Authentication(Section):
+    """pvc.api.authentication"""
+
+    enabled: bool
+    secret_key: str = Field(default="", repr=False)
+    tokens: Annotated[tuple[Token, ...], BeforeValidator(_list_of_nothing)] = Field(default=(), repr=False)
+
+    @model_validator(mode="after")
+    def depends(self) -> Self:
+        """The manual's `requires`: an enabled authentication needs its key and tokens."""
+        if self.enabled and not self.secret_key:
+            raise ValueError("'secret_key' is needed while 'enabled' is true")
+        if self.enabled and not any(token.token for token in self.tokens):
+            raise ValueError("'tokens' needs at least one token while 'enabled' is true")
+        return self
+
+
+class Ssl(Section):
+    """pvc.api.ssl"""
+
+    enabled: bool
+    cert_file: str = ""
+    key_file: str = ""
+
+    @model_validator(mode="after")
+    def depends(self) -> Self:
+        """An enabled TLS needs two files that can be read."""
+        for key in ("cert_file", "key_file") if self.enabled else ():
+            path = getattr(self, key)
+            if not path or not os.access(path, os.R_OK):
+                raise ValueError(f"{key!r} must name a readable file while 'enabled' is true, not {path!r}")
+        return self
+
+
+class Api(Section):
+    """pvc.api"""
+
+    listen_address: IPvAnyAddress
+    listen_port: Port = 7370
+    authentication: Authentication
+    ssl: Ssl
+
+
+class NodeSection(Section):
+    """pvc.node: who this machine is, for the agent"""
+
+    name: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0])
+    coordinator: bool = True
+
+
+class ZooKeeperSection(Section):
+    """pvc.zookeeper: how the ensemble named by `coordinators` is used"""
+
+    chroot: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)*$")] = ""
+    session_timeout: Annotated[float, Field(ge=1, le=120)] = 10.0
+    deadline: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    username: str | None = None
+    password: str | None = Field(default=None, repr=False)
+
+
+class RedisSection(Section):
+    """pvc.redis: the queue that wakes provisioning workers"""
+
+    url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://", repr=False)
+    """May hold a password."""
+
+
+class PluginsSection(Section):
+    """pvc.plugins: what is loaded beside the installed packages, and what is not"""
+
+    directories: Annotated[tuple[Path, ...], BeforeValidator(_list_of_nothing)] = ()
+    disabled: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
+
+
+class Pvc(Section):
+    """pvc"""
+
+    debug: bool
+    coordinators: Annotated[tuple[Annotated[str, _with_port(2181)], ...], AfterValidator(_at_least_one)]
+    api: Api
+    node: NodeSection = NodeSection()
+    zookeeper: ZooKeeperSection = ZooKeeperSection()
+    redis: RedisSection = RedisSection()
+    plugins: PluginsSection = PluginsSection()
+    handlers_resync: Seconds = 30.0
+
+    def of(self, model: type[Model]) -> Model:
+        """A plugin's own section, by the model that it declared."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, model):
+                return value
+        raise LookupError(f"no plugin declared the settings {model.__name__}")
+
+
+Settings = Pvc
+
+
+def settings_file() -> Path:
+    """The file named by PVC_CONFIG_FILE, or the default."""
+    return Path(os.environ.get("PVC_CONFIG_FILE") or DEFAULT_FILE)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The `pvc` section of a file, not yet checked."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise SettingsError([f"{path} cannot be read: {error.strerror}."]) from error
+    if len(text) > MAX_FILE:
+        raise SettingsError([f"{path} is larger than {MAX_FILE} bytes."])
+    try:
+        _refuse_aliases(text)
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SettingsError([f"{path} is not valid YAML: {_complaint(error)}."]) from None
+    if not isinstance(document, dict) or not isinstance(document.get("pvc"), dict):
+        raise SettingsError([f"{path} must hold a section 'pvc' with the settings."])
+    strangers = [str(key) for key in document if key != "pvc"]
+    if strangers:
+        raise SettingsError(
+            [f"{name}: unknown section of {path}; all settings stand below 'pvc'." for name in strangers]
+        )
+    values: dict[str, Any] = document["pvc"]
+    return values
+
+
+def _complaint(error: Exception) -> str:
+    """What is wrong and where, without the line itself, which may hold a secret."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'it cannot be understood'}"
+
+
+def _refuse_aliases(text: bytes) -> None:
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"the alias *{event.anchor} is not allowed in settings")
+
+
+def plugins_section(values: Mapping[str, Any]) -> PluginsSection:
+    """The one section that is needed before the plugins are known."""
+    try:
+        return PluginsSection.model_validate(values.get("plugins") or {})
+    except ValidationError as error:
+        raise SettingsError(
+            _sentence(detail, ("pvc", "plugins"), PluginsSection) for detail in error.errors()
+        ) from None
+
+
+def build(values: Mapping[str, Any], sections: Iterable[SettingsSection] = ()) -> Settings:
+    """Checked settings, with the sections that plugins declared; all mistakes at once in `SettingsError`."""
+    extra: dict[str, Any] = {section.name: (section.model, ...) for section in sections}
+    model = create_model("Pvc", __base__=Pvc, **extra)
+    try:
+        return model.model_validate({**dict.fromkeys(extra), **values})
+    except ValidationError as error:
+        raise SettingsError(_sentence(detail, ("pvc",), model) for detail in error.errors()) from None
+
+
+def _sentence(detail: ErrorDetails, prefix: tuple[str, ...], model: type[BaseModel]) -> str:
+    """One mistake as a sentence with its full path: `pvc.api.ssl.cert_file: ...`."""
+    where = [str(part) for part in detail["loc"]]
+    path = ".".join((*prefix, *where))
+    match detail["type"]:
+        case "missing":
+            return f"{path}: this setting is required."
+        case "extra_forbidden":
+            section = _look_up(model, where[:-1]).section
+            return f"{path}: unknown setting, {did_you_mean(where[-1], section.model_fields if section else ())}"
+        case "value_error":
+            return f"{path}: {detail['ctx']['error']}."
+        case "tuple_type" | "list_type" | "frozen_set_type":
+            return f"{path}: a list is needed here."
+        case "model_type":
+            return f"{path}: a section is needed here, with settings below it."
+        case _:
+            given = f", not {detail['input']!r:.60}" if _look_up(model, where).may_be_shown else ""
+            return f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}{given}."
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What stands at a path of the settings."""
+
+    section: type[BaseModel] | None
+    may_be_shown: bool
+
+
+def _look_up(model: type[BaseModel], where: list[str]) -> _Setting:
+    """The section at a path, if it is one; a value in the place of a section may be anything, so it is not shown."""
+    section: type[BaseModel] | None = model
+    secret = False
+    for part in where:
+        field = section.model_fields.get(part) if section else None
+        if field is not None:
+            secret = secret or not field.repr
+            kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
+            section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return _Setting(section, may_be_shown=section is None and not secret)

@@ -1,0 +1,182 @@
+"""For tests of pvcd and of plugins: a whole cluster in one process, and requests without a server.
+
+    async def test_answers() -> None:
+        async with SimulatedCluster(nodes=["hv1"], plugins=[...]) as cluster:
+            reply = await cluster.request("GET", "/api/v1/node")
+            assert reply.status == 200
+
+The API and the agents are the real ones; the store is in memory, time stands still until `advance`, and components can
+be replaced by their fakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Self
+from unittest import mock
+from urllib.parse import urlencode
+
+from aiohttp import StreamReader, web
+from aiohttp.test_utils import make_mocked_request
+
+from pvcd.agent import agent
+from pvcd.app import create_app
+from pvcd.clock import VirtualClock, settle
+from pvcd.context import ComponentKey, Context, Role, make_context
+from pvcd.registry import Plugin, Registry, collect, load
+from pvcd.settings import PluginsSection, Settings, build
+from pvcd.store.memory import MemoryServer, MemoryTree
+
+Open = Callable[[Context], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the API answered."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.body)
+
+
+def minimal_settings(registry: Registry, **sections: Any) -> Settings:
+    """Settings with only what is required, and the given sections of `pvc`."""
+    api = {
+        "listen_address": "127.0.0.1",
+        "authentication": {"enabled": False},
+        "ssl": {"enabled": False},
+    }
+    values = {"debug": True, "coordinators": ["127.0.0.1"], "api": api, **sections}
+    return build(values, registry.sections)
+
+
+class SimulatedCluster:
+    """One API server and any number of agents over one store in memory, on a virtual clock."""
+
+    def __init__(
+        self,
+        nodes: Sequence[str] = ("hv1",),
+        plugins: Sequence[ModuleType] = (),
+        replace: Mapping[ComponentKey[Any], Open] | None = None,
+        without: Collection[str] = (),
+        **sections: Any,
+    ) -> None:
+        """With the installed plugins, but for those named by `without`, and with the modules of more `plugins`."""
+        self.clock = VirtualClock()
+        self.server = MemoryServer()
+        extra = [Plugin(module.__name__, module, "given to the test") for module in plugins]
+        self.registry = _with_fakes(
+            collect([*load(PluginsSection(disabled=frozenset(without))), *extra]), replace or {}
+        )
+        self.settings = minimal_settings(self.registry, **sections)
+        self.agents: dict[str, Context] = {}
+        self._names = nodes
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._ends: dict[str, asyncio.Event] = {}
+        self._app: web.Application
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        context = make_context(Role.API, self.settings, self.registry, MemoryTree(self.server), self.clock)
+        self.api = context
+        self._app = create_app(context)
+        self._app.freeze()
+        await self._app.startup()
+        self._stack.push_async_callback(self._app.cleanup)
+        for name in self._names:
+            await self.start_agent(name)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for name in list(self._lives):
+            await self.stop_agent(name)
+        await self._stack.aclose()
+
+    async def start_agent(self, name: str) -> None:
+        """Start the agent of a node; it is in the cluster when this returns."""
+        context = make_context(Role.NODE, self.settings, self.registry, MemoryTree(self.server), self.clock, name)
+        ready, self._ends[name] = asyncio.Event(), asyncio.Event()
+        self._lives[name] = asyncio.ensure_future(self._live(context, ready, self._ends[name]))
+        for _ in range(100):
+            await settle()
+            if ready.is_set() or self._lives[name].done():
+                break
+            await self.clock.advance(0.1)
+        if self._lives[name].done():
+            await self._lives.pop(name)
+        assert ready.is_set(), f"the agent of {name} did not enter the cluster"
+        await self.clock.advance(0.1)
+
+    async def stop_agent(self, name: str) -> None:
+        """Stop an agent in order."""
+        self._ends.pop(name).set()
+        life = self._lives.pop(name)
+        for _ in range(100):
+            if life.done():
+                break
+            await self.clock.advance(0.1)
+        await life
+
+    async def kill_agent(self, name: str) -> None:
+        """End an agent without a farewell, as kill -9 does; its session ends with it."""
+        context = self.agents.pop(name)
+        tree = context.store.tree
+        assert isinstance(tree, MemoryTree)
+        session = tree.session
+        self.server.cut(tree)
+        self._ends.pop(name)
+        life = self._lives.pop(name)
+        life.cancel()
+        await self.clock.advance(0.1)
+        await asyncio.gather(life, return_exceptions=True)
+        self.server.expire(session)
+        await settle()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        await self.clock.advance(seconds)
+
+    async def request(self, method: str, path: str, **values: Any) -> Reply:
+        """Send a request with form values to the API, straight into the application."""
+        reader = StreamReader(mock.Mock(_reading_paused=False), 2**16, loop=asyncio.get_running_loop())
+        reader.feed_data(urlencode(values, doseq=True).encode())
+        reader.feed_eof()
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if values else {}
+        request = make_mocked_request(method, path, headers, payload=reader, app=self._app)
+        response = await self._app._handle(request)
+        assert isinstance(response, web.Response)
+        body = response.body if isinstance(response.body, bytes) else b""
+        return Reply(response.status, body, response.headers)
+
+    async def _live(self, context: Context, ready: asyncio.Event, end: asyncio.Event) -> None:
+        async with agent(context) as running:
+            self.agents[context.node] = running
+            ready.set()
+            await end.wait()
+        self.agents.pop(context.node, None)
+
+
+def _with_fakes(registry: Registry, fakes: Mapping[ComponentKey[Any], Open]) -> Registry:
+    components = tuple(
+        dataclasses.replace(component, open=fakes.get(component.key, component.open))
+        for component in registry.components
+    )
+    return dataclasses.replace(registry, components=components)
+
+
+@contextlib.asynccontextmanager
+async def opened(component: Any) -> AsyncIterator[Any]:
+    """A component that is open already, for `replace`."""
+    yield component
