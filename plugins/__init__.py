@@ -1,0 +1,1 @@
+"""The built-in plugins: what makes a cluster of hypervisors out of the core."""
