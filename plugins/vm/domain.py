@@ -1,0 +1,289 @@
+"""A VM's libvirt XML: read, judged and made ready to start; pure functions, since a document may come from anybody."""
+
+from __future__ import annotations
+
+import re
+import threading
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from lxml import etree
+from pydantic import BaseModel, ConfigDict
+
+from pvcd.errors import Invalid
+from pvcd.records import NAME_PATTERN
+
+MAX_BYTES = 256 * 1024
+NAMESPACE = "urn:pvcd:domain:1"
+SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
+
+_MARK = f"{{{NAMESPACE}}}vm"
+_MIB = 1024 * 1024
+_MAX_VALIDATIONS = 300
+_schema_lock = threading.Lock()
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Network(_Model):
+    """One network interface of a domain."""
+
+    type: str | None
+    mac: str | None
+    source: str | None
+    model: str | None
+
+
+class Disk(_Model):
+    """One disk of a domain; `name` is pool/volume, a path or a device, by its type."""
+
+    type: str | None
+    name: str | None
+    dev: str | None
+    bus: str | None
+
+
+class Controller(_Model):
+    """One controller of a domain."""
+
+    type: str | None
+    model: str | None
+
+
+class Domain(_Model):
+    """What a domain's XML says; what it does not say is None."""
+
+    name: str
+    uuid: UUID
+    domain_type: str
+    """What runs it: "kvm", "qemu" ..."""
+    description: str | None
+    type: str | None
+    """What it runs as: "hvm"."""
+    arch: str | None
+    machine: str | None
+    emulator: str | None
+    memory: int
+    """MiB, rounded up."""
+    vcpu: int
+    vcpu_topology: str | None
+    """Sockets, cores and threads as "S/C/T"."""
+    networks: tuple[Network, ...]
+    console: str | None
+    features: tuple[str, ...]
+    disks: tuple[Disk, ...]
+    controllers: tuple[Controller, ...]
+
+
+def parse(xml: str) -> Domain:
+    """What a document says. Raises `Invalid` for one that cannot be the XML of a domain."""
+    root = _read(xml)
+    return Domain(
+        name=_name(root),
+        uuid=_uuid(root),
+        domain_type=root.get("type", ""),
+        description=_text(root, "description"),
+        type=_text(root, "os/type"),
+        arch=_attribute(root, "os/type", "arch"),
+        machine=_attribute(root, "os/type", "machine"),
+        emulator=_text(root, "devices/emulator"),
+        memory=_memory(root),
+        vcpu=_vcpu(root),
+        vcpu_topology=_topology(root),
+        networks=tuple(map(_network, root.findall("devices/interface"))),
+        console=_attribute(root, "devices/console", "type"),
+        features=tuple(str(feature.tag) for feature in root.findall("features/*")),
+        disks=tuple(map(_disk, root.findall("devices/disk"))),
+        controllers=tuple(
+            Controller(type=controller.get("type"), model=controller.get("model"))
+            for controller in root.findall("devices/controller")
+        ),
+    )
+
+
+def validate(xml: str, schema: Path = SCHEMA) -> None:
+    """Raise `Invalid` for a document that libvirt's own schema refuses. Only computes, but not for the event loop."""
+    root = _read(xml)
+    # A compiled schema keeps the errors of its last validation, so that only one thread may use it.
+    with _schema_lock:
+        grammar = _compiled(schema)
+        if grammar.validate(root):
+            return
+        first = next((error for error in grammar.error_log), None)
+        culprit = _culprit(root, grammar)
+    if culprit is not None:
+        raise Invalid(f"libvirt's schema refuses the XML: {culprit}.")
+    line, message = (first.line, first.message) if first else (root.sourceline, "it is no domain")
+    raise Invalid(f"libvirt's schema refuses the XML: line {line or root.sourceline}: {message}.")
+
+
+def prepare(xml: str, *, turn: int, console_log: str | None) -> str:
+    """The document that is started: marked with its turn, its first serial device logged to `console_log`."""
+    root = _read(xml)
+    metadata = root.find("metadata")
+    if metadata is None:
+        metadata = etree.SubElement(root, "metadata")
+    for mark in metadata.findall(_MARK):
+        metadata.remove(mark)
+    etree.SubElement(metadata, _MARK, {"turn": str(turn)}, nsmap={"pvcd": NAMESPACE})
+    serial = root.find("devices/serial")
+    if serial is not None and console_log is not None:
+        for log in serial.findall("log"):
+            serial.remove(log)
+        etree.SubElement(serial, "log", {"file": console_log, "append": "on"})
+    return etree.tostring(root, encoding="unicode")
+
+
+def turn_of(xml: str) -> int | None:
+    """The turn that `prepare` marked a document with; None for one that it never saw."""
+    mark = _read(xml).find(f"metadata/{_MARK}")
+    turn = "" if mark is None else mark.get("turn", "")
+    return int(turn) if re.fullmatch(r"[0-9]{1,18}", turn) else None
+
+
+def _read(xml: str) -> etree._Element:
+    """The root of a document that is small, well-formed, without tricks, and of a domain."""
+    try:
+        data = xml.encode()
+    except UnicodeEncodeError:
+        raise Invalid("The XML contains a character that no text may contain.") from None
+    if len(data) > MAX_BYTES:
+        raise Invalid(f"The XML is larger than {MAX_BYTES // 1024} KiB.")
+    # Looked for before anything is parsed: without a DOCTYPE there are no entities to expand or to fetch.
+    if b"<!DOCTYPE" in data:
+        raise Invalid("The XML may not contain a DOCTYPE.")
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        huge_tree=False,
+        load_dtd=False,
+        remove_comments=True,
+    )
+    try:
+        root = etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        raise Invalid(_syntax_sentence(error)) from None
+    if root.xpath("//processing-instruction()"):
+        raise Invalid("The XML may not contain processing instructions.")
+    if root.tag != "domain":
+        raise Invalid(f"The XML is not that of a VM: it begins with <{root.tag}>, not with <domain>.")
+    return root
+
+
+def _syntax_sentence(error: etree.XMLSyntaxError) -> str:
+    message = re.sub(r", line \d+, column \d+.*", "", " ".join((error.msg or "it is empty").split()))
+    return f"The XML is not well-formed: line {error.lineno or 1}: {message}."
+
+
+def _text(root: etree._Element, path: str) -> str | None:
+    """The text of the first element at a path, put together as libvirt does it; None where there is none."""
+    element = root.find(path)
+    return None if element is None else "".join(map(str, element.itertext())).strip() or None
+
+
+def _attribute(root: etree._Element, path: str, name: str) -> str | None:
+    element = root.find(path)
+    return None if element is None else element.get(name)
+
+
+def _name(root: etree._Element) -> str:
+    name = _text(root, "name")
+    if name is None:
+        raise Invalid("The XML has no <name>.")
+    if len(name) > 128 or not re.fullmatch(NAME_PATTERN, name):
+        raise Invalid(
+            f"The <name> {name[:128]!r} is not valid: up to 128 letters, digits, '.', '_', '+' and '-', "
+            "of which the first is a letter or digit."
+        )
+    return name
+
+
+def _uuid(root: etree._Element) -> UUID:
+    text = _text(root, "uuid")
+    if text is None:
+        raise Invalid("The XML has no <uuid>.")
+    if not re.fullmatch(r"[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}", text):
+        raise Invalid(f"The <uuid> {text[:128]!r} is not valid: it should look like {UUID(int=0)}.")
+    return UUID(text)
+
+
+def _memory(root: etree._Element) -> int:
+    """MiB of memory, in whichever of libvirt's units it is given."""
+    text, unit = _text(root, "memory"), (_attribute(root, "memory", "unit") or "KiB").lower()
+    if text is None:
+        raise Invalid("The XML has no <memory>.")
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise Invalid(f"The <memory> {text[:40]!r} is not a number.")
+    if unit in ("b", "byte", "bytes"):
+        factor = 1
+    elif match := re.fullmatch(r"([kmgtpe])(b|ib)?", unit):
+        factor = (1000 if match[2] == "b" else 1024) ** ("kmgtpe".index(match[1]) + 1)
+    else:
+        raise Invalid(f"The unit {unit[:40]!r} of <memory> is not one of libvirt's, such as KiB, MiB and GiB.")
+    return -(-int(text) * factor // _MIB)
+
+
+def _vcpu(root: etree._Element) -> int:
+    text = _text(root, "vcpu") or "1"
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) == 0:
+        raise Invalid(f"The <vcpu> {text[:40]!r} is not a number of virtual CPUs.")
+    return int(text)
+
+
+def _topology(root: etree._Element) -> str | None:
+    topology = root.find("cpu/topology")
+    if topology is None:
+        return None
+    return "/".join(topology.get(part, "1") for part in ("sockets", "cores", "threads"))
+
+
+def _network(interface: etree._Element) -> Network:
+    kind, source = interface.get("type"), interface.find("source")
+    name = None if source is None or kind is None else source.get("dev" if kind == "direct" else kind)
+    mac, model = _attribute(interface, "mac", "address"), _attribute(interface, "model", "type")
+    return Network(type=kind, mac=mac, source=name, model=model)
+
+
+def _disk(disk: etree._Element) -> Disk:
+    kind, source = disk.get("type"), disk.find("source")
+    key = {"network": "name", "file": "file", "block": "dev"}.get(kind or "")
+    name = source.get(key) if source is not None and key is not None else None
+    if kind == "network":
+        kind = _attribute(disk, "source", "protocol") or kind
+    return Disk(type=kind, name=name, dev=_attribute(disk, "target", "dev"), bus=_attribute(disk, "target", "bus"))
+
+
+@cache
+def _compiled(schema: Path) -> etree.RelaxNG:
+    return etree.RelaxNG(etree.parse(str(schema)))
+
+
+def _culprit(root: etree._Element, grammar: etree.RelaxNG) -> str | None:
+    """The innermost element or attribute without which the document would be valid.
+
+    The validator itself names only the outermost element that went wrong, which for most mistakes is <devices>.
+    """
+    culprit, found, budget = root, None, _MAX_VALIDATIONS
+    candidates = list(root)
+    while candidates and budget:
+        candidate, budget = candidates.pop(0), budget - 1
+        position = culprit.index(candidate)
+        culprit.remove(candidate)
+        valid = grammar.validate(root)
+        culprit.insert(position, candidate)
+        if valid:
+            culprit, found = candidate, f"line {candidate.sourceline}: the element <{candidate.tag}>"
+            candidates = list(candidate)
+    attributes = [(owner, name) for owner in culprit.iter() for name in owner.attrib]
+    for element, name in attributes[:budget]:
+        value = element.attrib.pop(name)
+        valid = grammar.validate(root)
+        element.set(name, value)
+        if valid:
+            shown = f"{str(name)!r} with value {str(value)[:80]!r}"
+            return f"line {element.sourceline}: the attribute {shown} of <{element.tag}>"
+    return found

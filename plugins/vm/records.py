@@ -1,0 +1,51 @@
+"""What the cluster remembers of a virtual machine."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pvcd import Name, Record
+from pvcd_plugins.vm.states import State
+
+
+class VM(Record, path="/vms/{uuid}"):
+    """A virtual machine as it should be.
+
+    `turn` counts the requests for a state: it tells a restart that was asked for again from one that is done, and a
+    guest that was started for this request from one that was there before. Written by the rules in service.py only.
+    """
+
+    uuid: UUID
+    name: Name
+    state: State = State.STOP
+    turn: int = 0
+    node: Name
+    last_node: Name | None = None
+    node_limit: tuple[Name, ...] | None = None
+    node_selector: Name | None = None
+    node_autostart: bool = False
+    profile: str | None = None
+    xml: str
+
+
+class VMName(Record, path="/vm-names/{name}"):
+    """Which VM has a name: made in one transaction with the VM, so that no two have the same."""
+
+    name: Name
+    uuid: UUID
+
+
+class VMReport(Record, path="/vms/{uuid}/report"):
+    """What its node says of a VM; only that node writes it."""
+
+    uuid: UUID
+    node: Name
+    running: bool = False
+    seen_turn: int = 0
+    """The request that the node has taken up last."""
+    guest_turn: int | None = None
+    """The request that the running guest was started for."""
+    failed_reason: str | None = None
+    shutdown_since: float | None = None
+    """Seconds since 1970 when the guest was asked to shut down for `seen_turn`."""
+    updated: float = 0.0

@@ -1,0 +1,136 @@
+"""The manual's chapter: VM endpoints."""
+
+from __future__ import annotations
+
+from pvcd import Context, Message, Routes, Text
+from pvcd_plugins.vm import service
+from pvcd_plugins.vm.params import (
+    Autostart,
+    DeleteDisks,
+    Force,
+    InState,
+    Limit,
+    Lines,
+    Move,
+    NoAutostart,
+    NodeLimit,
+    OnNode,
+    Permanent,
+    Restart,
+    Selector,
+    TargetNode,
+    VMKey,
+    Wanted,
+    Xml,
+)
+from pvcd_plugins.vm.views import VMConsole, VMNode, VMState, VMView, view
+
+routes = Routes("/api/v1/vm", tag="Virtual machines")
+
+
+@routes.get()
+async def list_vms(context: Context, limit: Limit = None, node: OnNode = None, state: InState = None) -> list[VMView]:
+    """All VMs, sorted by name, or those that satisfy every filter that is given."""
+    return service.list_vms(context, limit, node, state)
+
+
+@routes.post(operation="vm-define")
+async def define(
+    context: Context,
+    xml: Xml,
+    node: TargetNode = None,
+    limit: NodeLimit = None,
+    selector: Selector = None,
+    autostart: Autostart = False,
+) -> Message:
+    """Define a new VM from libvirt domain XML, stopped; its disks and other resources must exist already."""
+    return await service.define(context, xml, node, limit, selector, autostart)
+
+
+@routes.get("/{vm}")
+async def get_vm(context: Context, vm: VMKey) -> list[VMView]:
+    """One VM by name or UUID, as a list of one."""
+    return [view(context, service.find(context, vm))]
+
+
+@routes.post("/{vm}", operation="vm-update")
+async def update_metadata(
+    context: Context,
+    vm: VMKey,
+    limit: NodeLimit = None,
+    selector: Selector = None,
+    autostart: Autostart = False,
+    no_autostart: NoAutostart = False,
+) -> Message:
+    """Change a VM's metadata; at least one value must be given."""
+    return await service.update_metadata(context, vm, limit, selector, autostart, no_autostart)
+
+
+@routes.put("/{vm}", operation="vm-modify")
+async def modify(context: Context, vm: VMKey, xml: Xml, restart: Restart = False) -> Message:
+    """Replace a VM's definition; without `restart` the change counts from its next start."""
+    return await service.modify(context, vm, xml, restart)
+
+
+@routes.delete("/{vm}", operation="vm-remove")
+async def remove(context: Context, vm: VMKey, delete_disks: DeleteDisks = False) -> Message:
+    """Forcibly stop and undefine a VM; replies when it is gone."""
+    return await service.remove(context, vm, delete_disks)
+
+
+@routes.get("/{vm}/state")
+async def get_state(context: Context, vm: VMKey) -> VMState:
+    """The state of a VM, and whether it runs."""
+    found = view(context, service.find(context, vm))
+    return VMState(name=found.name, state=found.state, running=found.running)
+
+
+@routes.post("/{vm}/state", operation="vm-{state}")
+async def set_state(context: Context, vm: VMKey, state: Wanted) -> Message:
+    """Ask for a state. A `shutdown` that takes longer than 90 s becomes a `stop`."""
+    return await service.set_state(context, vm, state)
+
+
+@routes.get("/{vm}/node")
+async def get_node(context: Context, vm: VMKey) -> VMNode:
+    """The node of a VM, and the one that it was migrated from."""
+    found = service.find(context, vm)
+    return VMNode(name=found.name, node=found.node, last_node=found.last_node)
+
+
+@routes.post("/{vm}/node", operation="vm-{action}")
+async def move(
+    context: Context,
+    vm: VMKey,
+    action: Move,
+    node: TargetNode = None,
+    selector: Selector = None,
+    permanent: Permanent = False,
+    force: Force = False,
+) -> Message:
+    """Migrate a VM to another node, or back to the one it was migrated from."""
+    return await service.move(context, vm, action, node, selector, permanent, force)
+
+
+@routes.get("/{vm}/locks")
+async def get_locks(context: Context, vm: VMKey) -> list[str]:
+    """The RBD locks of a VM's volumes."""
+    return await service.locks(context, vm)
+
+
+@routes.post("/{vm}/locks", operation="vm-flush-locks")
+async def clear_locks(context: Context, vm: VMKey) -> Message:
+    """Clear all RBD locks of a VM's volumes."""
+    return await service.locks(context, vm)
+
+
+@routes.get("/{vm}/dump")
+async def dump(context: Context, vm: VMKey) -> Text:
+    """The libvirt domain XML of a VM, as it was defined."""
+    return Text(service.find(context, vm).xml, "application/xml")
+
+
+@routes.get("/{vm}/console")
+async def get_console(context: Context, vm: VMKey, lines: Lines = 100) -> VMConsole:
+    """The last lines that a VM wrote to its serial console."""
+    return await service.console(context, vm, lines)

@@ -1,0 +1,20 @@
+"""The manual's ways to choose a node: the least figure wins."""
+
+from __future__ import annotations
+
+from pvcd import Context, NodeSelector
+from pvcd_plugins.node.service import fact
+from pvcd_plugins.vm.placement import allocated, assigned
+
+
+def load(context: Context, node: str) -> float:
+    """The node's load average of one minute."""
+    return float(fact(context, node, "machine").get("load", 0.0))
+
+
+SELECTORS = [
+    NodeSelector("mem", "the node with the least allocated VM memory", lambda c, node: allocated(c, node).memory),
+    NodeSelector("vcpus", "the node with the least allocated VM vCPUs", lambda c, node: allocated(c, node).vcpus),
+    NodeSelector("load", "the node with the least current load average", load),
+    NodeSelector("vms", "the node with the least number of VMs", lambda c, node: len(assigned(c, node))),
+]

@@ -1,0 +1,24 @@
+"""pvc.vm: how this node runs VMs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from pvcd import Section, SettingsSection
+
+
+class VMSettings(Section):
+    """pvc.vm"""
+
+    uri: str = "qemu:///system"
+    domain_types: Annotated[tuple[str, ...], Field(min_length=1)] = ("kvm", "qemu")
+    """Which of the domain types that libvirt offers may be used here."""
+    console_directory: Path = Path("/var/log/libvirt/qemu")
+    shutdown_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
+    """How long a guest may take to shut down before it is stopped."""
+
+
+SECTION = SettingsSection("vm", VMSettings)

@@ -1,0 +1,117 @@
+"""The states of a VM as tables: what should be x what is seen -> what to do, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING
+
+from pvcd_plugins.vm.hypervisor import Guest, GuestState
+
+if TYPE_CHECKING:
+    from pvcd_plugins.vm.records import VM, VMReport
+
+
+class State(StrEnum):
+    """The words for what a VM should be; `fail` is only ever shown."""
+
+    START = "start"
+    SHUTDOWN = "shutdown"
+    STOP = "stop"
+    RESTART = "restart"
+    DISABLE = "disable"
+    PROVISION = "provision"
+    DELETE = "delete"
+    MIGRATE = "migrate"
+    UNMIGRATE = "unmigrate"
+    FAIL = "fail"
+
+
+SETTABLE = ("start", "shutdown", "stop", "restart", "disable")
+"""What may be asked for."""
+WANTS_GUEST = (State.START, State.RESTART)
+
+
+class Seen(Enum):
+    """What a node sees of a VM's guest."""
+
+    GONE = auto()
+    EARLIER = auto()
+    """It runs, and was started before the present request."""
+    PRESENT = auto()
+    """It runs, and was started for the present request."""
+    CRASHED = auto()
+    """It is dead, but still holds its place in the hypervisor."""
+
+
+class Act(Enum):
+    """What a node does about it."""
+
+    NOTHING = auto()
+    START = auto()
+    SHUTDOWN = auto()
+    DESTROY = auto()
+    FORGET = auto()
+
+
+ACTS: dict[State, dict[Seen, Act]] = {
+    State.START: {
+        Seen.GONE: Act.START,
+        Seen.EARLIER: Act.NOTHING,
+        Seen.PRESENT: Act.NOTHING,
+        Seen.CRASHED: Act.DESTROY,
+    },
+    State.RESTART: {
+        Seen.GONE: Act.START,
+        Seen.EARLIER: Act.SHUTDOWN,
+        Seen.PRESENT: Act.NOTHING,
+        Seen.CRASHED: Act.DESTROY,
+    },
+    State.SHUTDOWN: {
+        Seen.GONE: Act.NOTHING,
+        Seen.EARLIER: Act.SHUTDOWN,
+        Seen.PRESENT: Act.SHUTDOWN,
+        Seen.CRASHED: Act.DESTROY,
+    },
+    State.STOP: {
+        Seen.GONE: Act.NOTHING,
+        Seen.EARLIER: Act.DESTROY,
+        Seen.PRESENT: Act.DESTROY,
+        Seen.CRASHED: Act.DESTROY,
+    },
+    State.DELETE: {
+        Seen.GONE: Act.FORGET,
+        Seen.EARLIER: Act.DESTROY,
+        Seen.PRESENT: Act.DESTROY,
+        Seen.CRASHED: Act.DESTROY,
+    },
+}
+ACTS[State.DISABLE] = ACTS[State.PROVISION] = ACTS[State.STOP]
+
+
+def seen(vm: VM, guest: Guest | None) -> Seen:
+    """What a guest means for a VM's present request."""
+    if guest is None or guest.state is GuestState.OFF:
+        return Seen.GONE
+    if guest.state is GuestState.CRASHED:
+        return Seen.CRASHED
+    return Seen.PRESENT if guest.turn is not None and guest.turn >= vm.turn else Seen.EARLIER
+
+
+def decide(vm: VM, guest: Guest | None) -> Act:
+    """What to do. Nothing while nobody has asked for a state: a guest that runs then is somebody else's."""
+    return Act.NOTHING if vm.turn == 0 else ACTS[vm.state][seen(vm, guest)]
+
+
+def shown(vm: VM, report: VMReport | None) -> State:
+    """The state that is shown: what should be, until the node has done it or failed."""
+    taken_up = report is not None and report.seen_turn >= vm.turn
+    if report is None or not taken_up:
+        return vm.state
+    if vm.state in WANTS_GUEST:
+        if report.failed_reason and not report.running:
+            return State.FAIL
+        done = report.running and report.guest_turn is not None and report.guest_turn >= vm.turn
+        return State.START if done or vm.state is State.START else State.RESTART
+    if vm.state is State.SHUTDOWN and not report.running:
+        return State.STOP
+    return vm.state

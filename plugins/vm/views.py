@@ -1,0 +1,97 @@
+"""A VM as the API shows it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from pvcd import Context
+from pvcd_plugins.vm.domain import Controller, Disk, Network
+from pvcd_plugins.vm.placement import DEFAULT_SELECTOR, domain_of
+from pvcd_plugins.vm.records import VM, VMReport
+from pvcd_plugins.vm.states import State, shown
+
+
+class VMView(BaseModel):
+    """A VM: what it should be, what its node says of it, and what its definition says. Memory is in MiB."""
+
+    name: str
+    uuid: UUID
+    state: State
+    running: bool
+    node: str
+    last_node: str | None
+    migrated: str
+    failed_reason: str | None
+    updated: float | None
+    """Seconds since 1970 when its node last said something of it."""
+    node_limit: list[str] | None
+    node_selector: str
+    node_autostart: bool
+    description: str | None
+    profile: str | None
+    memory: int
+    vcpu: int
+    vcpu_topology: str | None
+    type: str | None
+    arch: str | None
+    machine: str | None
+    console: str | None
+    emulator: str | None
+    features: list[str]
+    networks: list[Network]
+    disks: list[Disk]
+    controllers: list[Controller]
+    xml: str
+
+
+class VMState(BaseModel):
+    """The state alone, and whether it runs."""
+
+    name: str
+    state: State
+    running: bool
+
+
+class VMNode(BaseModel):
+    """Where a VM is, and where it was before it was migrated."""
+
+    name: str
+    node: str
+    last_node: str | None
+
+
+class VMConsole(BaseModel):
+    """The last lines of a VM's serial console."""
+
+    name: str
+    data: str
+
+
+def view(context: Context, vm: VM) -> VMView:
+    """The VM with what its node says of it."""
+    return _view(vm, context.store.get(VMReport, vm.uuid))
+
+
+@lru_cache(maxsize=10_000)
+def _view(vm: VM, report: VMReport | None) -> VMView:
+    domain = domain_of(vm.xml)
+    return VMView(
+        name=vm.name,
+        uuid=vm.uuid,
+        state=shown(vm, report),
+        running=report.running if report else False,
+        node=vm.node,
+        last_node=vm.last_node,
+        migrated=f"from {vm.last_node}" if vm.last_node else "no",
+        failed_reason=report.failed_reason if report else None,
+        updated=report.updated if report else None,
+        node_limit=list(vm.node_limit) if vm.node_limit else None,
+        node_selector=vm.node_selector or DEFAULT_SELECTOR,
+        node_autostart=vm.node_autostart,
+        profile=vm.profile,
+        xml=vm.xml,
+        **domain.model_dump(exclude={"name", "uuid", "domain_type"}),
+    )

@@ -1,0 +1,241 @@
+"""What every hypervisor does, the fake as the real one; and what only a real libvirtd can show."""
+
+import asyncio
+import signal
+import threading
+import time
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from hypervisors import (  # noqa: F401
+    Bench,
+    LibvirtBench,
+    Server,
+    bench_fixture,
+    closed_bench_fixture,
+    real_fixture,
+    server_fixture,
+    until,
+    uuid_fixture,
+)
+
+from pvcd.sandbox.libvirtd import CONSOLE_BYTES
+from pvcd_plugins.vm.console import read_console
+from pvcd_plugins.vm.domain import prepare
+from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError, HypervisorUnavailable
+from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
+
+
+def marked(bench: Bench, uuid: UUID, turn: int = 7) -> str:
+    return prepare(bench.document(uuid), turn=turn, console_log=None)
+
+
+async def test_a_started_guest_is_seen_as_its_document_says(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.start(marked(bench, uuid))
+    expected = Guest(uuid, f"vm-{uuid}", GuestState.RUNNING, turn=7, memory=16, vcpus=1)
+    assert await bench.hypervisor.look(uuid) == expected
+    assert await bench.hypervisor.domains() == {uuid: expected}
+
+
+async def test_a_guest_that_was_never_started_is_not_seen(bench: Bench, uuid: UUID) -> None:
+    assert await bench.hypervisor.look(uuid) is None
+    assert await bench.hypervisor.domains() == {}
+
+
+async def test_the_turn_is_that_of_the_last_start(bench: Bench, uuid: UUID) -> None:
+    for turn in (7, 8):
+        await bench.hypervisor.start(marked(bench, uuid, turn))
+        guest = await bench.hypervisor.look(uuid)
+        assert guest is not None and guest.turn == turn
+        await bench.hypervisor.destroy(uuid)
+
+
+async def test_a_guest_that_somebody_else_started_has_no_turn(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.start(bench.document(uuid))
+    guest = await bench.hypervisor.look(uuid)
+    assert guest is not None and guest.turn is None
+
+
+async def test_a_running_guest_is_not_started_again(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.start(marked(bench, uuid, turn=7))
+    with pytest.raises(HypervisorError, match=f"domain 'vm-{uuid}' is already active") as caught:
+        await bench.hypervisor.start(marked(bench, uuid, turn=8))
+    assert caught.value.code == "hypervisor-failed"
+    guest = await bench.hypervisor.look(uuid)
+    assert guest is not None and guest.turn == 7
+
+
+async def test_a_name_is_not_used_twice(bench: Bench, uuid: UUID) -> None:
+    other = uuid4()
+    await bench.hypervisor.start(marked(bench, uuid))
+    with pytest.raises(HypervisorError, match="already exists"):
+        await bench.hypervisor.start(bench.document(other, name=f"vm-{uuid}"))
+    assert await bench.hypervisor.look(other) is None
+
+
+async def test_a_destroyed_guest_is_gone_on_return(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.start(marked(bench, uuid))
+    await bench.hypervisor.destroy(uuid)
+    assert await bench.hypervisor.look(uuid) is None
+    assert await bench.hypervisor.domains() == {}
+
+
+async def test_a_guest_that_is_gone_is_shut_down_and_destroyed_without_an_error(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.shutdown(uuid)
+    await bench.hypervisor.destroy(uuid)
+
+
+async def test_a_guest_is_destroyed_twice_at_once_without_an_error(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.start(marked(bench, uuid))
+    await asyncio.gather(bench.hypervisor.destroy(uuid), bench.hypervisor.destroy(uuid))
+    assert await bench.hypervisor.look(uuid) is None
+
+
+async def test_changes_are_told_in_the_event_loop(bench: Bench, uuid: UUID) -> None:
+    told: list[tuple[UUID | None, int]] = []
+    bench.hypervisor.listen(lambda changed: told.append((changed, threading.get_ident())))
+    here = threading.get_ident()
+    await bench.hypervisor.start(marked(bench, uuid))
+    await until(lambda: (uuid, here) in told)
+    told.clear()
+    await bench.hypervisor.destroy(uuid)
+    await until(lambda: (uuid, here) in told)
+    assert {thread for _, thread in told} == {here}
+
+
+async def test_a_bad_document_is_refused_in_libvirts_words(bench: Bench) -> None:
+    with pytest.raises(HypervisorError, match=r"^libvirt could not start the guest: .+\.$"):
+        await bench.hypervisor.start("<domain type='qemu'><name>a</name>")
+    assert await bench.hypervisor.domains() == {}
+
+
+async def test_the_capabilities_name_what_guests_can_be(bench: Bench) -> None:
+    capabilities = await bench.hypervisor.capabilities()
+    assert capabilities.arch == "x86_64"
+    assert "qemu" in capabilities.domain_types
+    assert "/usr/bin/qemu-system-x86_64" in capabilities.emulators
+    assert "pc" in capabilities.machines
+
+
+async def test_a_guest_that_hears_its_power_button_goes_away(bench: Bench, uuid: UUID) -> None:
+    told: list[UUID | None] = []
+    bench.hypervisor.listen(told.append)
+    await bench.hypervisor.start(await bench.obedient(uuid))
+    await until(lambda: uuid in told)
+    await bench.settled(uuid)
+    told.clear()
+    await bench.hypervisor.shutdown(uuid)
+    assert await bench.hypervisor.look(uuid) is not None  # it was only asked to
+    await until(lambda: uuid in told, limit=30)
+    deadline = time.monotonic() + 10
+    while await bench.hypervisor.look(uuid) is not None:
+        assert time.monotonic() < deadline
+
+
+async def test_a_guest_that_ignores_its_power_button_runs_on(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.start(marked(bench, uuid))
+    await bench.hypervisor.shutdown(uuid)
+    await bench.hypervisor.shutdown(uuid)
+    guest = await bench.hypervisor.look(uuid)
+    assert guest is not None and guest.state is GuestState.RUNNING
+
+
+async def test_a_guest_that_dies_is_told_and_gone(bench: Bench, uuid: UUID) -> None:
+    told: list[UUID | None] = []
+    bench.hypervisor.listen(told.append)
+    await bench.hypervisor.start(marked(bench, uuid))
+    await until(lambda: uuid in told)
+    told.clear()
+    bench.kill(uuid)
+    await until(lambda: uuid in told)
+    assert await bench.hypervisor.look(uuid) is None
+
+
+async def test_guests_outlive_a_hypervisor_that_goes_away_and_comes_back(bench: Bench, uuid: UUID) -> None:
+    told: list[UUID | None] = []
+    await bench.hypervisor.start(marked(bench, uuid))
+    await bench.hypervisor.look(uuid)
+    bench.hypervisor.listen(told.append)
+    bench.interrupt()
+    try:
+        await until(lambda: not bench.hypervisor.connected)
+        await until(lambda: None in told)
+        with pytest.raises(HypervisorUnavailable, match="no connection") as caught:
+            await bench.hypervisor.domains()
+        assert caught.value.code == "libvirt-unavailable"
+        told.clear()
+    finally:
+        await bench.resume()
+    await until(lambda: None in told)
+    assert bench.hypervisor.connected
+    guest = await bench.hypervisor.look(uuid)
+    assert guest is not None and guest.turn == 7 and guest.state is GuestState.RUNNING
+
+
+async def test_nothing_is_asked_after_the_close(bench: Bench) -> None:
+    await bench.hypervisor.close()
+    assert not bench.hypervisor.connected
+    with pytest.raises(HypervisorUnavailable):
+        await bench.hypervisor.domains()
+
+
+async def test_it_opens_without_a_libvirtd_and_says_so(tmp_path: Path) -> None:
+    hypervisor = LibvirtHypervisor(f"qemu+unix:///system?socket={tmp_path}/none")
+    await hypervisor.open()
+    try:
+        assert not hypervisor.connected
+        with pytest.raises(HypervisorUnavailable):
+            await hypervisor.start("<domain/>")
+    finally:
+        await hypervisor.close()
+
+
+async def test_a_silent_libvirtd_is_noticed_within_the_deadline(server: Server, uuid: UUID) -> None:
+    hypervisor = LibvirtHypervisor(server.uri, deadline=1.0)
+    late = LibvirtHypervisor(server.uri, deadline=1.0)
+    await hypervisor.open()
+    server.signal("libvirtd", signal.SIGSTOP)
+    try:
+        with pytest.raises(HypervisorUnavailable, match="within 1 s"):
+            await hypervisor.look(uuid)
+        await late.open()
+        assert not late.connected
+    finally:
+        server.signal("libvirtd", signal.SIGCONT)
+    try:
+        assert await hypervisor.look(uuid) is None
+        await until(lambda: late.connected)
+    finally:
+        await hypervisor.close()
+        await late.close()
+
+
+async def test_a_console_is_logged_and_read(real: LibvirtBench, uuid: UUID) -> None:
+    log = real.console(uuid)
+    await real.hypervisor.start(prepare(real.document(uuid), turn=1, console_log=str(log)))
+    await until(lambda: "pvcd boot sector" in read_console(log, 10))
+
+
+async def test_a_console_log_begins_anew_when_it_is_full(real: LibvirtBench, uuid: UUID) -> None:
+    log = real.console(uuid)
+    log.write_bytes(b"old line\n" * (CONSOLE_BYTES // 9))
+    await real.hypervisor.start(prepare(real.document(uuid), turn=1, console_log=str(log)))
+    await until(Path(f"{log}.0").exists, limit=30)
+    await until(lambda: read_console(log, 100_000)[-1] == "tick", limit=30)
+    assert log.stat().st_size < 1024
+    assert "old line" in read_console(log, 100_000)
+
+
+async def test_a_virtlogd_that_is_killed_harms_no_guest_and_logs_the_next(real: LibvirtBench, uuid: UUID) -> None:
+    other = uuid4()
+    await real.hypervisor.start(prepare(real.document(uuid), turn=1, console_log=str(real.console(uuid))))
+    await until(lambda: "pvcd boot sector" in read_console(real.console(uuid), 10))
+    real.server.kill("virtlogd")
+    await real.server.start("virtlogd")
+    log = real.console(other)
+    await real.hypervisor.start(prepare(real.document(other), turn=1, console_log=str(log)))
+    # By then the first guest, too, has tried to write once more.
+    await until(lambda: "tick" in read_console(log, 10), limit=30)
+    guest = await real.hypervisor.look(uuid)
+    assert guest is not None and guest.state is GuestState.RUNNING

@@ -1,0 +1,168 @@
+"""Clusters as text: each file of this folder is one scenario, run on the real API and agents in virtual time.
+
+The first paragraph says what holds. Then one line each:
+
+    define NAME [KEY=VALUE ...]           define a VM; the keys are those of POST /vm, and memory, type, emulator
+    METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   a request below /api/v1; the JSON must be part of the body
+    after SECONDS                         let time pass
+    guest NAME dies | ignores shutdown | runs on NODE | runs nowhere
+    libvirt on NODE stops | starts
+    agent of NODE dies | stops | starts
+    store stops | starts
+    node NODE started N guests            how many guests its hypervisor has been told to start so far
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_DNS, UUID, uuid5
+
+import pytest
+
+from pvcd.testing import SimulatedCluster, opened
+from pvcd_plugins.vm.components import HYPERVISOR
+from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
+
+FOLDER = Path(__file__).parent
+EMULATOR = "/usr/bin/qemu-system-x86_64"
+
+
+def uuid_of(name: str) -> UUID:
+    return uuid5(NAMESPACE_DNS, name)
+
+
+def domain_xml(name: str, memory: str = "128", type: str = "qemu", emulator: str = EMULATOR) -> str:
+    return (
+        f"<domain type='{type}'><name>{name}</name><uuid>{uuid_of(name)}</uuid><memory unit='MiB'>{memory}</memory>"
+        f"<vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os><devices><emulator>{emulator}</emulator>"
+        f"<serial type='pty'/></devices></domain>"
+    )
+
+
+def contains(part: Any, whole: Any) -> bool:
+    """Whether a JSON value holds everything that another says."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and contains(part[key], whole[key]) for key in part)
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(part) == len(whole) and all(map(contains, part, whole))
+    return bool(part == whole)
+
+
+class Scenario:
+    def __init__(self, text: str) -> None:
+        heading, _, body = text.partition("\n\n")
+        self.heading = heading
+        nodes = re.search(r"^nodes (.+)$", body, re.M)
+        self.nodes = nodes[1].split() if nodes else ["hv1"]
+        self.lines = [line for line in body.splitlines() if line.strip() and not line.startswith(("#", "nodes "))]
+        self.steps: list[tuple[re.Pattern[str], Callable[..., Any]]] = [
+            (re.compile(r"define (\S+)(.*?)(?: -> (\d+)(.*))?$"), self.define),
+            (re.compile(r"(GET|POST|PUT|DELETE) (\S+)(.*?) -> (\d+)(.*)$"), self.request),
+            (re.compile(r"after ([\d.]+)$"), self.after),
+            (re.compile(r"guest (\S+) dies$"), self.guest_dies),
+            (re.compile(r"guest (\S+) ignores shutdown$"), self.guest_ignores),
+            (re.compile(r"guest (\S+) runs (?:on (\S+)|nowhere)$"), self.guest_runs),
+            (re.compile(r"libvirt on (\S+) (stops|starts)$"), self.libvirt),
+            (re.compile(r"agent of (\S+) (dies|stops|starts)$"), self.agent),
+            (re.compile(r"store (stops|starts)$"), self.store),
+            (re.compile(r"node (\S+) started (\d+) guests$"), self.started),
+        ]
+
+    async def play(self) -> None:
+        self.hypervisors: dict[str, FakeHypervisor] = {}
+
+        def fake(context: Any) -> Any:
+            if context.node not in self.hypervisors:
+                self.hypervisors[context.node] = FakeHypervisor(context.clock)
+            return self.hypervisor_for(context)
+
+        replace = {HYPERVISOR: fake}
+        async with SimulatedCluster(self.nodes, replace=replace, keepalive={"interval": 1}) as self.cluster:
+            await self.cluster.advance(2)
+            for line in self.lines:
+                for pattern, step in self.steps:
+                    match = pattern.fullmatch(line.strip())
+                    if match:
+                        try:
+                            await step(*match.groups())
+                        except AssertionError as error:
+                            raise AssertionError(f"{line}\n{error}") from None
+                        break
+                else:
+                    pytest.fail(f"no such line in a scenario: {line!r}")
+
+    def hypervisor_for(self, context: Any) -> Any:
+        from contextlib import asynccontextmanager
+
+        from pvcd_plugins.vm.components import wake_vms
+
+        hypervisor = self.hypervisors[context.node]
+
+        @asynccontextmanager
+        async def open_it() -> Any:
+            hypervisor._listeners.clear()
+            hypervisor.listen(lambda uuid: wake_vms(context, uuid))
+            await hypervisor.open()
+            async with opened(hypervisor):
+                yield hypervisor
+            await hypervisor.close()
+
+        return open_it()
+
+    async def define(self, name: str, rest: str, status: str | None, expected: str | None) -> None:
+        values = self.values(rest)
+        shape = {key: values.pop(key) for key in ("memory", "type", "emulator") if key in values}
+        reply = await self.cluster.request("POST", "/api/v1/vm", xml=domain_xml(name, **shape), **values)
+        self.check(reply, status or "200", expected)
+
+    async def request(self, method: str, path: str, rest: str, status: str, expected: str) -> None:
+        reply = await self.cluster.request(method, "/api/v1" + path, **self.values(rest))
+        self.check(reply, status, expected)
+
+    def check(self, reply: Any, status: str, expected: str | None) -> None:
+        assert reply.status == int(status), reply.body.decode()
+        if expected and expected.strip():
+            assert contains(json.loads(expected), reply.json), json.dumps(reply.json, indent=1)
+
+    @staticmethod
+    def values(rest: str) -> dict[str, str]:
+        return dict(word.split("=", 1) if "=" in word else (word, "") for word in shlex.split(rest))
+
+    async def after(self, seconds: str) -> None:
+        await self.cluster.advance(float(seconds))
+
+    async def guest_dies(self, name: str) -> None:
+        for hypervisor in self.hypervisors.values():
+            hypervisor.kill(uuid_of(name))
+
+    async def guest_ignores(self, name: str) -> None:
+        for hypervisor in self.hypervisors.values():
+            hypervisor.ignores_shutdown.add(uuid_of(name))
+
+    async def guest_runs(self, name: str, node: str | None) -> None:
+        where = [host for host, hypervisor in self.hypervisors.items() if uuid_of(name) in hypervisor._guests]
+        assert where == ([node] if node else []), f"it runs on {where}"
+
+    async def libvirt(self, node: str, what: str) -> None:
+        hypervisor = self.hypervisors[node]
+        hypervisor.stop() if what == "stops" else hypervisor.start_again()
+
+    async def agent(self, node: str, what: str) -> None:
+        act = {
+            "dies": self.cluster.kill_agent,
+            "stops": self.cluster.stop_agent,
+            "starts": self.cluster.start_agent,
+        }[what]
+        await act(node)
+
+    async def store(self, what: str) -> None:
+        self.cluster.server.stop() if what == "stops" else self.cluster.server.start()
+
+    async def started(self, node: str, count: str) -> None:
+        starts = len(self.hypervisors[node].started)
+        assert starts == int(count), f"it started {starts}"

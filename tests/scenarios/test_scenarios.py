@@ -1,0 +1,14 @@
+"""Plays every scenario of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import FOLDER, Scenario
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.txt")), ids=lambda file: file.stem)
+async def test_scenario(file: Path) -> None:
+    await Scenario(file.read_text()).play()

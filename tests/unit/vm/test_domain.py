@@ -1,0 +1,306 @@
+"""A VM's XML is read as libvirt reads it, judged before anything believes it, and marked when it is started."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from lxml import etree
+
+from pvcd.errors import Invalid
+from pvcd_plugins.vm.domain import (
+    MAX_BYTES,
+    SCHEMA,
+    Controller,
+    Disk,
+    Domain,
+    Network,
+    parse,
+    prepare,
+    turn_of,
+    validate,
+)
+
+ID = UUID("0f6e3b1a-52b0-4c8e-9d5f-6a1d0f7e2c11")
+
+WEB1 = f"""<?xml version="1.0" encoding="UTF-8"?>
+<domain type="kvm">
+  <name>web1</name>
+  <uuid>{ID}</uuid>
+  <description>front end</description>
+  <memory unit="MiB">2048</memory>
+  <vcpu>2</vcpu>
+  <cpu><topology sockets="1" cores="2" threads="1"/></cpu>
+  <os><type arch="x86_64" machine="pc-i440fx-2.7">hvm</type></os>
+  <features><acpi/><apic/><pae/></features>
+  <devices>
+    <emulator>/usr/bin/kvm</emulator>
+    <controller type="usb"/>
+    <controller type="scsi" model="virtio-scsi"/>
+    <disk type="network" device="disk">
+      <driver name="qemu" type="raw"/>
+      <source protocol="rbd" name="vms/web1_sda"><host name="ceph1" port="6789"/></source>
+      <target dev="sda" bus="scsi"/>
+    </disk>
+    <interface type="bridge">
+      <mac address="52:54:00:3c:81:a0"/><source bridge="vmbr200"/><model type="virtio"/>
+    </interface>
+    <serial type="pty"/>
+    <console type="pty"/>
+  </devices>
+</domain>
+"""
+SMALL = f"<domain type='qemu'><name>a</name><uuid>{ID}</uuid><memory>1048576</memory></domain>"
+
+
+def with_devices(*devices: str) -> str:
+    return SMALL.replace("</domain>", f"<devices>{''.join(devices)}</devices></domain>")
+
+
+def with_memory(element: str) -> str:
+    return SMALL.replace("<memory>1048576</memory>", element)
+
+
+class TestParse:
+    def test_every_field_is_read(self) -> None:
+        assert parse(WEB1) == Domain(
+            name="web1",
+            uuid=ID,
+            domain_type="kvm",
+            description="front end",
+            type="hvm",
+            arch="x86_64",
+            machine="pc-i440fx-2.7",
+            emulator="/usr/bin/kvm",
+            memory=2048,
+            vcpu=2,
+            vcpu_topology="1/2/1",
+            networks=(Network(type="bridge", mac="52:54:00:3c:81:a0", source="vmbr200", model="virtio"),),
+            console="pty",
+            features=("acpi", "apic", "pae"),
+            disks=(Disk(type="rbd", name="vms/web1_sda", dev="sda", bus="scsi"),),
+            controllers=(Controller(type="usb", model=None), Controller(type="scsi", model="virtio-scsi")),
+        )
+
+    def test_what_is_absent_is_none(self) -> None:
+        assert parse(SMALL) == Domain(
+            name="a",
+            uuid=ID,
+            domain_type="qemu",
+            description=None,
+            type=None,
+            arch=None,
+            machine=None,
+            emulator=None,
+            memory=1024,
+            vcpu=1,
+            vcpu_topology=None,
+            networks=(),
+            console=None,
+            features=(),
+            disks=(),
+            controllers=(),
+        )
+
+    @pytest.mark.parametrize(
+        ("element", "disk"),
+        [
+            ("<disk type='file'><source file='/a.raw'/><target dev='vda' bus='virtio'/></disk>", ("file", "/a.raw")),
+            ("<disk type='block'><source dev='/dev/x'/><target dev='vda' bus='virtio'/></disk>", ("block", "/dev/x")),
+            ("<disk type='volume'><source pool='p'/><target dev='vda' bus='virtio'/></disk>", ("volume", None)),
+            ("<disk type='file' device='cdrom'><target dev='vda' bus='virtio'/></disk>", ("file", None)),
+        ],
+    )
+    def test_a_disk_is_named_by_what_it_lies_on(self, element: str, disk: tuple[str, str | None]) -> None:
+        assert parse(with_devices(element)).disks == (Disk(type=disk[0], name=disk[1], dev="vda", bus="virtio"),)
+
+    @pytest.mark.parametrize(
+        ("element", "source"),
+        [
+            ("<interface type='network'><source network='default'/></interface>", "default"),
+            ("<interface type='direct'><source dev='eth0' mode='bridge'/></interface>", "eth0"),
+            ("<interface type='user'/>", None),
+        ],
+    )
+    def test_a_network_is_named_by_what_it_is_connected_to(self, element: str, source: str | None) -> None:
+        assert parse(with_devices(element)).networks[0].source == source
+
+    @pytest.mark.parametrize(
+        ("element", "mebibytes"),
+        [
+            ("<memory>1048576</memory>", 1024),
+            ("<memory unit='KiB'>1025</memory>", 2),
+            ("<memory unit='k'>1024</memory>", 1),
+            ("<memory unit='bytes'>1048577</memory>", 2),
+            ("<memory unit='b'>1</memory>", 1),
+            ("<memory unit='KB'>1049</memory>", 2),
+            ("<memory unit='MB'>1000</memory>", 954),
+            ("<memory unit='m'>3</memory>", 3),
+            ("<memory unit='GiB'> 2 </memory>", 2048),
+            ("<memory unit='GB'>1</memory>", 954),
+            ("<memory unit='T'>1</memory>", 1024 * 1024),
+            ("<memory unit='PiB'>1</memory>", 1024**3),
+            ("<memory unit='EB'>1</memory>", 953674316407),
+        ],
+    )
+    def test_memory_is_read_in_each_unit_of_libvirt_and_rounded_up(self, element: str, mebibytes: int) -> None:
+        assert parse(with_memory(element)).memory == mebibytes
+
+    def test_text_is_put_together_across_comments_and_sections_as_libvirt_does_it(self) -> None:
+        assert parse(SMALL.replace(">a<", ">we<!-- -->b<![CDATA[1]]><")).name == "web1"
+
+    def test_a_uuid_may_be_written_without_dashes(self) -> None:
+        assert parse(SMALL.replace(str(ID), ID.hex.upper())).uuid == ID
+
+
+LAUGHS = "<!DOCTYPE domain [<!ENTITY a 'ha'>{}]>".format(
+    "".join(f"<!ENTITY {chr(98 + n)} '{f'&{chr(97 + n)};' * 10}'>" for n in range(12))
+)
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("xml", "sentence"),
+        [
+            ("", r"not well-formed: line 1: "),
+            ("\0", r"not well-formed"),
+            ("no xml", r"not well-formed: line 1: Start tag expected"),
+            ("<domain>\n<name>\n</domain>", r"not well-formed: line 3: Opening and ending tag mismatch: name"),
+            ("<domain/><domain/>", r"not well-formed: line 1: Extra content"),
+            ("\ud800", r"character that no text may contain"),
+            (f"<domain>{' ' * MAX_BYTES}</domain>", r"larger than 256 KiB"),
+            ("<network/>", r"begins with <network>, not with <domain>"),
+            ("<domain xmlns='urn:x'/>", r"begins with <\{urn:x\}domain>"),
+            ("<domain/>", r"has no <name>"),
+            ("<domain><name> </name></domain>", r"has no <name>"),
+            ("<domain><name>a</name></domain>", r"has no <uuid>"),
+            (SMALL.replace(">a<", ">a/b<"), r"<name> 'a/b' is not valid"),
+            (SMALL.replace(">a<", ">a\nb<"), r"<name> 'a\\nb' is not valid"),
+            (SMALL.replace(">a<", f">{'a' * 129}<"), r"is not valid"),
+            (SMALL.replace(str(ID), "nothing"), r"<uuid> 'nothing' is not valid"),
+            (SMALL.replace(str(ID), "{" + str(ID) + "}"), r"is not valid"),
+            (with_memory(""), r"has no <memory>"),
+            (with_memory("<memory>much</memory>"), r"<memory> 'much' is not a number"),
+            (with_memory("<memory>-1</memory>"), r"<memory> '-1' is not a number"),
+            (with_memory("<memory unit='x'>1</memory>"), r"unit 'x' of <memory>"),
+            (with_memory("<memory unit='bib'>1</memory>"), r"unit 'bib' of <memory>"),
+            (with_memory("<memory>1</memory><vcpu>0</vcpu>"), r"<vcpu> '0' is not"),
+            (with_memory("<memory>1</memory><vcpu>two</vcpu>"), r"<vcpu> 'two' is not"),
+        ],
+    )
+    def test_what_is_no_domain_is_refused_with_a_sentence(self, xml: str, sentence: str) -> None:
+        with pytest.raises(Invalid, match=sentence) as caught:
+            parse(xml)
+        assert caught.value.sentence.endswith(".") and "\n" not in caught.value.sentence
+
+    @pytest.mark.parametrize("read", [parse, validate, turn_of, lambda xml: prepare(xml, turn=1, console_log=None)])
+    @pytest.mark.parametrize(
+        "prologue",
+        [
+            LAUGHS,
+            "<!DOCTYPE domain>",
+            "<!DOCTYPE domain SYSTEM 'http://127.0.0.1:1/x.dtd'>",
+            "<!DOCTYPE domain [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>",
+            "<!DOCTYPE domain [<!ENTITY % p SYSTEM 'file:///etc/passwd'> %p;]>",
+            "<?xml version='1.0' encoding='UTF-16'?><!DOCTYPE domain [<!ENTITY a 'x'>]>",
+        ],
+    )
+    def test_a_doctype_is_refused_whatever_it_holds(self, prologue: str, read: object) -> None:
+        assert callable(read)
+        with pytest.raises(Invalid, match="may not contain a DOCTYPE"):
+            read(prologue + SMALL.replace(">a<", ">&a;<"))
+
+    def test_an_entity_without_a_doctype_is_refused(self) -> None:
+        with pytest.raises(Invalid, match="not well-formed"):
+            parse(SMALL.replace(">a<", ">&file;<"))
+
+    @pytest.mark.parametrize("xml", ["<?x y?>" + SMALL, SMALL + "<?x y?>", SMALL.replace(">a<", ">a<?x y?><")])
+    def test_a_processing_instruction_is_refused(self, xml: str) -> None:
+        with pytest.raises(Invalid, match="processing instruction"):
+            parse(xml)
+
+    def test_a_deep_nest_is_refused(self) -> None:
+        depth = 10_000
+        with pytest.raises(Invalid, match="not well-formed"):
+            parse(SMALL.replace("</domain>", "<a>" * depth + "</a>" * depth + "</domain>"))
+
+    def test_an_inclusion_stays_what_it_is(self) -> None:
+        include = "<xi:include xmlns:xi='http://www.w3.org/2001/XInclude' href='/etc/passwd' parse='text'/>"
+        assert parse(SMALL.replace("</domain>", f"<description>{include}</description></domain>")).description is None
+
+    def test_another_encoding_is_not_believed(self) -> None:
+        assert parse("<?xml version='1.0' encoding='UTF-7'?>" + SMALL.replace(">a<", ">+ADw-<", 0)).name == "a"
+
+
+@pytest.mark.skipif(not SCHEMA.exists(), reason="libvirt's schema is not installed here")
+class TestValidate:
+    def test_a_good_document_is_accepted(self) -> None:
+        validate(WEB1)
+        validate(prepare(WEB1, turn=1, console_log="/var/log/console/web1.log"))
+
+    @pytest.mark.parametrize(
+        ("right", "wrong", "sentence"),
+        [
+            ("<vcpu>2</vcpu>", "<vcpus>2</vcpus>", "line 7: the element <vcpus>"),
+            ('bus="scsi"', 'bus="scuzzy"', "line 18: the attribute 'bus' with value 'scuzzy' of <target>"),
+            ('<console type="pty"/>', "<consol/>", "line 24: the element <consol>"),
+            ('type="bridge"', 'type="brigde"', "line 20: the element <interface>"),
+            ('unit="MiB"', 'unit="buckets"', "line 6: the attribute 'unit' with value 'buckets' of <memory>"),
+            ("<name>web1</name>", "", "line 2: "),
+        ],
+    )
+    def test_a_mistake_is_found_where_it_is(self, right: str, wrong: str, sentence: str) -> None:
+        with pytest.raises(Invalid) as caught:
+            validate(WEB1.replace(right, wrong))
+        assert caught.value.sentence.startswith(f"libvirt's schema refuses the XML: {sentence}")
+
+    def test_two_mistakes_are_found_in_the_element_that_holds_both(self) -> None:
+        with pytest.raises(Invalid, match="line 11: the element <devices>"):
+            validate(WEB1.replace('<console type="pty"/>', "<consol/>").replace('bus="scsi"', 'bus="scuzzy"'))
+
+    def test_a_document_of_many_mistakes_is_refused_without_a_long_search(self) -> None:
+        with pytest.raises(Invalid):
+            validate(with_devices("<bad/>" * 20_000))
+
+
+class TestPrepare:
+    def test_the_document_is_marked_with_its_turn(self) -> None:
+        assert turn_of(SMALL) is None
+        assert turn_of(prepare(SMALL, turn=7, console_log=None)) == 7
+
+    def test_a_document_that_is_prepared_twice_is_as_if_it_was_prepared_once(self) -> None:
+        once = prepare(WEB1, turn=8, console_log="/b")
+        assert prepare(once, turn=8, console_log="/b") == once
+        assert prepare(prepare(WEB1, turn=7, console_log="/a"), turn=8, console_log="/b") == once
+
+    def test_metadata_of_others_stays(self) -> None:
+        other = "<metadata><o:x xmlns:o='urn:other' turn='3'/></metadata>"
+        prepared = prepare(SMALL.replace("</domain>", f"{other}</domain>"), turn=7, console_log=None)
+        assert turn_of(prepared) == 7
+        assert [child.tag for child in etree.fromstring(prepared).iterfind("metadata/*")] == [
+            "{urn:other}x",
+            "{urn:pvcd:domain:1}vm",
+        ]
+
+    def test_the_first_serial_device_is_logged_in_place_of_any_log_of_its_own(self) -> None:
+        serial = "<serial type='pty'><log file='/etc/shadow' append='off'/></serial>"
+        prepared = etree.fromstring(prepare(with_devices(serial, "<serial type='pty'/>"), turn=1, console_log="/log"))
+        assert [dict(log.attrib) for log in prepared.iterfind("devices/serial/log")] == [
+            {"file": "/log", "append": "on"}
+        ]
+        assert prepared.find("devices/serial[1]/log") is not None
+
+    def test_without_a_serial_device_nothing_is_logged(self) -> None:
+        assert "log" not in prepare(with_devices("<console type='pty'/>"), turn=1, console_log="/log")
+
+    @pytest.mark.parametrize("turn", ["", "-1", "x", "9" * 30])
+    def test_a_mark_that_is_no_number_is_none(self, turn: str) -> None:
+        mark = f"<metadata><p:vm xmlns:p='urn:pvcd:domain:1' turn='{turn}'/></metadata>"
+        assert turn_of(SMALL.replace("</domain>", f"{mark}</domain>")) is None
+
+    def test_what_a_document_says_is_not_changed(self) -> None:
+        assert parse(prepare(WEB1, turn=7, console_log="/log & <more>")) == parse(WEB1)
+
+
+def test_the_schema_that_is_missing_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        validate(SMALL, tmp_path / "none.rng")
