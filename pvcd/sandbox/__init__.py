@@ -1,0 +1,1 @@
+"""The sandbox: a whole cluster of real servers on one machine."""

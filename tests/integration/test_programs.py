@@ -1,0 +1,121 @@
+"""Running real programs."""
+
+import asyncio
+import signal
+import sys
+import time
+
+import pytest
+
+from pvcd import process
+from pvcd.errors import TimedOut
+from pvcd.process import ProgramFailed, run
+from pvcd.sandbox.state import ProcessId, runs, send, start_time, wait_until_gone
+
+
+def python(code, *arguments):
+    return [sys.executable, "-c", code, *arguments]
+
+
+FAMILY = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["sleep", "1000"])
+open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
+os.rename(sys.argv[1], sys.argv[1] + ".done")
+time.sleep(float(sys.argv[2]))
+"""
+
+
+async def family(path):
+    """The program and its child, when both are there."""
+    async with asyncio.timeout(10):
+        while not path.with_suffix(".done").exists():  # noqa: ASYNC110 - a condition of other processes
+            await asyncio.sleep(0.01)
+    pids = [int(pid) for pid in path.with_suffix(".done").read_text().split()]
+    return [ProcessId(pid, start_time(pid)) for pid in pids]
+
+
+async def test_a_program_gets_its_input_and_its_output_is_returned():
+    result = await run(["cat"], timeout=5, input=b"a\0b" * 100_000)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"a\0b" * 100_000, b"")
+
+
+async def test_a_program_without_input_reads_nothing():
+    assert (await run(["cat"], timeout=5)).stdout == b""
+
+
+async def test_a_program_that_does_not_read_its_input_is_fine():
+    assert (await run(["true"], timeout=5, input=b"x" * 1_000_000)).returncode == 0
+
+
+async def test_the_environment_is_added_to_ours(monkeypatch):
+    monkeypatch.setenv("KEPT", "1")
+    result = await run(["env"], timeout=5, environment={"ADDED": "2"})
+    assert {b"KEPT=1", b"ADDED=2", b"LC_ALL=C.UTF-8"} <= set(result.stdout.splitlines())
+
+
+async def test_a_failure_is_a_sentence():
+    with pytest.raises(ProgramFailed) as error:
+        await run(["ls", "/nowhere"], timeout=5)
+    assert error.value.code == "program-failed"
+    assert error.value.sentence.startswith("ls failed with exit status 2: ls: cannot access '/nowhere'")
+
+
+async def test_a_failure_that_is_not_checked_is_a_result():
+    assert (await run(["false"], timeout=5, check=False)).returncode == 1
+
+
+async def test_a_missing_program_is_named():
+    with pytest.raises(ProgramFailed, match="The program no-such-program is not installed here") as error:
+        await run(["no-such-program"], timeout=5)
+    assert error.value.code == "program-missing"
+
+
+async def test_a_file_that_is_no_program_is_a_sentence(tmp_path):
+    with pytest.raises(ProgramFailed, match="cannot be started: Permission denied"):
+        await run([str(tmp_path)], timeout=5)
+
+
+async def test_after_the_deadline_the_program_and_its_children_are_killed(tmp_path):
+    task = asyncio.create_task(run(python(FAMILY, str(tmp_path / "f"), "1000"), timeout=2))
+    processes = await family(tmp_path / "f")
+    with pytest.raises(TimedOut, match="did not finish within 2 s"):
+        await task
+    assert await wait_until_gone(processes, 5)
+
+
+async def test_children_that_outlive_the_program_and_hold_its_output_are_killed_at_the_deadline(tmp_path):
+    task = asyncio.create_task(run(python(FAMILY, str(tmp_path / "f"), "0"), timeout=2))
+    processes = await family(tmp_path / "f")
+    with pytest.raises(TimedOut):
+        await task
+    assert await wait_until_gone(processes, 5)
+
+
+async def test_a_caller_that_is_cancelled_takes_the_program_with_it(tmp_path):
+    task = asyncio.create_task(run(python(FAMILY, str(tmp_path / "f"), "1000"), timeout=60))
+    processes = await family(tmp_path / "f")
+    assert all(runs(one) for one in processes)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await wait_until_gone(processes, 5)
+
+
+async def test_a_descendant_in_a_session_of_its_own_does_not_hold_us(tmp_path):
+    code = """
+import subprocess, sys
+print(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid, file=open(sys.argv[1], "w"))
+"""
+    begun = time.monotonic()
+    with pytest.raises(TimedOut):
+        await run(python(code, str(tmp_path / "pid")), timeout=1)
+    assert time.monotonic() - begun < 4
+    pid = int((tmp_path / "pid").read_text())
+    assert send(ProcessId(pid, start_time(pid)), signal.SIGKILL)
+
+
+async def test_a_program_that_writes_without_end_is_ended(monkeypatch):
+    monkeypatch.setattr(process, "MAX_OUTPUT", 1_000_000)
+    with pytest.raises(ProgramFailed, match="yes wrote more than 1000000 bytes and was ended"):
+        await run(["yes"], timeout=30)

@@ -1,0 +1,396 @@
+"""The sandbox's supervisor with small programs, and the sandbox with its real servers."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pvcd.errors import Conflict, Failed
+from pvcd.process import run
+from pvcd.sandbox import libvirtd, packages, state
+from pvcd.sandbox.cluster import ALL, Sandbox, clean, end
+from pvcd.sandbox.service import Service
+from pvcd.sandbox.state import Phase, runs, wait_until_gone
+from pvcd.sandbox.supervisor import Supervisor
+from pvcd.sandbox.zookeeper import ask
+
+# Says that it is up in a file, and on SIGTERM that it ends; with "deaf" it does not end.
+SERVER = """
+import os, signal, subprocess, sys, time
+name, directory, *how = sys.argv[1:]
+def ended(*_):
+    with open(f"{directory}/ended", "a") as file: file.write(name + "\\n")
+    if "deaf" not in how: sys.exit()
+signal.signal(signal.SIGTERM, ended)
+if "crash" in how: sys.exit("no config")
+if "child" in how: subprocess.Popen(["sleep", "1000"])
+if "daemon" in how: subprocess.Popen(["sleep", "1000"], start_new_session=True)
+open(f"{directory}/{name}.up", "w").close()
+while True: time.sleep(1000)
+"""
+
+
+def server(directory, name, *how, stop_timeout=10.0):
+    up = directory / f"{name}.up"
+
+    async def ready():
+        return up.exists()
+
+    argv = (sys.executable, "-c", SERVER, name, str(directory), *how)
+    return Service(name, argv, ready, prepare=lambda: up.unlink(missing_ok=True), stop_timeout=stop_timeout)
+
+
+async def until(condition, limit=20.0):
+    async with asyncio.timeout(limit):
+        while not condition():  # noqa: ASYNC110 - a condition of other processes
+            await asyncio.sleep(0.02)
+
+
+def need(*servers):
+    try:
+        packages.check(servers)
+        if os.geteuid() != 0:
+            raise Failed("root is needed")
+    except Failed as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.sentence)
+
+
+def free_ports():
+    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+        for each in (one, two, three):
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in (("zookeeper", one), ("redis", two), ("api", three))}
+
+
+def environment_of(process):
+    return Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+
+
+def everything(directory):
+    return state.leftovers(directory) | libvirtd.processes(directory / "libvirt")
+
+
+@pytest.fixture
+async def directory(tmp_path):
+    path = tmp_path / "sandbox"
+    state.make(path)
+    yield path
+    left = everything(path)
+    await state.end(lambda: everything(path))
+    assert not left
+
+
+@pytest.fixture
+async def supervisor(directory):
+    said = []
+    supervisor = Supervisor(directory, report=said.append, ready_limit=10)
+    supervisor.said = said
+    yield supervisor
+    await supervisor.stop()
+
+
+async def test_servers_are_started_side_by_side_and_stopped_in_reverse_order(directory, supervisor):
+    await supervisor.start(server(directory, "first"))
+    await supervisor.start(server(directory, "second"), server(directory, "third"))
+    children = [child.id for child in supervisor.children.values()]
+    await supervisor.stop("first")
+    assert not runs(children[0]) and runs(children[1]) and runs(children[2])
+    await supervisor.stop()
+    assert not any(map(runs, children))
+    ended = (directory / "ended").read_text().split()
+    assert ended == ["first", "third", "second"]
+    assert any(line.startswith("second      ready after 0.") for line in supervisor.said)
+
+
+async def test_a_server_that_crashes_is_started_again(directory, supervisor):
+    await supervisor.start(server(directory, "one"))
+    child = supervisor.children["one"]
+    for restarts in (1, 2):
+        before = child.id
+        assert state.send(before, signal.SIGKILL)
+        await until(lambda n=restarts: child.restarts == n and child.phase is Phase.RUNNING)
+        assert child.id != before and runs(child.id) and not runs(before)
+    assert [line.split(";")[1] for line in supervisor.said if "SIGKILL" in line] == [
+        " starting it again in 0.2 s",
+        " starting it again in 0.4 s",
+    ]
+
+
+async def test_a_server_that_is_stopped_while_it_waits_to_start_again_stays_stopped(directory, supervisor):
+    await supervisor.start(server(directory, "one"))
+    child = supervisor.children["one"]
+    state.send(child.id, signal.SIGKILL)
+    await until(lambda: child.phase is Phase.STOPPED)
+    await supervisor.stop()
+    assert child.phase is Phase.STOPPED and not everything(directory)
+
+
+async def test_a_server_that_does_not_stop_is_killed_with_its_children(directory, supervisor):
+    await supervisor.start(server(directory, "one", "deaf", "child", stop_timeout=0.3))
+    await supervisor.stop()
+    assert "did not stop and was killed" in supervisor.said[-1]
+    await until(lambda: not everything(directory), 5)
+
+
+async def test_the_children_of_a_server_that_was_killed_end_before_it_is_started_again(directory, supervisor):
+    await supervisor.start(server(directory, "one", "child"))
+    before = everything(directory)
+    assert len(before) == 2
+    state.send(supervisor.children["one"].id, signal.SIGKILL)
+    assert await wait_until_gone(before, 5)
+
+
+async def test_a_server_that_ends_before_it_is_ready_fails_at_once_with_its_last_words(directory, supervisor):
+    with pytest.raises(Failed, match=r"(?s)one ended with exit status 1 before it was ready; .*one.log:\n.*no config"):
+        await supervisor.start(server(directory, "two"), server(directory, "one", "crash"))
+
+
+async def test_a_server_that_is_never_ready_fails_after_the_limit(directory):
+    async def ready():
+        raise ConnectionRefusedError
+
+    supervisor = Supervisor(directory, report=str, ready_limit=0.3)
+    with pytest.raises(Failed, match=r"one was not ready after 0.3 s"):
+        await supervisor.start(Service("one", ("sleep", "1000"), ready))
+    await supervisor.stop()
+
+
+async def test_a_program_that_is_missing_is_named(directory, supervisor):
+    with pytest.raises(Failed, match="no-such-program"):
+        await supervisor.start(Service("one", ("no-such-program",), server(directory, "one").ready))
+
+
+async def test_a_server_gets_a_minimal_environment(directory, supervisor, monkeypatch):
+    monkeypatch.setenv("SECRET", "1")
+    await supervisor.start(server(directory, "one"))
+    environment = environment_of(supervisor.children["one"].id)
+    assert f"{state.MARK}={directory}" in environment
+    assert not any(line.startswith("SECRET") for line in environment)
+
+
+SUPERVISE = """
+import asyncio, importlib.util, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("tests_sandbox", sys.argv[1])
+tests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tests)
+async def main():
+    directory = Path(sys.argv[2])
+    supervisor = tests.Supervisor(directory, report=print)
+    with tests.state.lock(directory):
+        await supervisor.start(tests.server(directory, "one", "daemon"), tests.server(directory, "two"))
+        await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+
+
+def python(code, *arguments):
+    """Start a Python process from where the project is found."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+async def test_after_kill_9_of_the_supervisor_its_servers_die_and_the_rest_is_cleaned(directory):
+    with python(SUPERVISE, __file__, directory) as process:
+        try:
+            await until(lambda: (directory / "one.up").exists() and (directory / "two.up").exists())
+            with pytest.raises(Conflict, match="is in use"), state.lock(directory):
+                pass
+            servers = everything(directory)
+            assert len(servers) == 3
+        finally:
+            process.kill()
+    await until(lambda: len(everything(directory)) == 1, 5)
+    said = []
+    await clean(directory, said.append)
+    assert not everything(directory) and not any(map(runs, servers))
+    assert said == ["sandbox     processes left behind and ended: 1"]
+
+
+async def test_a_second_sandbox_in_one_directory_is_refused_and_does_the_first_no_harm(tmp_path):
+    async with Sandbox(tmp_path / "s", only=(), report=str) as first:
+        with pytest.raises(Conflict, match=f"is in use by process {os.getpid()}"):
+            async with Sandbox(tmp_path / "s", only=(), report=str):
+                pass
+        assert state.read(first.directory).ready
+    assert state.read(first.directory) is None
+    async with Sandbox(tmp_path / "s", only=(), report=str):
+        pass
+
+
+async def test_a_sandbox_that_cannot_start_leaves_nothing_behind(directory):
+    need("zookeeper", "redis")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Conflict, match=f"Port {port}, asked for redis, is in use"):
+            await Sandbox(directory, asked={"redis": port}, report=str).up()
+    broken = Sandbox(directory, asked=free_ports(), only=("zookeeper", "redis"), report=str)
+    (directory / "redis").write_text("in the way")
+    with pytest.raises(Failed, match="redis cannot be started"):
+        await broken.up()
+    assert state.read(directory) is None and not everything(directory)
+
+
+async def test_zookeeper_and_redis_start_answer_come_back_and_stop(directory):
+    need("zookeeper", "redis")
+    ports = free_ports()
+    async with Sandbox(directory, asked=ports, only=("zookeeper", "redis"), report=print):
+        assert b"Mode: standalone" in await ask(ports["zookeeper"], b"srvr")
+        assert await ask(ports["redis"], b"SET key value\r\nQUIT\r\n") == b"+OK\r\n+OK\r\n"
+        for name in ("zookeeper", "redis"):
+            before = next(one for one in state.read(directory).servers if one.name == name)
+            state.send(before.process, signal.SIGKILL)
+        await until(lambda: all(one.restarts == 1 and one.phase == "running" for one in state.read(directory).servers))
+        assert await ask(ports["redis"], b"GET key\r\nQUIT\r\n") == b"$5\r\nvalue\r\n+OK\r\n"
+    assert not everything(directory) and state.read(directory) is None
+
+
+RUN = """
+import asyncio, json, sys
+from pathlib import Path
+from pvcd.sandbox.cluster import Sandbox
+sandbox = Sandbox(Path(sys.argv[1]), asked=json.loads(sys.argv[2]), only=json.loads(sys.argv[3]), report=print)
+asyncio.run(sandbox.run_until_stopped())
+"""
+
+
+def foreground(directory, *only):
+    return python(RUN, directory, json.dumps(free_ports()), json.dumps(only))
+
+
+def is_ready(directory):
+    known = state.read(directory)
+    return known is not None and known.ready
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_a_sandbox_in_good_order(directory, number):
+    need("redis")
+    with foreground(directory, "redis") as process:
+        await until(lambda: is_ready(directory))
+        process.send_signal(number)
+        output = await asyncio.to_thread(process.stdout.read)
+    assert process.returncode == 0, output
+    assert b"redis       stopped after" in output
+    assert not everything(directory) and state.read(directory) is None
+
+
+async def test_a_signal_ends_a_sandbox_that_is_still_starting(directory):
+    need("zookeeper")
+    with foreground(directory, "zookeeper") as process:
+        await until(lambda: bool(everything(directory)))
+        process.send_signal(signal.SIGTERM)
+        output = await asyncio.to_thread(process.stdout.read)
+    assert process.returncode == 0, output
+    assert b"zookeeper   stopped" in output and b"ready" not in output
+    assert not everything(directory) and state.read(directory) is None
+
+
+async def test_down_ends_the_sandbox_of_another_process(directory):
+    need("redis")
+    said = []
+    with foreground(directory, "redis") as process:
+        await until(lambda: is_ready(directory))
+        await end(directory, said.append)
+        assert await asyncio.to_thread(process.wait, 5) == 0
+    assert said[-1] == f"sandbox     nothing runs in {directory}"
+    await end(directory, said.append)
+
+
+async def test_after_kill_9_of_everything_at_once_down_and_up_work(directory):
+    need("zookeeper", "redis")
+    for after in (lambda: end(directory, str), lambda: asyncio.sleep(0)):
+        with foreground(directory, "zookeeper", "redis") as process:
+            await until(lambda: is_ready(directory))
+            servers = everything(directory)
+            process.kill()
+        assert await wait_until_gone(servers, 5)
+        await after()
+    async with Sandbox(directory, asked=free_ports(), only=("zookeeper", "redis"), report=str):
+        pass
+
+
+GUEST = """
+<domain type='qemu'>
+  <name>little</name><memory unit='MiB'>16</memory>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices>
+</domain>
+"""
+
+
+async def start_guest(directory):
+    """Start a guest that lives on when libvirtd ends; returns its process."""
+    daemons = libvirtd.processes(directory / "libvirt")
+    file = directory / "little.xml"
+    file.write_text(GUEST)
+    await run(["virsh", "-c", libvirtd.uri(directory / "libvirt"), "create", str(file)], timeout=60)
+    return libvirtd.processes(directory / "libvirt") - daemons
+
+
+async def test_guests_end_with_the_sandbox_also_after_kill_9(directory):
+    need("virtlogd", "libvirtd")
+    with foreground(directory, "virtlogd", "libvirtd") as process:
+        await until(lambda: is_ready(directory))
+        guests = await start_guest(directory)
+        process.kill()
+    await until(lambda: everything(directory) == guests)
+    said = []
+    async with Sandbox(directory, asked=free_ports(), only=("virtlogd", "libvirtd"), report=said.append):
+        assert said[0] == "sandbox     processes left behind and ended: 1"
+        assert not any(map(runs, guests))
+        again = await start_guest(directory)
+        assert len(again) == 1
+    assert said[-3] == "guests      ended: 1", said
+    assert not everything(directory) and not any(map(runs, again))
+    assert not [path for path in (directory / "libvirt").rglob("*") if path.is_socket()]
+
+
+async def pvcd(*arguments):
+    return await run([sys.executable, "-m", "pvcd", *arguments], timeout=100, check=False)
+
+
+async def test_the_command_brings_a_whole_cluster_up_and_down(directory):
+    need(*ALL)
+    at = ("--directory", str(directory))
+    ports = [word for name, port in free_ports().items() for word in (f"--{name}-port", str(port))]
+    up = await pvcd("sandbox", "up", *at, "--detach", *ports)
+    try:
+        assert up.returncode == 0, up
+        assert b"sandbox     ready after" in up.stdout
+        status = await pvcd("sandbox", "status", *at, "--json")
+        facts = json.loads(status.stdout)
+        assert status.returncode == 0
+        assert [(one["name"], one["state"]) for one in facts["servers"]] == [(name, "running") for name in ALL]
+        again = await pvcd("sandbox", "up", *at)
+        assert again.returncode == 0
+        assert f"is up already. API: {facts['api']}".encode() in again.stdout
+    finally:
+        down = await pvcd("sandbox", "down", *at)
+    assert down.returncode == 0, down
+    assert not everything(directory)
+    assert (await pvcd("sandbox", "status", *at)).returncode == 3
+    assert [log for log in (directory / "log").glob("*.log") if "Traceback" in log.read_text()] == []
+
+
+async def test_the_command_says_why_it_cannot_come_up_in_the_background(directory):
+    need(*ALL)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = await pvcd("sandbox", "up", "--directory", str(directory), "--detach", "--api-port", str(port))
+    assert up.returncode == 1
+    assert f"Port {port}, asked for api, is in use".encode() in up.stdout

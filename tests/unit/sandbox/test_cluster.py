@@ -1,0 +1,41 @@
+"""What the sandbox writes for its daemons."""
+
+import pytest
+
+from pvcd.errors import Refused
+from pvcd.registry import start
+from pvcd.sandbox.cluster import Sandbox, settings, write_settings
+
+
+def sandbox_at(directory):
+    sandbox = Sandbox(directory)
+    sandbox.ports = {"zookeeper": 2181, "redis": 6379, "api": 7370}
+    return sandbox
+
+
+def test_the_settings_name_the_ports_and_the_directory_and_are_good(tmp_path):
+    pvc = settings(sandbox_at(tmp_path))["pvc"]
+    assert pvc["coordinators"] == ["127.0.0.1:2181"]
+    assert pvc["api"]["listen_port"] == 7370
+    assert pvc["redis"]["url"] == "redis://127.0.0.1:6379/0"
+    assert pvc["vm"]["console_directory"] == str(tmp_path / "console")
+    assert str(tmp_path / "libvirt") in pvc["vm"]["uri"]
+    start(pvc)
+
+
+def test_kvm_is_offered_only_where_it_boots_a_kernel(tmp_path):
+    sandbox = sandbox_at(tmp_path)
+    assert settings(sandbox)["pvc"]["vm"]["domain_types"] == ["qemu"]
+    sandbox.domain_type = "kvm"
+    assert settings(sandbox)["pvc"]["vm"]["domain_types"] == ["kvm", "qemu"]
+
+
+def test_the_settings_are_readable_by_their_owner_only(tmp_path):
+    file = tmp_path / "pvc-api.yaml"
+    write_settings(file, settings(sandbox_at(tmp_path)))
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_an_unknown_server_is_refused_with_a_guess(tmp_path):
+    with pytest.raises(Refused, match="did you mean 'zookeeper'"):
+        Sandbox(tmp_path, only=("zookeper",))
