@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic_core import to_jsonable_python
 
 from pvcd.clock import Clock
-from pvcd.errors import Changed, Exists, Failed, Invalid, PvcdError, TimedOut
+from pvcd.errors import Changed, Exists, Failed, Invalid, Passed, PvcdError, TimedOut
 from pvcd.handlers import Again, Answer, Handlers
 from pvcd.lease import primary_of
 from pvcd.records import Name, Record
@@ -50,6 +50,7 @@ class CommandResult(Record, path="/commands/{node}/{id}/result"):
     state: Literal["claimed", "done", "failed"] = "claimed"
     value: Any = None
     code: str = ""
+    status: int = Failed.status
     sentence: str = ""
 
 
@@ -108,7 +109,7 @@ class Commands:
         if result is None:
             raise TimedOut(f"Node {command.node} did not answer {command.verb} within {command.seconds:g} s.")
         if result.state == "failed":
-            raise Failed(result.sentence, code=result.code)
+            raise Passed(result.sentence, code=result.code, status=result.status)
         return result.value
 
 
@@ -192,7 +193,7 @@ async def _do(context: Context, command: Command) -> dict[str, Any]:
             value = await known.function(context, **command.arguments)
             return {"state": "done", "value": to_jsonable_python(value)}
     except PvcdError as error:
-        return _failure(error.code, error.sentence)
+        return _failure(error.code, error.sentence, error.status)
     except TimeoutError:
         return _failure("timed-out", f"Node {context.node} did not finish {command.verb} within {command.seconds:g} s.")
     except Exception:
@@ -200,8 +201,8 @@ async def _do(context: Context, command: Command) -> dict[str, Any]:
         return _failure("internal-error", f"Command {command.verb} failed on node {context.node}: see its agent's log.")
 
 
-def _failure(code: str, sentence: str) -> dict[str, Any]:
-    return {"state": "failed", "code": code, "sentence": sentence}
+def _failure(code: str, sentence: str, status: int = Failed.status) -> dict[str, Any]:
+    return {"state": "failed", "code": code, "sentence": sentence, "status": status}
 
 
 @primary_handlers.on(Command)

@@ -78,7 +78,7 @@ class Handlers:
         def declare(
             function: Callable[[Context, R], Awaitable[Again | None]],
         ) -> Callable[[Context, R], Awaitable[Again | None]]:
-            self.handlers.append(Handler(_full_name(function), self.scope, record_type, function))
+            self.handlers.append(Handler(_full_name(function, record_type), self.scope, record_type, function))
             return function
 
         return declare
@@ -89,7 +89,8 @@ class Handlers:
         """Declare what is done after a record of a type was removed; it is called with what the record was."""
 
         def declare(function: Callable[[Context, R], Awaitable[None]]) -> Callable[[Context, R], Awaitable[None]]:
-            self.handlers.append(Handler(_full_name(function), self.scope, record_type, function, gone=True))
+            name = _full_name(function, record_type)
+            self.handlers.append(Handler(name, self.scope, record_type, function, gone=True))
             return function
 
         return declare
@@ -104,8 +105,8 @@ class Handlers:
         return declare
 
 
-def _full_name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
+def _full_name(function: Callable[..., Any], record_type: type[Record]) -> str:
+    return f"{function.__module__}.{function.__qualname__}({record_type.__name__})"
 
 
 class _Turn:

@@ -33,6 +33,7 @@ class Record(BaseModel):
     _pattern: ClassVar[re.Pattern[str]]
     _version: int | None = PrivateAttr(default=None)
     _serial: int = PrivateAttr(default=0)
+    _path: str | None = PrivateAttr(default=None)
 
     def __init_subclass__(cls, path: str = "", ephemeral: bool = False, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -69,7 +70,9 @@ class Record(BaseModel):
     @property
     def path(self) -> str:
         """Where this record stands in the store."""
-        return self.at(*(getattr(self, field) for field in self.key_fields))
+        if self._path is None:
+            self._path = self.at(*(getattr(self, field) for field in self.key_fields))
+        return self._path
 
     @property
     def version(self) -> int | None:

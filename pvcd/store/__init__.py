@@ -88,13 +88,13 @@ class Store:
     async def write(self, *changes: Change) -> None:
         """All of the changes or none; they are seen by reads of this process before it returns.
 
-        Raises `Changed`, `Exists`, `StoreUnavailable` or `Invalid` (too large). The write goes through even if the
-        caller is cancelled while it waits.
+        Raises `Changed`, `Exists`, `StoreUnavailable` or `Invalid` (too large). If the caller is cancelled while it
+        waits, what was sent is done all the same, and seen as a change of somebody else would be.
         """
         self.queues.refuse_out_of_turn(change.record.path for change in changes)
         if self._fence:
             changes = (*changes, *self._fence())
-        await asyncio.shield(self._start(self._commit(changes)))
+        await self._commit(changes)
 
     def fenced(self, fence: Callable[[], Sequence[Change]]) -> Store:
         """The same store, but each transaction also carries the checks that `fence` gives at that moment."""

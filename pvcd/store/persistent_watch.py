@@ -145,11 +145,24 @@ class _Bell:
 
 
 class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's threads, with a bell between ours and its own."""
+    """kazoo's threads, with a bell between ours and its own, and events told by the one that reads the connection.
+
+    Answers are told there too, so that both come in the one order in which the server sent them.
+    """
 
     def create_socket_pair(self) -> tuple[_Bell, _Bell]:
         bell = _Bell()
         return bell, bell
+
+    def dispatch_callback(self, callback: Any) -> None:
+        callback.func(*callback.args)
+
+
+class _Answer:
+    """In the place of kazoo's AsyncResult: hands the result, or the exception, on at once."""
+
+    def __init__(self, tell: Callable[[Any], None]) -> None:
+        self.set = self.set_exception = tell
 
 
 class _EveryPath:
@@ -163,7 +176,11 @@ class _EveryPath:
 
 
 class WatchingClient(KazooClient):  # type: ignore[misc]
-    """A KazooClient whose watches are all made with `AddWatch`; `on_event(path)` is called in a thread of kazoo's."""
+    """A KazooClient whose watches are all made with `AddWatch`.
+
+    `on_event(path)` and the `tell` of each request are called in the thread that reads the connection, in the order of
+    the session: they must return at once.
+    """
 
     def __init__(self, on_event: Callable[[str], None], **options: Any) -> None:
         self._on_event = on_event
@@ -173,11 +190,9 @@ class WatchingClient(KazooClient):  # type: ignore[misc]
         self._child_watchers: dict[str, Any] = {}
         self._data_watchers = _EveryPath(lambda event: self._on_event(event.path))
 
-    def send(self, request: object) -> Any:
-        """Issue a request; the answer comes in kazoo's AsyncResult."""
-        result = self.handler.async_result()
-        self._call(request, result)
-        return result
+    def send(self, request: object, tell: Callable[[Any], None]) -> None:
+        """Issue a request; `tell` is called with the answer or an exception."""
+        self._call(request, _Answer(tell))
 
     def drop(self) -> None:
         """Break the connection, so that `shut` need not wait for a server that does not answer."""

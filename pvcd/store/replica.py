@@ -92,7 +92,9 @@ class Replica:
                 self._tell(path, old, new)
 
     def removed(self, path: str, serial: int) -> None:
-        """Take over that the document which was written by transaction `serial` was removed."""
+        """Take over that we removed the document which was written by transaction `serial`."""
+        if self._hinted is not None:
+            self._hinted.add(path)
         current = self.find(path)
         if current is not None and current.serial <= serial:
             self.apply(path, None)
@@ -103,14 +105,19 @@ class Replica:
 
     def _tell(self, path: str, old: Record | None, new: Record | None) -> None:
         for subscriber in tuple(self._subscribers):
-            subscriber(path, old, new)
+            try:
+                subscriber(path, old, new)
+            except Exception:
+                log.exception("a subscriber failed at a change of %s", path)
 
 
 def _decode(record_type: type[Record], path: str, node: Node) -> Record | None:
     try:
         record = record_type.decode(node.data, node.version, node.serial)
     except ValidationError as error:
-        log.error("%s in the store is no %s and is passed over: %s", path, record_type.__name__, error)
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        log.error("%s in the store is no %s and is passed over: %s", path, record_type.__name__, reason)
         return None
     if record.path != path:
         log.error("%s in the store is passed over: it says that it is %s", path, record.path)

@@ -1,14 +1,14 @@
 """The tree in ZooKeeper: the only importer of kazoo, together with `persistent_watch.py`.
 
 kazoo runs on threads. What it calls back only wakes the event loop, where all else happens; it does so in the order in
-which the requests were issued, since it has one thread for results and each is linked before the next is issued.
+which the server sent them, answers and events alike, since one thread reads the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -60,6 +60,15 @@ _LOST = (ConnectionLoss, ConnectionClosedError, SessionExpiredError)
 log = logging.getLogger(__name__)
 
 
+Take = Callable[[asyncio.Future[Any], Any], None]
+
+
+def _fulfil(future: asyncio.Future[Any], result: object) -> None:
+    """Hand over a result, unless nobody waits for it any more."""
+    if not future.done():
+        future.set_result(result)
+
+
 class _Refusal(NamedTuple):
     """Why a transaction was not done: the change that could not be, and what ZooKeeper said of it."""
 
@@ -88,6 +97,8 @@ class ZooKeeperTree:
         self._deadline = deadline
         self._opening = opening
         self._roots: dict[str, None] = {}
+        self._writing: Counter[str] = Counter()
+        self._overheard: set[str] = set()
         self._options: dict[str, Any] = {"hosts": hosts, "timeout": session_timeout, "connection_retry": _RETRY}
         self._acl = OPEN_ACL_UNSAFE
         if username is not None and password is not None:
@@ -168,7 +179,9 @@ class ZooKeeperTree:
 
     def _hint(self, path: str) -> None:
         """Something happened at a path. Before the link stands it need not be told: all is loaded anew then."""
-        if self.link is Link.CONNECTED:
+        if self._writing[path]:
+            self._overheard.add(path)
+        elif self.link is Link.CONNECTED:
             self._on_change(path.removeprefix(self._chroot))
 
     # Reading
@@ -241,7 +254,7 @@ class ZooKeeperTree:
         """Send the changes; `empty` are the versions of documents without data in the place of creates."""
         session = self.session
         steps = [(change, request) for change in changes for request in self._requests(change, empty)]
-        ((serial, results),) = await self._ask(Commit([request for _, request in steps]))
+        serial, results = await self._answer(self._write([request for _, request in steps]))
         if failure := _failure_of(results):
             return _Refusal(steps[failure[0]][0], failure[1])
         nodes: list[Node | None] = []
@@ -304,13 +317,33 @@ class ZooKeeperTree:
         futures = [self._send(request) for request in requests]
         return [await self._answer(future) for future in futures]
 
-    def _send(self, request: object) -> asyncio.Future[Any]:
-        """Issue a request. Its future gets kazoo's result, failed or not, so one that is dropped makes no noise."""
+    def _send(self, request: object, take: Take = _fulfil) -> asyncio.Future[Any]:
+        """Issue a request. Its future gets the answer or the exception, as a value: nobody need wait for it."""
         if self._client is None or not self._client.connected:
             raise StoreUnavailable(f"ZooKeeper at {self._hosts} is not connected.")
         future = self._loop.create_future()
-        self._client.send(request).rawlink(lambda result: self._wake(_fulfil, future, result))
+        self._client.send(request, partial(self._wake, take, future))
         return future
+
+    def _write(self, requests: Sequence[Any]) -> asyncio.Future[Any]:
+        """Issue a transaction. What is heard of its documents until its answer comes is in the answer already.
+
+        Answers and events come in the order of the server, so nothing later is passed over with it.
+        """
+        paths = {request.path for request in requests}
+        future = self._send(Commit(requests), partial(self._written, paths))
+        self._writing.update(paths)
+        return future
+
+    def _written(self, paths: set[str], future: asyncio.Future[Any], result: Any) -> None:
+        """Hand over the answer; if there is none, or nobody takes it, what was heard is to be looked at."""
+        self._writing -= Counter(paths)
+        taken = not future.done() and isinstance(result, tuple) and _failure_of(result[1]) is None
+        overheard = {path for path in paths & self._overheard if not self._writing[path]}
+        self._overheard -= overheard
+        for path in () if taken else sorted(overheard):
+            self._hint(path)
+        _fulfil(future, result)
 
     async def _answer(self, future: asyncio.Future[Any]) -> Any:
         """What ZooKeeper answers, within the deadline."""
@@ -319,10 +352,9 @@ class ZooKeeperTree:
                 result = await future
         except TimeoutError:
             raise self._silent(self._deadline) from None
-        try:
-            return result.get(block=False)
-        except KazooException as error:
-            raise self._failure(error) from error
+        if isinstance(result, Exception):
+            raise self._failure(result) from result
+        return result
 
     def _silent(self, seconds: float) -> StoreUnavailable:
         return StoreUnavailable(f"ZooKeeper at {self._hosts} did not answer within {seconds:g} s.")
@@ -360,9 +392,3 @@ def _failure_of(results: Sequence[Any]) -> tuple[int, KazooException] | None:
         if isinstance(result, KazooException) and not isinstance(result, RolledBackError):
             return index, result
     return None
-
-
-def _fulfil(future: asyncio.Future[Any], result: object) -> None:
-    """Hand over a result, unless nobody waits for it any more."""
-    if not future.done():
-        future.set_result(result)

@@ -1,0 +1,17 @@
+"""What is refused while a node is frozen."""
+
+from __future__ import annotations
+
+from pvcd import Conflict, Context, Guard, Operation
+
+from .records import Freeze
+
+
+async def check(context: Context, operation: Operation) -> None:
+    """Refuse what would change a frozen node."""
+    freeze = context.store.get(Freeze, operation.arguments["node"])
+    if freeze is not None:
+        raise Conflict(f"Node {freeze.node} is frozen: {freeze.reason}", code="node-frozen")
+
+
+FROZEN = Guard("frozen-nodes", ("node-flush", "node-ready"), check)

@@ -1,0 +1,242 @@
+"""The rules of the house: how large things may be, what may import what, and what has to be said."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import pvcd
+from pvcd import hookspecs
+from pvcd.registry import Plugin, load
+from pvcd.settings import PluginsSection
+
+ROOT = Path(__file__).parents[2]
+THIRD_PARTY = ROOT / "tests" / "third_party" / "pvcd_example"
+MODULES = {
+    ".".join((name, *file.relative_to(ROOT / folder).with_suffix("").parts)).removesuffix(".__init__"): file
+    for name, folder in (("pvcd", "pvcd"), ("pvcd_plugins", "plugins"))
+    for file in sorted((ROOT / folder).rglob("*.py"))
+}
+PLUGINS = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py"))
+RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4}
+"""A plugin uses those of a lower rank only; where it must reach up, it declares an event."""
+
+FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors"}
+"""The same in every plugin; a role that it lacks is a file that it lacks."""
+OWN_FILES = {
+    "node": {
+        "keepalive": "what makes it a node",
+        "facts": "what a machine says of itself",
+    },
+    "vm": {
+        "domain": "record <-> libvirt XML",
+        "hypervisor": "the door to libvirt: a protocol, the real one and a fake",
+        "views": "what the API shows of a VM, which is more than a screen of fields",
+        "allocation": "what the VMs of each node take of it, counted with every change",
+        "placement": "which node a VM is put on: used by the rules and the selectors",
+        "restraint": "growing pauses between the starts of a guest that keeps dying",
+        "console": "the tail of a log, a pure function of files",
+        "settings": "pvc.vm",
+        "components": "what a node opens for its VMs, and the facts that come from it",
+    },
+}
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(), str(file))
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The full name of everything that a file imports anywhere, for whatever purpose."""
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: imports are written in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(package: str) -> set[str]:
+    """The modules of ours that import a package of others."""
+    return {
+        name
+        for name, file in MODULES.items()
+        if any(each == package or each.startswith(package + ".") for each in imports(file))
+    }
+
+
+def module_of(name: str) -> str | None:
+    """The module of ours that an imported name is, or is of."""
+    return name if name in MODULES else name.rpartition(".")[0] if name.rpartition(".")[0] in MODULES else None
+
+
+def reached(module: str) -> set[str]:
+    """All modules of ours that a module needs, itself included; what only type checkers need counts as well."""
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(filter(None, map(module_of, imports(MODULES[name]))))
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_400_lines_at_most_and_says_what_it_is_for(module: str) -> None:
+    lines = MODULES[module].read_text().splitlines()
+    assert len(lines) <= 400
+    assert ast.get_docstring(parsed(MODULES[module])), "it has no docstring"
+    assert lines[0].startswith('"""'), "its docstring is not its first line"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_function_has_40_lines_at_most(module: str) -> None:
+    functions = (
+        node for node in ast.walk(parsed(MODULES[module])) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert {name: length for name, length in lengths.items() if length > 40} == {}
+
+
+def undescribed(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    """The public classes and functions without a docstring; constructors and dunders speak for themselves."""
+    for node in body:
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+            continue
+        if not ast.get_docstring(node):
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from undescribed(node.body, f"{prefix}{node.name}.")
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"pvcd.clock"}))  # whose protocol says it for all
+def test_public_classes_and_functions_say_what_they_are_for(module: str) -> None:
+    assert list(undescribed(parsed(MODULES[module]).body)) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_file_has_a_name_that_says_nothing(module: str) -> None:
+    assert not set(module.split(".")) & {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+
+
+def test_the_core_knows_no_plugin() -> None:
+    core = {name: file for name, file in MODULES.items() if not name.startswith("pvcd_plugins")}
+    assert [name for name, file in core.items() if "pvcd_plugins" in file.read_text()] == []
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugin_uses_the_services_of_lower_ones_only(plugin: str) -> None:
+    for name, file in MODULES.items():
+        if name.startswith(f"pvcd_plugins.{plugin}"):
+            for imported in imports(file):
+                package, _, rest = imported.partition(".")
+                other = rest.split(".")[0]
+                if package == "pvcd_plugins" and other != plugin:
+                    assert RANKS[other] < RANKS[plugin], f"{name} imports {imported}"
+                    assert module_of(imported) == f"pvcd_plugins.{other}.service", f"{name} imports {imported}"
+
+
+def test_only_one_place_knows_each_outside_thing() -> None:
+    assert {name for name in importers("kazoo") if not name.startswith("pvcd.store.")} == set()
+    assert importers("libvirt") == {"pvcd_plugins.vm.hypervisor.libvirt"}
+    assert {name for name in importers("subprocess") if not name.startswith("pvcd.sandbox.")} == set()
+    aiohttp = {name for name in importers("aiohttp") if not name.startswith(("pvcd.http.", "pvcd.sandbox."))}
+    assert aiohttp == {"pvcd.app", "pvcd.daemons", "pvcd.testing"}
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_service_needs_no_libvirt(plugin: str) -> None:
+    service = f"pvcd_plugins.{plugin}.service"
+    assert reached(service) & importers("libvirt") == set()
+    assert "aiohttp" not in {name.split(".")[0] for name in imports(MODULES[service])}
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugin_uses_the_file_names_of_every_plugin(plugin: str) -> None:
+    folder = ROOT / "plugins" / plugin
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert names - FILE_NAMES - set(OWN_FILES[plugin]) == set()
+    assert set(OWN_FILES[plugin]) <= names, "an exception that is none any more"
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugin_begins_with_its_hooks_one_return_each(plugin: str) -> None:
+    functions = [node for node in parsed(MODULES[f"pvcd_plugins.{plugin}"]).body if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        assert function.name.startswith("register_")
+        assert [type(node) for node in function.body] == [ast.Expr, ast.Return], function.name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_product_code_blocks_or_uses_a_shell(module: str) -> None:
+    for node in ast.walk(parsed(MODULES[module])):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("time.sleep", "os.system", "os.popen", "asyncio.create_subprocess_shell")
+            assert not any(keyword.arg == "shell" for keyword in node.keywords), called
+
+
+def test_every_package_is_shipped() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = setup["options"]["packages"].split()
+    there = [name for name, file in MODULES.items() if file.name == "__init__.py"]
+    assert packages == sorted(there)
+
+
+def test_every_built_in_plugin_is_an_entry_point() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options.entry_points"]["pvcd"].split("\n")
+    assert [line for line in lines if line] == [f"{name} = pvcd_plugins.{name}" for name in PLUGINS]
+
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("register_")]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_explained(hook: str) -> None:
+    specification = getattr(hookspecs, hook)
+    assert inspect.getdoc(specification)
+    assert list(inspect.signature(specification).parameters) == []
+
+
+def implemented(module: ast.Module) -> set[str]:
+    return {node.name for node in module.body if isinstance(node, ast.FunctionDef)} & set(HOOKS)
+
+
+def test_every_hook_is_used_by_a_plugin_of_ours_or_by_the_example() -> None:
+    ours = {hook for plugin in PLUGINS for hook in implemented(parsed(MODULES[f"pvcd_plugins.{plugin}"]))}
+    example = implemented(parsed(THIRD_PARTY / "__init__.py"))
+    assert set(HOOKS) - ours - example == set()
+
+
+@pytest.mark.parametrize("plugin", load(PluginsSection()), ids=lambda plugin: plugin.name)
+def test_what_is_installed_is_what_is_here(plugin: Plugin) -> None:
+    assert plugin.module.__file__ is not None
+    assert Path(plugin.module.__file__).resolve() == MODULES[f"pvcd_plugins.{plugin.name}"]
+
+
+def test_what_plugins_may_use_is_complete_and_in_order() -> None:
+    tree = parsed(MODULES["pvcd"])
+    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert set(pvcd.__all__) == set(imported)
+    assert pvcd.__all__ == sorted(pvcd.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    for name in pvcd.__all__:
+        assert getattr(pvcd, name) is not None
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_our_plugins_use_of_the_core_what_others_may_use_or_public_modules(plugin: str) -> None:
+    for name, file in MODULES.items():
+        if name.startswith(f"pvcd_plugins.{plugin}"):
+            for imported in imports(file):
+                private = [part for part in imported.split(".") if part.startswith("_") and part != "__future__"]
+                assert not private, f"{name} imports {imported}"

@@ -1,0 +1,216 @@
+"""The primary lease: held by one living coordinator, and what a former one writes is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from pvcd import Context, Create, Handlers, Put
+from pvcd.agent import LEASE, PRESENCE
+from pvcd.clock import settle
+from pvcd.errors import Changed, Conflict
+from pvcd.lease import Primary, assign, primary_of
+from pvcd.store import Check
+from pvcd.store.memory import MemoryTree
+from pvcd.testing import SimulatedCluster
+
+from .conftest import Thing, plugin
+
+
+class Duties:
+    """What is done as primary, by whom, and at which value of a thing."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.contexts: dict[str, Context] = {}
+        self.handlers = Handlers(scope="primary")
+        self.handlers.on(Thing)(self.follow)
+
+    async def follow(self, context: Context, thing: Thing) -> None:
+        self.contexts[context.node] = context
+        self.done.append((context.node, thing.value))
+        await self.gate.wait()
+
+
+@pytest.fixture
+def duties() -> Duties:
+    return Duties()
+
+
+@pytest.fixture
+async def cluster(duties: Duties) -> AsyncIterator[SimulatedCluster]:
+    module = plugin(records=[Thing], handlers=[duties.handlers])
+    async with SimulatedCluster(["hv1", "hv2"], plugins=[module], without=["node", "vm"]) as cluster:
+        await cluster.api.store.write(Create(Thing(name="a")))
+        await settle()
+        yield cluster
+
+
+def primary(cluster: SimulatedCluster) -> str | None:
+    return primary_of(cluster.api.store)
+
+
+def tree(cluster: SimulatedCluster, node: str) -> MemoryTree:
+    found = cluster.agents[node].store.tree
+    assert isinstance(found, MemoryTree)
+    return found
+
+
+async def put(cluster: SimulatedCluster, value: int) -> None:
+    thing = cluster.api.store.get(Thing, "a")
+    assert thing is not None
+    await cluster.api.store.write(Put(thing.changed(value=value)))
+    await settle()
+
+
+def epoch(cluster: SimulatedCluster) -> int:
+    lease = cluster.api.store.get(Primary)
+    assert lease is not None
+    return lease.epoch
+
+
+async def test_one_coordinator_is_primary_and_only_it_does_the_duties(
+    cluster: SimulatedCluster, duties: Duties
+) -> None:
+    assert primary(cluster) == "hv1"
+    await put(cluster, 1)
+    assert duties.done == [("hv1", 0), ("hv1", 1)]
+
+
+async def test_when_the_primary_dies_another_takes_over(cluster: SimulatedCluster, duties: Duties) -> None:
+    await cluster.kill_agent("hv1")
+    assert primary(cluster) == "hv2"
+    await put(cluster, 1)
+    assert duties.done == [("hv1", 0), ("hv2", 0), ("hv2", 1)]
+
+
+async def test_when_the_primary_stops_another_takes_over_at_once(cluster: SimulatedCluster, duties: Duties) -> None:
+    before = epoch(cluster)
+    await cluster.stop_agent("hv1")
+    assert primary(cluster) == "hv2"
+    assert epoch(cluster) == before + 2, "it should be given up once and taken once"
+
+
+async def test_nobody_is_primary_after_the_last_one_has_stopped(cluster: SimulatedCluster) -> None:
+    await cluster.stop_agent("hv2")
+    await cluster.stop_agent("hv1")
+    lease = cluster.api.store.get(Primary)
+    assert lease is not None
+    assert lease.node is None
+
+
+async def test_the_lease_that_is_given_to_another_is_followed(cluster: SimulatedCluster, duties: Duties) -> None:
+    await assign(cluster.api.store, "hv2")
+    await settle()
+    await put(cluster, 1)
+    assert duties.done == [("hv1", 0), ("hv2", 0), ("hv2", 1)]
+    assert not cluster.agents["hv1"].components[LEASE].held
+
+
+async def test_giving_the_lease_to_who_has_it_changes_nothing(cluster: SimulatedCluster) -> None:
+    before = epoch(cluster)
+    await assign(cluster.api.store, "hv1")
+    assert epoch(cluster) == before
+
+
+async def test_who_is_no_coordinator_never_becomes_primary(duties: Duties) -> None:
+    module = plugin(records=[Thing], handlers=[duties.handlers])
+    cluster = SimulatedCluster(["hv1"], plugins=[module], without=["node", "vm"], node={"coordinator": False})
+    async with cluster:
+        await cluster.advance(60)
+        assert primary(cluster) is None
+
+
+async def test_a_paused_primary_finds_its_writes_refused(cluster: SimulatedCluster, duties: Duties) -> None:
+    stale = duties.contexts["hv1"]
+    # Paused: it hears of nothing while another takes over.
+    tree(cluster, "hv1")._hint = lambda path: None  # type: ignore[method-assign]
+    await assign(cluster.api.store, "hv2")
+    await settle()
+    assert (primary(cluster), primary_of(stale.store)) == ("hv2", "hv1")
+    with pytest.raises(Changed):
+        await stale.store.write(Create(Thing(name="stale")))
+    assert cluster.api.store.get(Thing, "stale") is None
+    with pytest.raises(Conflict, match="Node hv1 is not the primary any more") as refused:
+        await stale.store.write(Create(Thing(name="stale")))
+    assert refused.value.code == "lease-lost"
+
+
+async def test_an_old_check_is_refused_even_if_the_lease_came_back(cluster: SimulatedCluster) -> None:
+    old = cluster.api.store.get(Primary)
+    assert old is not None
+    await assign(cluster.api.store, "hv2")
+    await assign(cluster.api.store, "hv1")
+    with pytest.raises(Changed):
+        await cluster.api.store.write(Create(Thing(name="stale")), Check(old))
+
+
+async def test_what_the_primary_writes_carries_the_lease_and_what_others_write_does_not(
+    cluster: SimulatedCluster, duties: Duties
+) -> None:
+    await duties.contexts["hv1"].store.write(Create(Thing(name="b")))
+    await cluster.agents["hv2"].store.write(Create(Thing(name="c")))
+    with pytest.raises(Conflict):
+        cluster.agents["hv2"].components[LEASE].fence()
+
+
+async def test_duties_begin_no_turn_while_the_store_is_away(cluster: SimulatedCluster, duties: Duties) -> None:
+    thing = cluster.api.store.get(Thing, "a")
+    assert thing is not None
+    cluster.server.stop()
+    await settle()
+    assert not cluster.agents["hv1"].components[PRESENCE].held
+    duties.contexts["hv1"].wake(thing)
+    await settle()
+    assert duties.done == [("hv1", 0)]
+    cluster.server.start()
+    await settle()
+    assert duties.done[1:]
+    assert set(duties.done) == {("hv1", 0)}
+
+
+async def test_a_primary_that_lost_its_session_and_its_lease_stops(cluster: SimulatedCluster, duties: Duties) -> None:
+    old = tree(cluster, "hv1")
+    cluster.server.cut(old)
+    cluster.server.expire(old.session)
+    await cluster.advance(1)
+    assert primary(cluster) == "hv2"
+    duties.done.clear()
+    cluster.server.heal(old)
+    await cluster.advance(10)
+    await put(cluster, 5)
+    assert {node for node, _ in duties.done} == {"hv2"}
+
+
+async def test_a_turn_that_runs_when_the_lease_is_lost_is_ended(cluster: SimulatedCluster, duties: Duties) -> None:
+    duties.gate.clear()
+    await put(cluster, 1)
+    await assign(cluster.api.store, "hv2")
+    await settle()
+    await put(cluster, 2)
+    duties.gate.set()
+    await cluster.advance(1)
+    assert [value for node, value in duties.done if node == "hv1"] == [0, 1]
+
+
+async def test_a_lease_of_a_node_that_does_not_live_counts_for_nobody(cluster: SimulatedCluster) -> None:
+    await assign(cluster.api.store, "hv9")
+    assert primary_of(cluster.api.store) is None
+    await cluster.advance(1)
+    assert primary(cluster) in ("hv1", "hv2")
+
+
+async def test_only_one_of_many_gets_a_vacant_lease(duties: Duties) -> None:
+    names = [f"hv{number}" for number in range(5)]
+    module = plugin(records=[Thing], handlers=[duties.handlers])
+    async with SimulatedCluster(names, plugins=[module], without=["node", "vm"]) as cluster:
+        for _ in range(3):
+            await assign(cluster.api.store, None)
+            await cluster.advance(1)
+            held: list[Any] = [agent.components[LEASE].held for agent in cluster.agents.values()]
+            assert held.count(True) == 1

@@ -1,0 +1,106 @@
+"""Operations between their guards and listeners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pvcd.errors import Failed, Refused
+from pvcd.operations import Guard, Listener, Operation, Operations
+
+CONTEXT: Any = object()
+
+
+class Log:
+    """What happened, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def guard(self, name: str, *operations: str, refuses: str = "") -> Guard:
+        async def check(context: Any, operation: Operation) -> None:
+            self.lines.append(f"{name} is asked for {operation.name} of {dict(operation.arguments)}")
+            if refuses:
+                raise Refused(refuses)
+
+        return Guard(name, operations, check)
+
+    def listener(self, name: str, *operations: str, answer: Any = None, fails: bool = False) -> Listener:
+        async def tell(context: Any, operation: Operation) -> Any:
+            assert context is CONTEXT
+            self.lines.append(f"{name} is told of {operation.name}: {operation.result}")
+            if fails:
+                raise OSError("no such host")
+            return answer
+
+        return Listener(name, operations, tell)
+
+    async def act(self) -> str:
+        self.lines.append("act")
+        return "done"
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+async def test_guards_are_asked_before_and_listeners_told_after(log: Log) -> None:
+    operations = Operations((log.guard("g", "vm-start"),), (log.listener("l", "vm-start"),))
+    assert await operations.run(CONTEXT, "vm-start", {"vm": "web1"}, log.act) == "done"
+    assert log.lines == ["g is asked for vm-start of {'vm': 'web1'}", "act", "l is told of vm-start: done"]
+
+
+async def test_when_a_guard_refuses_nothing_happens(log: Log) -> None:
+    guards = (log.guard("a", "*", refuses="Not on a Friday."), log.guard("b", "*"))
+    operations = Operations(guards, (log.listener("l", "*"),))
+    with pytest.raises(Refused, match="Not on a Friday"):
+        await operations.run(CONTEXT, "vm-start", {}, log.act)
+    assert log.lines == ["a is asked for vm-start of {}"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "concerned"),
+    [("vm-start", True), ("vm-*", True), ("*", True), ("VM-*", False), ("vm", False), ("node-*", False)],
+)
+async def test_a_pattern_says_what_a_guard_and_a_listener_are_about(log: Log, pattern: str, concerned: bool) -> None:
+    operations = Operations((log.guard("g", pattern),), (log.listener("l", "x", pattern),))
+    await operations.run(CONTEXT, "vm-start", {}, log.act)
+    assert len(log.lines) == (3 if concerned else 1)
+
+
+async def test_one_of_several_patterns_suffices_and_tells_once(log: Log) -> None:
+    await Operations((), (log.listener("l", "vm-*", "*-start"),)).run(CONTEXT, "vm-start", {}, log.act)
+    assert log.lines == ["act", "l is told of vm-start: done"]
+
+
+async def test_a_listener_that_fails_is_only_logged(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    operations = Operations((), (log.listener("bad", "*", fails=True), log.listener("good", "*")))
+    assert await operations.run(CONTEXT, "vm-start", {}, log.act) == "done"
+    assert log.lines[-1] == "good is told of vm-start: done"
+    assert "listener bad failed after vm-start" in caplog.text
+
+
+async def test_listeners_are_not_told_of_what_failed(log: Log) -> None:
+    async def act() -> None:
+        raise Failed("no")
+
+    with pytest.raises(Failed):
+        await Operations((), (log.listener("l", "*"),)).run(CONTEXT, "vm-start", {}, act)
+    assert log.lines == []
+
+
+async def test_who_is_asked_for_a_share_answers_and_who_only_listens_does_not_count(log: Log) -> None:
+    listeners = (
+        log.listener("audit", "*"),
+        log.listener("nothing-left", "node-drain", answer=[]),
+        log.listener("vms", "node-drain", answer=["web1"]),
+        log.listener("other", "vm-start", answer=["x"]),
+    )
+    assert await Operations((), listeners).ask(CONTEXT, "node-drain", node="hv1") == [[], ["web1"]]
+
+
+async def test_a_share_that_fails_is_not_passed_over(log: Log) -> None:
+    with pytest.raises(OSError, match="no such host"):
+        await Operations((), (log.listener("vms", "*", fails=True),)).ask(CONTEXT, "node-drain")

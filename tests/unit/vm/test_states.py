@@ -1,0 +1,126 @@
+"""The tables of states: nothing is left out, and what they say is what is done and shown."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from pvcd_plugins.vm.hypervisor import Guest, GuestState
+from pvcd_plugins.vm.records import VM, VMReport
+from pvcd_plugins.vm.states import ACTS, SETTABLE, WANTS_GUEST, Act, Seen, State, decide, seen, shown
+
+UUID_OF_ALL = UUID(int=7)
+NEVER_STORED = {State.FAIL, State.MIGRATE, State.UNMIGRATE}
+"""Words of the manual that are only shown, or only asked for."""
+
+
+def vm(state: State, turn: int = 5) -> VM:
+    return VM(uuid=UUID_OF_ALL, name="web1", state=state, turn=turn, node="hv1", xml="<domain/>")
+
+
+def guest(state: GuestState, turn: int | None) -> Guest:
+    return Guest(uuid=UUID_OF_ALL, name="web1", state=state, turn=turn, memory=128, vcpus=1)
+
+
+def report(turn: int = 5, **values: object) -> VMReport:
+    return VMReport.model_validate({"uuid": UUID_OF_ALL, "node": "hv1", "seen_turn": turn} | values)
+
+
+def test_every_state_that_is_stored_says_what_to_do_about_everything_that_is_seen() -> None:
+    assert set(ACTS) == set(State) - NEVER_STORED
+    for state, acts in ACTS.items():
+        assert set(acts) == set(Seen), state
+
+
+def test_what_may_be_asked_for_is_a_state_that_can_be_stored() -> None:
+    assert {State(word) for word in SETTABLE} <= set(ACTS)
+
+
+ALIVE = [GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTTING_DOWN]
+
+
+@pytest.mark.parametrize("state", ALIVE)
+@pytest.mark.parametrize(
+    ("turn", "expected"), [(5, Seen.PRESENT), (6, Seen.PRESENT), (4, Seen.EARLIER), (None, Seen.EARLIER)]
+)
+def test_a_guest_is_of_the_present_request_or_of_an_earlier_one(
+    state: GuestState, turn: int | None, expected: Seen
+) -> None:
+    assert seen(vm(State.START), guest(state, turn)) is expected
+
+
+def test_no_guest_one_that_is_off_and_one_that_is_dead_are_told_apart() -> None:
+    assert seen(vm(State.START), None) is Seen.GONE
+    assert seen(vm(State.START), guest(GuestState.OFF, None)) is Seen.GONE
+    assert seen(vm(State.START), guest(GuestState.CRASHED, 5)) is Seen.CRASHED
+
+
+GONE, EARLIER, PRESENT = None, guest(GuestState.RUNNING, 4), guest(GuestState.RUNNING, 5)
+CRASHED = guest(GuestState.CRASHED, 5)
+
+
+@pytest.mark.parametrize(
+    ("state", "look", "act"),
+    [
+        (State.START, GONE, Act.START),
+        (State.START, EARLIER, Act.NOTHING),
+        (State.START, PRESENT, Act.NOTHING),
+        (State.START, CRASHED, Act.DESTROY),
+        (State.RESTART, GONE, Act.START),
+        (State.RESTART, EARLIER, Act.SHUTDOWN),
+        (State.RESTART, PRESENT, Act.NOTHING),
+        (State.SHUTDOWN, GONE, Act.NOTHING),
+        (State.SHUTDOWN, EARLIER, Act.SHUTDOWN),
+        (State.STOP, GONE, Act.NOTHING),
+        (State.STOP, PRESENT, Act.DESTROY),
+        (State.DISABLE, PRESENT, Act.DESTROY),
+        (State.DISABLE, GONE, Act.NOTHING),
+        (State.PROVISION, GONE, Act.NOTHING),
+        (State.DELETE, PRESENT, Act.DESTROY),
+        (State.DELETE, GONE, Act.FORGET),
+    ],
+)
+def test_what_is_wanted_and_what_is_seen_decide_what_is_done(state: State, look: Guest | None, act: Act) -> None:
+    assert decide(vm(state), look) is act
+
+
+@pytest.mark.parametrize("look", [GONE, EARLIER, PRESENT, CRASHED])
+def test_nothing_is_done_while_nobody_has_asked_for_anything(look: Guest | None) -> None:
+    assert decide(vm(State.STOP, turn=0), look) is Act.NOTHING
+
+
+@pytest.mark.parametrize("state", sorted(ACTS))
+def test_nothing_is_started_where_no_guest_is_wanted(state: State) -> None:
+    assert (Act.START in ACTS[state].values()) is (state in WANTS_GUEST)
+
+
+@pytest.mark.parametrize("state", sorted(ACTS))
+@pytest.mark.parametrize("said", [None, report(4, running=True, failed_reason="no"), report(0)])
+def test_until_the_node_has_taken_a_request_up_the_request_is_shown(state: State, said: VMReport | None) -> None:
+    assert shown(vm(state), said) is state
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "expected"),
+    [
+        (State.START, report(running=True, guest_turn=5), State.START),
+        (State.START, report(running=True, guest_turn=3), State.START),
+        (State.START, report(running=False), State.START),
+        (State.START, report(running=False, failed_reason="no disk"), State.FAIL),
+        (State.START, report(running=True, guest_turn=5, failed_reason="late"), State.START),
+        (State.RESTART, report(running=True, guest_turn=4), State.RESTART),
+        (State.RESTART, report(running=True, guest_turn=None), State.RESTART),
+        (State.RESTART, report(running=False), State.RESTART),
+        (State.RESTART, report(running=True, guest_turn=5), State.START),
+        (State.RESTART, report(running=False, failed_reason="no disk"), State.FAIL),
+        (State.SHUTDOWN, report(running=True), State.SHUTDOWN),
+        (State.SHUTDOWN, report(running=False), State.STOP),
+        (State.STOP, report(running=True), State.STOP),
+        (State.STOP, report(running=False), State.STOP),
+        (State.DISABLE, report(running=False), State.DISABLE),
+        (State.DELETE, report(running=True), State.DELETE),
+    ],
+)
+def test_then_what_the_node_says_of_it_is_shown(state: State, said: VMReport, expected: State) -> None:
+    assert shown(vm(state), said) is expected
