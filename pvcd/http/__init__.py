@@ -1,7 +1,8 @@
 """HTTP: routes are declared as functions; values, replies, errors and documents derive from the declarations."""
 
-from pvcd.http.replies import Encoded, Message, Text
-from pvcd.http.routes import Document, Flag, Parameter, Path, Place, Route, Routes, Value
+from pvcd.http.parameters import Document, Flag, Parameter, Path, Place, Value
+from pvcd.http.replies import Encoded, Message, Produces, Text
+from pvcd.http.routes import Route, Routes
 
 __all__ = [
     "Document",
@@ -11,6 +12,7 @@ __all__ = [
     "Parameter",
     "Path",
     "Place",
+    "Produces",
     "Route",
     "Routes",
     "Text",

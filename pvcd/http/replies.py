@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
+
+JSON = "application/json"
+WORTH_ZIPPING = 8192
+"""Bytes: a smaller body travels as fast unzipped."""
+T = TypeVar("T")
 
 
 class Message(BaseModel):
@@ -16,11 +28,26 @@ class Message(BaseModel):
     warnings: list[str] | None = Field(default=None, exclude_if=lambda warnings: warnings is None)
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A body that is JSON already, such as a list that was joined from memory."""
+class Encoded(Generic[T]):
+    """A body that is JSON already, such as a list that was joined from memory; what is derived from it is kept.
 
-    body: bytes
+    A file is one as well, of another content type and with headers of its own.
+    """
+
+    def __init__(self, body: bytes, content_type: str = JSON, headers: Mapping[str, str] | None = None) -> None:
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers or {}
+
+    @cached_property
+    def etag(self) -> str:
+        """Tells one body from another."""
+        return blake2b(self.body, digest_size=12).hexdigest()
+
+    @cached_property
+    def zipped(self) -> bytes:
+        """The body under gzip; for a large one this takes a while."""
+        return gzip.compress(self.body, 1, mtime=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +58,40 @@ class Text:
     content_type: str
 
 
-def encode(result: object, status: int) -> web.Response:
-    """The reply of a route that returned `result`."""
+@dataclass(frozen=True, slots=True)
+class Produces:
+    """The content type of a reply that is not JSON, for the API document: `Annotated[Text, Produces("text/csv")]`."""
+
+    content_type: str
+
+
+async def reply(request: web.Request, result: object, status: int) -> web.Response:
+    """The reply to a request whose route returned `result`: 304 for what the client has, zipped if that pays."""
     if isinstance(result, Text):
         return web.Response(status=status, text=result.body, content_type=result.content_type)
-    if isinstance(result, Encoded):
-        body = result.body
-    elif isinstance(result, BaseModel | list | dict):
-        body = to_json(result, inf_nan_mode="null")
+    encoded = result if isinstance(result, Encoded) else _encode(result)
+    if request.method not in ("GET", "HEAD") or status != HTTPStatus.OK:
+        return web.Response(status=status, body=encoded.body, content_type=encoded.content_type)
+    if _has(request, encoded.etag):
+        answer = web.Response(status=HTTPStatus.NOT_MODIFIED)
+    elif len(encoded.body) >= WORTH_ZIPPING and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+        body = await asyncio.to_thread(lambda: encoded.zipped)
+        headers = {hdrs.CONTENT_ENCODING: "gzip", hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        answer = web.Response(status=status, body=body, content_type=encoded.content_type, headers=headers)
     else:
+        answer = web.Response(status=status, body=encoded.body, content_type=encoded.content_type)
+    answer.headers.update(encoded.headers)
+    answer.headers[hdrs.ETAG] = f'W/"{encoded.etag}"'  # weak: zipped or not, it is the same
+    return answer
+
+
+def _encode(result: object) -> Encoded[Any]:
+    if not isinstance(result, BaseModel | list | dict):
         raise TypeError(f"a route cannot return {type(result).__name__}: see pvcd.http.replies")
-    return web.Response(status=status, body=body, content_type="application/json")
+    return Encoded(to_json(result, inf_nan_mode="null"))
+
+
+def _has(request: web.Request, etag: str) -> bool:
+    """Whether the client says that it has this body."""
+    known = request.headers.get(hdrs.IF_NONE_MATCH)
+    return known is not None and any(tag.strip() in ("*", f'W/"{etag}"', f'"{etag}"') for tag in known.split(","))

@@ -14,103 +14,23 @@ All is derived once, at the declaration; a mistake in it is a TypeError that nam
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
-import operator
 import re
 import string
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import Enum, StrEnum
-from types import NoneType, SimpleNamespace, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar
 
 from aiohttp import web
-from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from pvcd.http.replies import encode
+from pvcd.http.parameters import Parameter, Place, signature
+from pvcd.http.replies import reply
 from pvcd.http.values import read_arguments
 
 _FIELD = re.compile(r"\{(\w+)\}")
-
-
-class Place(StrEnum):
-    """Where an argument comes from."""
-
-    PATH = "path"
-    VALUE = "value"
-    FLAG = "flag"
-    DOCUMENT = "document"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marker:
-    """What is said of an argument beside its type; use one of the classes below."""
-
-    doc: str = field(kw_only=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Path(Marker):
-    """A part of the path. With `names` a blank in it is read as `+`, since names hold no blanks."""
-
-    names: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value(Marker):
-    """A value of the query, a form or a JSON body.
-
-    A list is either written in one value, cut at the `separator`, or `repeated`: given once for each item.
-    """
-
-    name: str | None = None
-    choices: tuple[str, ...] = ()
-    separator: str | None = None
-    repeated: bool = False
-    names: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flag(Marker):
-    """An option that is on by its presence, and off unless the function's default says otherwise."""
-
-    name: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Document(Marker):
-    """The one large argument: may also be the raw body, or a file in a multipart form."""
-
-    name: str | None = None
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Parameter:
-    """One argument of a route: all that conversion, the API document and the command line need of it."""
-
-    name: str
-    """As users write it."""
-    key: str
-    """As the function calls it."""
-    place: Place
-    doc: str
-    type: Any
-    """Without the marker, but with any constraints of pydantic."""
-    adapter: TypeAdapter[Any]
-    required: bool
-    default: Any = None
-    choices: tuple[str, ...] = ()
-    separator: str | None = None
-    repeated: bool = False
-    names: bool = False
-
-    @property
-    def many(self) -> bool:
-        """Whether it is a list."""
-        return self.repeated or self.separator is not None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -129,6 +49,8 @@ class Route:
     operations: tuple[str, ...]
     """Every name that `operation` can become."""
     status: int
+    public: bool
+    """Whether it is there for everybody, also where authentication is enabled."""
 
     @property
     def name(self) -> str:
@@ -169,27 +91,33 @@ class Routes:
     def __len__(self) -> int:
         return len(self._routes)
 
-    def get(self, path: str = "", *, operation: str | None = None, status: int = 200) -> Callable[[Function], Function]:
+    def get(
+        self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
+    ) -> Callable[[Function], Function]:
         """Declare what a GET of this path does."""
-        return self._declare("GET", path, operation, status)
+        return self._declare("GET", path, operation, status, public)
 
     def post(
-        self, path: str = "", *, operation: str | None = None, status: int = 200
+        self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
     ) -> Callable[[Function], Function]:
         """Declare what a POST to this path does."""
-        return self._declare("POST", path, operation, status)
+        return self._declare("POST", path, operation, status, public)
 
-    def put(self, path: str = "", *, operation: str | None = None, status: int = 200) -> Callable[[Function], Function]:
+    def put(
+        self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
+    ) -> Callable[[Function], Function]:
         """Declare what a PUT to this path does."""
-        return self._declare("PUT", path, operation, status)
+        return self._declare("PUT", path, operation, status, public)
 
     def delete(
-        self, path: str = "", *, operation: str | None = None, status: int = 200
+        self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
     ) -> Callable[[Function], Function]:
         """Declare what a DELETE of this path does."""
-        return self._declare("DELETE", path, operation, status)
+        return self._declare("DELETE", path, operation, status, public)
 
-    def _declare(self, method: str, path: str, operation: str | None, status: int) -> Callable[[Function], Function]:
+    def _declare(
+        self, method: str, path: str, operation: str | None, status: int, public: bool
+    ) -> Callable[[Function], Function]:
         def declare(function: Function) -> Function:
             try:
                 self._routes.append(
@@ -200,6 +128,7 @@ class Routes:
                         tag=self.tag,
                         operation=operation,
                         status=status,
+                        public=public,
                     )
                 )
             except (TypeError, NameError, PydanticUserError) as error:
@@ -209,22 +138,25 @@ class Routes:
         return declare
 
 
+Admit = Callable[[web.Request, Route], Awaitable[None]]
 Call = Callable[[web.Request, Route, dict[str, Any]], Awaitable[object]]
 
 
-def register(app: web.Application, routes: Iterable[Route], call: Call) -> None:
-    """Add routes to an app; `call` runs a route's function with the arguments of a request."""
+def register(app: web.Application, routes: Iterable[Route], call: Call, admit: Admit | None = None) -> None:
+    """Add routes to an app: `admit` may refuse a request before its body is read, `call` runs a route's function."""
     for route in routes:
         if route.method == "GET":
-            app.router.add_get(route.path, _handler(route, call))  # answers HEAD as well
+            app.router.add_get(route.path, _handler(route, call, admit))  # answers HEAD as well
         else:
-            app.router.add_route(route.method, route.path, _handler(route, call))
+            app.router.add_route(route.method, route.path, _handler(route, call, admit))
 
 
-def _handler(route: Route, call: Call) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _handler(route: Route, call: Call, admit: Admit | None) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
+        if admit is not None:
+            await admit(request, route)
         arguments = await read_arguments(request, route)
-        return encode(await call(request, route, arguments), route.status)
+        return await reply(request, await call(request, route, arguments), route.status)
 
     return handle
 
@@ -237,6 +169,7 @@ def _route(
     tag: str,
     operation: str | None,
     status: int,
+    public: bool,
 ) -> Route:
     """The route of a declaration; a TypeError says what is wrong with it."""
     if not inspect.iscoroutinefunction(function):
@@ -244,7 +177,7 @@ def _route(
     doc = inspect.getdoc(function)
     if not doc:
         raise TypeError("it has no docstring")
-    parameters, returns = _signature(function)
+    parameters, returns = signature(function)
     _check(path, parameters)
     return Route(
         method=method,
@@ -257,103 +190,8 @@ def _route(
         operation=operation,
         operations=_operations(operation, parameters),
         status=status,
+        public=public,
     )
-
-
-def _signature(function: Callable[..., Any]) -> tuple[tuple[Parameter, ...], Any]:
-    """The parameters after the context, and the return type."""
-    signature = list(inspect.signature(function).parameters.values())
-    if not signature:
-        raise TypeError("its first parameter must be the context")
-    # The context's type is left out: its import may be for type checkers only.
-    written = {key: hint for key, hint in function.__annotations__.items() if key != signature[0].name}
-    names = function.__globals__
-    hints = get_type_hints(SimpleNamespace(__annotations__=written), globalns=names, include_extras=True)
-    if "return" not in hints:
-        raise TypeError("it has no return annotation")
-    return tuple(_parameter(each, hints.get(each.name)) for each in signature[1:]), hints["return"]
-
-
-def _parameter(declared: inspect.Parameter, hint: Any) -> Parameter:
-    marker, kind = _unwrap(hint)
-    if marker is None:
-        raise TypeError(f"its parameter {declared.name!r} has no Path, Value, Flag or Document")
-    bare, optional = _bare(kind)
-    default: Any = False if isinstance(marker, Flag) else None
-    if declared.default is not inspect.Parameter.empty:
-        default = declared.default
-        required = False
-    else:
-        required = not (optional or isinstance(marker, Flag))
-    parameter = Parameter(
-        name=getattr(marker, "name", None) or declared.name,
-        key=declared.name,
-        place=Place(type(marker).__name__.lower()),
-        doc=marker.doc,
-        type=kind,
-        adapter=TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)),
-        required=required,
-        default=default,
-        choices=getattr(marker, "choices", ()) or _choices(bare),
-        separator=getattr(marker, "separator", None),
-        repeated=getattr(marker, "repeated", False),
-        names=getattr(marker, "names", False),
-    )
-    _check_type(parameter, bare)
-    return parameter
-
-
-def _unwrap(hint: Any) -> tuple[Marker | None, Any]:
-    """The marker in an annotation, and the type without it; `Marked | None` is marked as well."""
-    if get_origin(hint) in (Union, UnionType):
-        members = [_unwrap(member) for member in get_args(hint)]
-        marker = next((marker for marker, _ in members if marker), None)
-        return marker, functools.reduce(operator.or_, (kind for _, kind in members))
-    if get_origin(hint) is not Annotated:
-        return None, hint
-    markers = [each for each in hint.__metadata__ if isinstance(each, Marker)]
-    others = tuple(each for each in hint.__metadata__ if not isinstance(each, Marker))
-    kind = Annotated[(hint.__origin__, *others)] if others else hint.__origin__
-    return markers[0] if len(markers) == 1 else None, kind
-
-
-def _bare(kind: Any) -> tuple[Any, bool]:
-    """A type without constraints and None, and whether it admits None."""
-    if get_origin(kind) is Annotated:
-        return _bare(kind.__origin__)
-    if get_origin(kind) in (Union, UnionType):
-        members = [member for member in get_args(kind) if member is not NoneType]
-        bare = _bare(members[0])[0] if len(members) == 1 else kind
-        return bare, NoneType in get_args(kind)
-    return kind, False
-
-
-def _choices(bare: Any) -> tuple[str, ...]:
-    """The choices that a type, or the items of a list, leave by themselves."""
-    if get_origin(bare) in (list, set, frozenset):
-        bare = _bare(get_args(bare)[0])[0]
-    if get_origin(bare) is Literal:
-        return tuple(map(str, get_args(bare)))
-    if isinstance(bare, type) and issubclass(bare, Enum):
-        return tuple(str(member.value) for member in bare)
-    return ()
-
-
-def _check_type(parameter: Parameter, bare: Any) -> None:
-    """Refuse a type that the kind of argument cannot have."""
-    fitting = {Place.PATH: str, Place.DOCUMENT: str, Place.FLAG: bool}.get(parameter.place, bare)
-    if bare is not fitting:
-        raise TypeError(f"its parameter {parameter.key!r} must be of the type {fitting.__name__}")
-    is_list = (get_origin(bare) or bare) in (list, set, frozenset)
-    if is_list != parameter.many:
-        raise TypeError(
-            f"its parameter {parameter.key!r} must be a list if, and only if, it has a separator or repeats"
-        )
-    for choice in parameter.choices:
-        try:
-            parameter.adapter.validate_python([choice] if parameter.many else choice)
-        except ValueError as error:
-            raise TypeError(f"its parameter {parameter.key!r} cannot be {choice!r}") from error
 
 
 def _check(path: str, parameters: tuple[Parameter, ...]) -> None:

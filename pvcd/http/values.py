@@ -20,7 +20,8 @@ from pvcd.errors import Invalid, did_you_mean
 from pvcd.records import NAME_PATTERN
 
 if TYPE_CHECKING:
-    from pvcd.http.routes import Parameter, Route
+    from pvcd.http.parameters import Parameter
+    from pvcd.http.routes import Route
 
 BODY_DEADLINE = 60.0
 """Seconds that a body may take to arrive."""

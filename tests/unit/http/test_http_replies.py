@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from pvcd.http import Encoded, Message, Text
-from pvcd.http.replies import encode
+from pvcd.http.replies import WORTH_ZIPPING, reply
 
 
 class Thing(BaseModel):
@@ -20,9 +21,17 @@ class Thing(BaseModel):
     load: float = 0.5
 
 
-def body(reply: web.Response) -> bytes:
-    assert isinstance(reply.body, bytes)
-    return reply.body
+@pytest.fixture
+def get(ask: Any) -> Any:
+    async def get(result: object, status: int = 200, method: str = "GET", **headers: str) -> web.Response:
+        return await reply(ask(method=method, headers=headers), result, status)
+
+    return get
+
+
+def body(answer: web.Response) -> bytes:
+    assert isinstance(answer.body, bytes)
+    return answer.body
 
 
 @pytest.mark.parametrize(
@@ -38,26 +47,45 @@ def body(reply: web.Response) -> bytes:
         (Message(message="Done.", warnings=["Hm."]), {"message": "Done.", "warnings": ["Hm."]}),
     ],
 )
-def test_results_are_json(result: object, expected: object) -> None:
-    reply = encode(result, 209)
-    assert (reply.status, reply.content_type) == (209, "application/json")
-    assert json.loads(body(reply)) == expected
+async def test_results_are_json(get: Any, result: object, expected: object) -> None:
+    answer = await get(result, 209)
+    assert (answer.status, answer.content_type) == (209, "application/json")
+    assert json.loads(body(answer)) == expected
 
 
-def test_a_reply_that_extends_a_message_leaves_out_no_warnings() -> None:
+async def test_a_reply_that_extends_a_message_leaves_out_no_warnings(get: Any) -> None:
     class Task(Message):
         task_id: str | None = None
 
-    assert json.loads(body(encode(Task(message="Begun."), 200))) == {"message": "Begun.", "task_id": None}
+    assert json.loads(body(await get(Task(message="Begun.")))) == {"message": "Begun.", "task_id": None}
 
 
-def test_text_keeps_its_content_type() -> None:
-    reply = encode(Text("<a>ä</a>", "application/xml"), 200)
-    assert reply.headers["Content-Type"] == "application/xml; charset=utf-8"
-    assert body(reply).decode() == "<a>ä</a>"
+async def test_text_keeps_its_content_type(get: Any) -> None:
+    answer = await get(Text("<a>ä</a>", "application/xml"))
+    assert answer.headers["Content-Type"] == "application/xml; charset=utf-8"
+    assert body(answer).decode() == "<a>ä</a>"
 
 
 @pytest.mark.parametrize("result", [None, "text", 3, object()])
-def test_nothing_else_can_be_returned(result: Any) -> None:
+async def test_nothing_else_can_be_returned(get: Any, result: Any) -> None:
     with pytest.raises(TypeError, match=type(result).__name__):
-        encode(result, 200)
+        await get(result)
+
+
+async def test_what_the_client_has_is_not_sent_again(get: Any) -> None:
+    etag = (await get({"a": 1})).headers["ETag"]
+    again = await get({"a": 1}, **{"If-None-Match": f'"other", {etag}'})
+    assert (again.status, again.headers["ETag"], again.body) == (304, etag, None)
+    assert (await get({"a": 2}, **{"If-None-Match": etag})).status == 200
+    assert (await get({"a": 1}, method="POST", **{"If-None-Match": etag})).status == 200
+
+
+async def test_a_large_body_is_zipped_for_who_takes_it_and_is_the_same_to_its_etag(get: Any) -> None:
+    large = Encoded(b'["' + b"x" * WORTH_ZIPPING + b'"]')
+    plain, zipped = await get(large), await get(large, **{"Accept-Encoding": "gzip, deflate"})
+    assert "Content-Encoding" not in plain.headers
+    assert zipped.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(body(zipped)) == body(plain)
+    assert zipped.headers["ETag"] == plain.headers["ETag"]
+    small = await get({"a": 1}, **{"Accept-Encoding": "gzip"})
+    assert "Content-Encoding" not in small.headers
