@@ -17,14 +17,16 @@ from pvcd.errors import (
 )
 from pvcd.handlers import Again, Handlers
 from pvcd.hookspecs import PLUGIN_API_1, hookimpl
-from pvcd.http.replies import Message, Text
-from pvcd.http.routes import Document, Flag, Path, Routes, Value
+from pvcd.http.parameters import Document, Flag, Path, Value
+from pvcd.http.replies import Encoded, Message, Produces, Text
+from pvcd.http.routes import Routes
 from pvcd.nodes import NodeFact, NodeSelector
 from pvcd.operations import Guard, Listener, Operation
 from pvcd.records import Name, Record
 from pvcd.sessions import Session
 from pvcd.settings import Section, SettingsSection
 from pvcd.store import Check, Create, Delete, Put, retried
+from pvcd.views import View
 
 __all__ = [
     "PLUGIN_API_1",
@@ -38,6 +40,7 @@ __all__ = [
     "Create",
     "Delete",
     "Document",
+    "Encoded",
     "Exists",
     "Failed",
     "Flag",
@@ -52,6 +55,7 @@ __all__ = [
     "NotFound",
     "Operation",
     "Path",
+    "Produces",
     "Put",
     "PvcdError",
     "Record",
@@ -65,6 +69,7 @@ __all__ = [
     "Text",
     "TimedOut",
     "Value",
+    "View",
     "hookimpl",
     "retried",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import re2
 
@@ -12,12 +12,17 @@ MAX_LENGTH = 256
 MAX_MEMORY = 1 << 20
 
 
-def matcher(limit: str | None) -> Callable[[str], bool]:
-    """Whether a name matches `limit`; without one, every name does. RE2 knows no look-around and no back-references."""
+def matcher(limit: str | None) -> Callable[[Sequence[str]], bool]:
+    """Whether one of the names of a thing matches `limit`; without one, everything does.
+
+    RE2 knows no look-around and no back-references.
+    """
     if limit is None:
-        return lambda name: True
+        return lambda names: True
     if len(limit) > MAX_LENGTH:
         raise Invalid(f"limit is longer than {MAX_LENGTH} characters.")
+    if re2.escape(limit) == limit:  # a mere word: the same, and ten times as fast
+        return lambda names: limit in "\n".join(names)
     options = re2.Options()
     options.log_errors = False
     options.max_mem = MAX_MEMORY
@@ -26,4 +31,4 @@ def matcher(limit: str | None) -> Callable[[str], bool]:
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
         raise Invalid(f"limit {limit!r} is not a valid regular expression: {reason}.") from None
-    return lambda name: search(name) is not None
+    return lambda names: any(search(name) is not None for name in names)

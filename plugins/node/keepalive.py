@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class KeepaliveSettings(Section):
-    """pvc.keepalive"""
+    """pvc.keepalive: how often a node says how it is"""
 
     interval: Annotated[float, Field(gt=0, le=60)] = 5.0
     """Seconds from one keepalive to the next."""

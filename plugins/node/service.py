@@ -88,7 +88,7 @@ def find(context: Context, name: str) -> Node:
 def list_nodes(context: Context, limit: str | None) -> list[NodeView]:
     """All nodes whose name matches a limit."""
     matches = matcher(limit)
-    return [view(context, node) for node in context.store.all(Node) if matches(node.name)]
+    return [view(context, node) for node in context.store.all(Node) if matches((node.name,))]
 
 
 def report_of(context: Context, name: str) -> NodeReport:

@@ -15,7 +15,7 @@ from pvcd import (
     hookimpl,
 )
 from pvcd_plugins.node.service import DRAIN, RESTORE
-from pvcd_plugins.vm import components, handlers, records, routes, selectors, settings
+from pvcd_plugins.vm import allocation, components, handlers, records, routes, selectors, settings, views
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -34,8 +34,8 @@ def register_records() -> list[type[Record]]:
 
 @hookimpl
 def register_components() -> list[Component[Any]]:
-    """The hypervisor of this node."""
-    return components.COMPONENTS
+    """The hypervisor of this node; in the API all VMs, encoded; and what VMs take of each node."""
+    return [*components.COMPONENTS, views.COMPONENT, allocation.COMPONENT]
 
 
 @hookimpl

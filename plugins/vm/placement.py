@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import NamedTuple
-
 from pvcd import Conflict, Context, Invalid, NodeSelector
 from pvcd.errors import did_you_mean
 from pvcd_plugins.node.service import Node, fact, takes_vms
-from pvcd_plugins.vm.domain import Domain, parse
-from pvcd_plugins.vm.records import VM
-from pvcd_plugins.vm.states import WANTS_GUEST
+from pvcd_plugins.vm.allocation import ALLOCATION
+from pvcd_plugins.vm.domain import Domain
 
 DEFAULT_SELECTOR = "mem"
-domain_of = lru_cache(maxsize=10_000)(parse)
-"""What a stored document says, parsed once."""
-
-
-class Allocated(NamedTuple):
-    """What VMs that run or should run take of a node."""
-
-    memory: int
-    vcpus: int
-
-
-def assigned(context: Context, node: str) -> list[VM]:
-    """All VMs of a node."""
-    return [vm for vm in context.store.all(VM) if vm.node == node]
-
-
-def allocated(context: Context, node: str) -> Allocated:
-    """MiB and processors of the VMs that should run on a node, by the records: ahead of what the node reports."""
-    domains = [domain_of(vm.xml) for vm in assigned(context, node) if vm.state in WANTS_GUEST]
-    return Allocated(sum(domain.memory for domain in domains), sum(domain.vcpu for domain in domains))
 
 
 def selector(context: Context, name: str | None) -> NodeSelector:
@@ -60,7 +36,7 @@ def objection(context: Context, node: Node, domain: Domain, limit: tuple[str, ..
         return f"{node.name} is not in its limit ({', '.join(limit)})"
     if not takes_vms(context, node):
         return f"{node.name} does not take VMs now"
-    free = fact(context, node.name, "machine").get("memory_total", 0) - allocated(context, node.name).memory
+    free = fact(context, node.name, "machine").get("memory_total", 0) - context[ALLOCATION].of(node.name).memory
     if domain.memory > free:
         return f"{node.name} has {free} MiB left, not {domain.memory}"
     return misfit(context, node.name, domain)
@@ -111,5 +87,5 @@ def choose(
     if not valid:
         reasons = "; ".join(objections.values()) or "there are no nodes"
         raise Conflict(f"No node is suitable for VM {domain.name!r}: {reasons}.", code="no-suitable-node")
-    best = min(valid, key=lambda name: (chosen_by.figure(context, name), len(assigned(context, name)), name))
+    best = min(valid, key=lambda name: (chosen_by.figure(context, name), context[ALLOCATION].of(name).vms, name))
     return best, warnings

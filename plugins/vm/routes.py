@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pvcd import Context, Message, Routes, Text
+from typing import Annotated
+
+from pvcd import Context, Message, Produces, Routes, Text
 from pvcd_plugins.vm import service
 from pvcd_plugins.vm.params import (
     Autostart,
@@ -23,13 +25,13 @@ from pvcd_plugins.vm.params import (
     Wanted,
     Xml,
 )
-from pvcd_plugins.vm.views import VMConsole, VMNode, VMState, VMView, view
+from pvcd_plugins.vm.views import VMConsole, VMList, VMNode, VMState
 
 routes = Routes("/api/v1/vm", tag="Virtual machines")
 
 
 @routes.get()
-async def list_vms(context: Context, limit: Limit = None, node: OnNode = None, state: InState = None) -> list[VMView]:
+async def list_vms(context: Context, limit: Limit = None, node: OnNode = None, state: InState = None) -> VMList:
     """All VMs, sorted by name, or those that satisfy every filter that is given."""
     return service.list_vms(context, limit, node, state)
 
@@ -48,9 +50,9 @@ async def define(
 
 
 @routes.get("/{vm}")
-async def get_vm(context: Context, vm: VMKey) -> list[VMView]:
+async def get_vm(context: Context, vm: VMKey) -> VMList:
     """One VM by name or UUID, as a list of one."""
-    return [view(context, service.find(context, vm))]
+    return service.get_vm(context, vm)
 
 
 @routes.post("/{vm}", operation="vm-update")
@@ -81,8 +83,7 @@ async def remove(context: Context, vm: VMKey, delete_disks: DeleteDisks = False)
 @routes.get("/{vm}/state")
 async def get_state(context: Context, vm: VMKey) -> VMState:
     """The state of a VM, and whether it runs."""
-    found = view(context, service.find(context, vm))
-    return VMState(name=found.name, state=found.state, running=found.running)
+    return service.get_state(context, vm)
 
 
 @routes.post("/{vm}/state", operation="vm-{state}")
@@ -125,7 +126,7 @@ async def clear_locks(context: Context, vm: VMKey) -> Message:
 
 
 @routes.get("/{vm}/dump")
-async def dump(context: Context, vm: VMKey) -> Text:
+async def dump(context: Context, vm: VMKey) -> Annotated[Text, Produces("application/xml")]:
     """The libvirt domain XML of a VM, as it was defined."""
     return Text(service.find(context, vm).xml, "application/xml")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvcd import Context, NodeSelector
 from pvcd_plugins.node.service import fact
-from pvcd_plugins.vm.placement import allocated, assigned
+from pvcd_plugins.vm.allocation import ALLOCATION
 
 
 def load(context: Context, node: str) -> float:
@@ -13,8 +13,8 @@ def load(context: Context, node: str) -> float:
 
 
 SELECTORS = [
-    NodeSelector("mem", "the node with the least allocated VM memory", lambda c, node: allocated(c, node).memory),
-    NodeSelector("vcpus", "the node with the least allocated VM vCPUs", lambda c, node: allocated(c, node).vcpus),
+    NodeSelector("mem", "the node with the least allocated VM memory", lambda c, node: c[ALLOCATION].of(node).memory),
+    NodeSelector("vcpus", "the node with the least allocated VM vCPUs", lambda c, node: c[ALLOCATION].of(node).vcpus),
     NodeSelector("load", "the node with the least current load average", load),
-    NodeSelector("vms", "the node with the least number of VMs", lambda c, node: len(assigned(c, node))),
+    NodeSelector("vms", "the node with the least number of VMs", lambda c, node: c[ALLOCATION].of(node).vms),
 ]

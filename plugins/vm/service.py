@@ -20,13 +20,12 @@ from pvcd import (
     TimedOut,
     retried,
 )
-from pvcd.matching import matcher
 from pvcd_plugins.node import service as nodes
 from pvcd_plugins.vm import placement
 from pvcd_plugins.vm.domain import Domain, parse, validate
 from pvcd_plugins.vm.records import VM, VMName, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST, State, shown
-from pvcd_plugins.vm.views import VMConsole, VMView, view
+from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
 
 __all__ = ["VM", "State", "VMName", "VMReport", "find"]
 
@@ -57,6 +56,12 @@ def state_of(context: Context, vm: VM) -> State:
     return shown(vm, report_of(context, vm))
 
 
+def get_state(context: Context, key: str) -> VMState:
+    """The state of a VM, and whether it runs."""
+    vm = find(context, key)
+    return VMState(name=vm.name, state=state_of(context, vm), running=report_of(context, vm).running)
+
+
 def is_off(context: Context, vm: VM) -> bool:
     """Whether a VM's node has said that it does not run, and it should not."""
     report = report_of(context, vm)
@@ -64,19 +69,21 @@ def is_off(context: Context, vm: VM) -> bool:
     return vm.state not in WANTS_GUEST and looked_at and not report.running
 
 
-def list_vms(context: Context, limit: str | None, node: str | None, state: State | None) -> list[VMView]:
+def get_vm(context: Context, key: str) -> VMList:
+    """One VM, as a list of one."""
+    return context[VMS].one(find(context, key))
+
+
+def list_vms(context: Context, limit: str | None, node: str | None, state: State | None) -> VMList:
     """The VMs that satisfy all of the filters, sorted by name."""
+    if limit is None and node is None and state is None:
+        return context[VMS].all()
     if node is not None:
         nodes.find(context, node)
-    matches = matcher(limit)
-    found = [
-        vm
-        for vm in context.store.all(VM)
-        if (node is None or vm.node == node)
-        and (matches(vm.name) or matches(str(vm.uuid)))
-        and (state is None or state_of(context, vm) is state)
-    ]
-    return [view(context, vm) for vm in sorted(found, key=lambda vm: vm.name)]
+    return context[VMS].those(
+        limit,
+        lambda vm: (node is None or vm.node == node) and (state is None or state_of(context, vm) is state),
+    )
 
 
 async def define(
@@ -199,7 +206,7 @@ def _refuse_if_node_is_cleared(context: Context, vm: VM) -> None:
 async def remove(context: Context, key: str, delete_disks: bool) -> Message:
     """Forcibly stop a VM and forget it; returns when it is gone."""
     vm = find(context, key)
-    volumes = [disk.name for disk in placement.domain_of(vm.xml).disks if disk.type == "rbd"]
+    volumes = [disk.name for disk in parse(vm.xml).disks if disk.type == "rbd"]
     if delete_disks and volumes:
         raise Refused(
             f"The volumes {', '.join(map(str, volumes))} cannot be removed: there is no storage plugin.",
@@ -259,7 +266,7 @@ async def move(
         raise Conflict(f"VM {vm.name} is on node {node} already.", code="same-node")
     target, warnings = placement.choose(
         context,
-        placement.domain_of(vm.xml),
+        parse(vm.xml),
         wanted=vm.last_node if action == "unmigrate" else node,
         limit=vm.node_limit,
         selector_name=selector or vm.node_selector,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import contextlib
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from pvcd import Context
-from pvcd_plugins.vm.domain import Controller, Disk, Network
-from pvcd_plugins.vm.placement import DEFAULT_SELECTOR, domain_of
+from pvcd import Component, ComponentKey, Context, Encoded, Invalid, Role, View
+from pvcd_plugins.vm.domain import Controller, Disk, Domain, Network, parse
+from pvcd_plugins.vm.placement import DEFAULT_SELECTOR
 from pvcd_plugins.vm.records import VM, VMReport
 from pvcd_plugins.vm.states import State, shown
 
@@ -47,6 +48,10 @@ class VMView(BaseModel):
     xml: str
 
 
+VMList = Encoded[list[VMView]]
+"""VMs, encoded already."""
+
+
 class VMState(BaseModel):
     """The state alone, and whether it runs."""
 
@@ -70,14 +75,13 @@ class VMConsole(BaseModel):
     data: str
 
 
-def view(context: Context, vm: VM) -> VMView:
+def render(vm: VM, report: VMReport | None) -> VMView:
     """The VM with what its node says of it."""
-    return _view(vm, context.store.get(VMReport, vm.uuid))
-
-
-@lru_cache(maxsize=10_000)
-def _view(vm: VM, report: VMReport | None) -> VMView:
-    domain = domain_of(vm.xml)
+    reason = report.failed_reason if report else None
+    try:
+        domain = parse(vm.xml)
+    except Invalid as error:  # one such VM must not hide all others
+        domain, reason = _unknown(vm), error.sentence
     return VMView(
         name=vm.name,
         uuid=vm.uuid,
@@ -86,7 +90,7 @@ def _view(vm: VM, report: VMReport | None) -> VMView:
         node=vm.node,
         last_node=vm.last_node,
         migrated=f"from {vm.last_node}" if vm.last_node else "no",
-        failed_reason=report.failed_reason if report else None,
+        failed_reason=reason,
         updated=report.updated if report else None,
         node_limit=list(vm.node_limit) if vm.node_limit else None,
         node_selector=vm.node_selector or DEFAULT_SELECTOR,
@@ -95,3 +99,27 @@ def _view(vm: VM, report: VMReport | None) -> VMView:
         xml=vm.xml,
         **domain.model_dump(exclude={"name", "uuid", "domain_type"}),
     )
+
+
+def _unknown(vm: VM) -> Domain:
+    """What is known of a VM whose definition cannot be read."""
+    return Domain.model_validate(
+        {field: None for field in Domain.model_fields}
+        | {"name": vm.name, "uuid": vm.uuid, "domain_type": "", "memory": 0, "vcpu": 0}
+        | dict.fromkeys(("features", "networks", "disks", "controllers"), ())
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_view(context: Context) -> AsyncIterator[View[VM, VMView]]:
+    """All VMs, encoded, sorted by name."""
+    store = context.store
+    view = View(store, VM, lambda vm: render(vm, store.get(VMReport, vm.uuid)), lambda vm: (vm.name, str(vm.uuid)))
+    try:
+        yield view
+    finally:
+        view.close()
+
+
+VMS: ComponentKey[View[VM, VMView]] = ComponentKey("vms")
+COMPONENT = Component(VMS, open_view, roles=(Role.API,))
