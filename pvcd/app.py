@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,21 +11,24 @@ from aiohttp import web
 from pvcd import schema
 from pvcd.context import Context, open_components
 from pvcd.http import routes as http_routes
+from pvcd.http.admission import Admission
 from pvcd.http.middleware import MAX_BODY, errors
+from pvcd.http.openapi import STALE_SINCE
 from pvcd.http.routes import Route
-from pvcd.settings import Settings
 
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
-STALE_HEADER = "X-PVC-Stale-Since"
+ADMISSION: web.AppKey[Admission] = web.AppKey("admission", Admission)
 
 
 def create_app(context: Context) -> web.Application:
     """The application; its store and components are opened when it starts and closed when it stops."""
-    app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
+    admission = Admission(context)
+    app = web.Application(middlewares=[errors, *admission.middlewares], client_max_size=MAX_BODY)
     app[CONTEXT] = context
+    app[ADMISSION] = admission
     app.cleanup_ctx.append(_open)
     app.on_response_prepare.append(_mark_stale)
-    http_routes.register(app, context.registry.routes, _call)
+    http_routes.register(app, context.registry.routes, _call, admission.admit)
     return app
 
 
@@ -43,6 +45,8 @@ async def _open(app: web.Application) -> AsyncIterator[None]:
 
 async def _call(request: web.Request, route: Route, arguments: Mapping[str, Any]) -> object:
     context = request.app[CONTEXT]
+    if route.public:
+        context = request.app[ADMISSION].introduce(context, request)
     name = route.operation_for(arguments)
     if name is None:
         return await route.function(context, **arguments)
@@ -52,13 +56,4 @@ async def _call(request: web.Request, route: Route, arguments: Mapping[str, Any]
 async def _mark_stale(request: web.Request, response: web.StreamResponse) -> None:
     stale_since = request.app[CONTEXT].store.stale_since
     if stale_since is not None:
-        response.headers[STALE_HEADER] = datetime.fromtimestamp(stale_since, UTC).isoformat(timespec="milliseconds")
-
-
-def tls(settings: Settings) -> ssl.SSLContext | None:
-    """The server's TLS, if the settings enable it."""
-    if not settings.api.ssl.enabled:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.api.ssl.cert_file, settings.api.ssl.key_file)
-    return context
+        response.headers[STALE_SINCE] = datetime.fromtimestamp(stale_since, UTC).isoformat(timespec="milliseconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -37,12 +38,16 @@ def main() -> None:
 
 
 @main.command()
-def api() -> None:
-    """Serve the HTTP API until SIGTERM."""
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many processes serve it."
+)
+@click.option("--shared-port", is_flag=True, hidden=True)
+def api(workers: int, shared_port: bool) -> None:
+    """Serve the HTTP API until SIGTERM; SIGHUP reads the tokens and the certificate again."""
     from pvcd.context import Role
-    from pvcd.daemons import run
+    from pvcd.daemons import run, run_workers
 
-    sys.exit(run(Role.API))
+    sys.exit(run_workers(workers) if workers > 1 else run(Role.API, shared_port=shared_port))
 
 
 @main.command()
@@ -68,6 +73,26 @@ def check(file: Path | None) -> None:
         click.echo(error, err=True)
         sys.exit(2)
     click.echo(f"{file} is good; plugins: {', '.join(plugin.name for plugin in declared.plugins)}.")
+
+
+@main.command()
+def openapi() -> None:
+    """Print the API's OpenAPI document, with the plugins that the settings load.
+
+    Without a settings file these are the installed ones.
+    """
+    from pvcd import registry
+    from pvcd.http.openapi import document
+    from pvcd.settings import DEFAULT_FILE, SettingsError, plugins_section, read_file, settings_file
+
+    file = settings_file()
+    try:
+        values = {} if file == DEFAULT_FILE and not file.exists() else read_file(file)
+        declared = registry.collect(registry.load(plugins_section(values)))
+    except (SettingsError, registry.PluginError) as error:
+        click.echo(error, err=True)
+        sys.exit(2)
+    click.echo(json.dumps(document(declared.routes), indent=2))
 
 
 @main.command()

@@ -6,70 +6,83 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from aiohttp import web
 
 from pvcd import registry
 from pvcd.agent import agent
-from pvcd.app import create_app, tls
+from pvcd.app import ADMISSION, create_app
 from pvcd.clock import SystemClock
 from pvcd.context import Context, Role, make_context
 from pvcd.errors import PvcdError
+from pvcd.http.admission import Admission
 from pvcd.http.middleware import RequestIdFilter
 from pvcd.registry import PluginError
-from pvcd.settings import Settings, SettingsError, read_file, settings_file
+from pvcd.settings import Api, Settings, SettingsError, build, read_file, settings_file
 from pvcd.store.zookeeper import ZooKeeperTree
+from pvcd.tls import renew, server_tls
+from pvcd.workers import Workers
 
 log = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 5.0
+Serve = Callable[[Context], AbstractAsyncContextManager[object]]
+LONG_KEY = 32
+"""Characters that the secret key should have."""
 
 
-def run(role: Role) -> int:
-    """Run a daemon until SIGTERM or SIGINT; the exit code: 0 stopped, 1 failed, 2 wrong settings or plugins."""
+def run(role: Role, *, shared_port: bool = False) -> int:
+    """Run a daemon until SIGTERM or SIGINT; the exit code: 0 stopped, 1 failed, 2 wrong settings or plugins.
+
+    With `shared_port` other processes of this user may listen on the API's port as well.
+    """
     try:
         settings, declared = registry.start(read_file(settings_file()))
-        _refuse_what_is_missing(settings)
     except (SettingsError, PluginError) as error:
         print(error, file=sys.stderr)
         return 2
     _log_to_stderr(debug=settings.debug)
-    serve: Callable[[Context], AbstractAsyncContextManager[object]] = agent if role is Role.NODE else api
+    serve: Serve = agent if role is Role.NODE else partial(api, shared_port=shared_port)
     try:
         asyncio.run(_until_stopped(role, settings, declared, serve), debug=settings.debug)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
     except PvcdError as error:
         log.error("%s", error)
         return 1
     return 0
 
 
-def _refuse_what_is_missing(settings: Settings) -> None:
-    if settings.api.authentication.enabled:
-        raise SettingsError(
-            ["pvc.api.authentication.enabled: this version cannot authenticate yet, so it does not start unprotected."]
-        )
-
-
 async def _until_stopped(
     role: Role,
     settings: Settings,
     declared: registry.Registry,
-    serve: Callable[[Context], AbstractAsyncContextManager[object]],
+    serve: Serve,
 ) -> None:
     node = settings.node.name if role is Role.NODE else ""
     context = make_context(role, settings, declared, tree(settings), SystemClock(), node)
     work = asyncio.ensure_future(_serve(serve, context))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, log.info, "SIGHUP changes nothing here")
     with contextlib.suppress(asyncio.CancelledError):
         await work
 
 
-async def _serve(serve: Callable[[Context], AbstractAsyncContextManager[object]], context: Context) -> None:
+async def _serve(serve: Serve, context: Context) -> None:
     async with serve(context):
         await asyncio.Event().wait()
+
+
+def run_workers(count: int) -> int:
+    """Run several API processes on one port until SIGTERM or SIGINT; the exit code as of `run`."""
+    _log_to_stderr(debug=False)
+    return asyncio.run(Workers(count).run())
 
 
 def tree(settings: Settings) -> ZooKeeperTree:
@@ -86,20 +99,72 @@ def tree(settings: Settings) -> ZooKeeperTree:
 
 
 @contextlib.asynccontextmanager
-async def api(context: Context) -> AsyncIterator[web.AppRunner]:
-    """A listening API server."""
+async def api(context: Context, *, shared_port: bool = False) -> AsyncIterator[web.AppRunner]:
+    """A listening API server, which looks at its settings again after SIGHUP."""
     settings = context.settings.api
-    runner = web.AppRunner(create_app(context), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-    await runner.setup()
+    app, tls = create_app(context), server_tls(settings.ssl)
+    _warn_of_short_key(settings)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    async with _after_each_hangup(lambda: _look_again(context, app[ADMISSION], tls)):
+        await runner.setup()
+        try:
+            site = web.TCPSite(
+                runner, str(settings.listen_address), settings.listen_port, ssl_context=tls, reuse_port=shared_port
+            )
+            await site.start()
+            log.info("listening on %s", site.name)
+            yield runner
+        finally:
+            await runner.cleanup()
+
+
+def _warn_of_short_key(settings: Api) -> None:
+    if settings.authentication.enabled and len(settings.authentication.secret_key) < LONG_KEY:
+        log.warning("pvc.api.authentication.secret_key should have %d random characters or more", LONG_KEY)
+
+
+@contextlib.asynccontextmanager
+async def _after_each_hangup(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Let something be done after SIGHUP, once for several that come together."""
+    hung_up = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+
+    async def follow() -> None:
+        while True:
+            await hung_up.wait()
+            hung_up.clear()
+            try:
+                await act()
+            except Exception:
+                log.exception("what follows a SIGHUP failed")
+
+    following = asyncio.ensure_future(follow())
     try:
-        site = web.TCPSite(
-            runner, str(settings.listen_address), settings.listen_port, ssl_context=tls(context.settings)
-        )
-        await site.start()
-        log.info("listening on %s", site.name)
-        yield runner
+        yield
     finally:
-        await runner.cleanup()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def _look_again(context: Context, admission: Admission, tls: ssl.SSLContext | None) -> None:
+    """Take the tokens and the certificate as the files hold them now; what cannot be used leaves the old ones."""
+    api = context.settings.api
+    try:
+        settings = await asyncio.to_thread(lambda: build(read_file(settings_file()), context.registry.sections))
+        if (settings.api.authentication.enabled, settings.api.ssl.enabled) == (api.authentication.enabled, bool(tls)):
+            api = settings.api
+            admission.replace_tokens(token.token for token in api.authentication.tokens)
+            log.info("the tokens were read again")
+        else:
+            log.warning("the tokens stay as they were: authentication or TLS is switched by a restart only")
+    except SettingsError as error:
+        log.error("the tokens stay as they were: %s", "; ".join(error.sentences))
+    try:
+        if tls:
+            renew(tls, api.ssl)
+            log.info("the certificate was read again")
+    except SettingsError as error:
+        log.error("the certificate stays as it was: %s", error)
 
 
 def _log_to_stderr(*, debug: bool) -> None:

@@ -2,6 +2,8 @@
 
 PvcdError
 ├── Refused               what was asked cannot be done as asked; nothing was changed
+│   ├── Unauthorized      401  it is not known who asks
+│   ├── CrossSite         403  another site asks in the name of who is logged in
 │   ├── Invalid           400  a value is wrong: names the value and what would be valid
 │   ├── NotFound          404  <kind>-not-found
 │   ├── Conflict          409  something stands in the way
@@ -10,7 +12,8 @@ PvcdError
 │   └── Locked            423  somebody else is at work on it
 └── Failed                503  something outside did not do its part
     ├── StoreUnavailable  503  zookeeper-unavailable
-    └── TimedOut          503  no answer within the deadline
+    ├── TimedOut          503  no answer within the deadline
+    └── Passed                 what another process refused or failed to do, with its own code and status
 
 `pvcd.http.middleware` is the one place that maps them to replies.
 """
@@ -25,7 +28,9 @@ from typing import ClassVar
 class PvcdError(Exception):
     """An error that a user is meant to read."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
+    usual_status: ClassVar[int] = 510
+    """What a client gets that did not ask for a problem document: by the manual the same for every failure."""
     code: str = "error"
 
     def __init__(self, sentence: str, *, code: str | None = None) -> None:
@@ -39,6 +44,20 @@ class Refused(PvcdError):
 
     status = 400
     code = "refused"
+
+
+class Unauthorized(Refused):
+    """It is not known who asks."""
+
+    status = usual_status = 401
+    code = "authentication-required"
+
+
+class CrossSite(Refused):
+    """Another site asks in the name of who is logged in."""
+
+    status = 403
+    code = "cross-site"
 
 
 class Invalid(Refused):
@@ -107,6 +126,14 @@ class TimedOut(Failed):
     """An outside thing did not answer within the deadline."""
 
     code = "timed-out"
+
+
+class Passed(Failed):
+    """What another process refused or failed to do, in its own words and with its own status."""
+
+    def __init__(self, sentence: str, *, code: str, status: int) -> None:
+        super().__init__(sentence, code=code)
+        self.status = status
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

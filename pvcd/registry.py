@@ -15,8 +15,7 @@ from typing import Any
 import pluggy
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from pvcd import hookspecs
-from pvcd.commands import COMMAND_RECORDS, CORE_HANDLERS
+from pvcd import commands, documents, hookspecs, logins
 from pvcd.context import Component, in_order
 from pvcd.general import routes as general_routes
 from pvcd.handlers import Answer, Handler, Handlers
@@ -31,8 +30,10 @@ from pvcd.settings import PluginsSection, Section, Settings, SettingsError, Sett
 
 ENTRY_POINTS = "pvcd"
 CORE = "the core"
-CORE_RECORDS: tuple[type[Record], ...] = (Schema, Session, Primary, *COMMAND_RECORDS)
-CORE_ROUTES = tuple(general_routes)
+CORE_RECORDS: tuple[type[Record], ...] = (Schema, Session, Primary, logins.Login, *commands.COMMAND_RECORDS)
+CORE_HANDLERS = (*commands.CORE_HANDLERS, *logins.handlers.handlers)
+CORE_ROUTES = (*general_routes, *documents.routes)
+CORE_COMPONENTS: tuple[Component[Any], ...] = (documents.COMPONENT,)
 CORE_SECTIONS = tuple(SettingsSection(name, Section) for name in Settings.model_fields)
 
 
@@ -56,7 +57,7 @@ class Registry:
     plugins: tuple[Plugin, ...] = ()
     sections: tuple[SettingsSection, ...] = ()
     records: tuple[type[Record], ...] = CORE_RECORDS
-    components: tuple[Component[Any], ...] = ()
+    components: tuple[Component[Any], ...] = CORE_COMPONENTS
     routes: tuple[Route, ...] = CORE_ROUTES
     handlers: tuple[Handler, ...] = CORE_HANDLERS
     answers: tuple[Answer, ...] = ()
@@ -105,7 +106,7 @@ def _candidates(directories: Iterable[Path]) -> Iterator[tuple[str, str, Callabl
 
 
 def _import_file(name: str, file: Path) -> ModuleType:
-    full_name = f"pvcd_site_plugins.{name}"
+    full_name = f"pvcd_site_{name}"  # of one part: `from . import` looks for the parent of others
     search = [str(file.parent)] if file.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(full_name, file, submodule_search_locations=search)
     if spec is None or spec.loader is None:
@@ -148,7 +149,7 @@ def collect(plugins: Iterable[Plugin]) -> Registry:
         plugins=plugins,
         sections=_unique("settings section", sections),
         records=_unique("record", _core(CORE_RECORDS) + ask("register_records", Record), _record_name),
-        components=_unique("component", ask("register_components", Component)),
+        components=_unique("component", _core(CORE_COMPONENTS) + ask("register_components", Component)),
         routes=_unique("route", _core(CORE_ROUTES) + routes, _route_name),
         handlers=_unique(
             "handler", _core(CORE_HANDLERS) + [(who, one) for who, table in tables for one in table.handlers]
@@ -166,7 +167,7 @@ def collect(plugins: Iterable[Plugin]) -> Registry:
     return registry
 
 
-def _register(plugins: Iterable[Plugin]) -> pluggy.PluginManager:
+def _register(plugins: tuple[Plugin, ...]) -> pluggy.PluginManager:
     """All plugins with their hooks, none of which is misspelt."""
     manager = pluggy.PluginManager("pvcd")
     manager.add_hookspecs(hookspecs)
@@ -175,9 +176,9 @@ def _register(plugins: Iterable[Plugin]) -> pluggy.PluginManager:
             manager.register(plugin.module, plugin.name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(
-            f"Plugin {manager.get_name(error.plugin)!r} has a hook that does not fit: {error}."
-        ) from error
+        name = next(plugin.name for plugin in plugins if plugin.module is error.plugin)
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise PluginError(f"Plugin {name!r} has a hook that does not fit: {reason}.") from error
     return manager
 
 

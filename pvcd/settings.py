@@ -44,10 +44,11 @@ class SettingsError(Exception):
 class Section(BaseModel):
     """A part of the file: frozen, and no key in it is unknown. Plugins derive their own sections from it.
 
-    A field with `repr=False` is a secret: its value is never shown, not even in the sentence about a mistake in it.
+    The text below a field says what it is for, in docs/configuration.md too. A field with `repr=False` is a secret: its
+    value is never shown, not even in the sentence about a mistake in it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -89,18 +90,27 @@ Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class Token(Section):
-    """One API token; the description is for people."""
+    """pvc.api.authentication.tokens: one token for each user of the API"""
 
     description: Annotated[str, BeforeValidator(lambda text: "" if text is None else text)] = ""
+    """For people only."""
     token: str = Field(repr=False)
+    """Whoever knows it may do everything: make it long and random, such as a UUID. An empty one is no token."""
 
 
 class Authentication(Section):
-    """pvc.api.authentication"""
+    """pvc.api.authentication: who may use the API"""
 
     enabled: bool
+    """Whether a request must show a token (in the header X-Api-Key) or come from a session that began with one."""
     secret_key: str = Field(default="", repr=False)
+    """A random string of 32 characters or more, the same for all API servers of a cluster, from which the keys of
+    sessions are derived: changing it ends them all. Required while authentication is enabled."""
     tokens: Annotated[tuple[Token, ...], BeforeValidator(_list_of_nothing)] = Field(default=(), repr=False)
+    """Who may use the API; at least one is required while authentication is enabled. After SIGHUP an API server goes by
+    the tokens that the file holds then, and the sessions of a token that was removed end."""
+    session_seconds: Annotated[int, Field(ge=1, le=31 * 86400)] = 8 * 3600
+    """Seconds after which a session ends, in use or not."""
 
     @model_validator(mode="after")
     def depends(self) -> Self:
@@ -113,11 +123,14 @@ class Authentication(Section):
 
 
 class Ssl(Section):
-    """pvc.api.ssl"""
+    """pvc.api.ssl: TLS"""
 
     enabled: bool
+    """With TLS, 1.2 or newer, the API speaks nothing else. Both files are read again after SIGHUP."""
     cert_file: str = ""
+    """The certificate, and those that lead from it to a root, as PEM; required while TLS is enabled."""
     key_file: str = ""
+    """The certificate's private key, as PEM without a password; required while TLS is enabled."""
 
     @model_validator(mode="after")
     def depends(self) -> Self:
@@ -130,56 +143,70 @@ class Ssl(Section):
 
 
 class Api(Section):
-    """pvc.api"""
+    """pvc.api: the HTTP API"""
 
     listen_address: IPvAnyAddress
+    """"0.0.0.0" means all interfaces."""
     listen_port: Port = 7370
+    """The TCP port."""
     authentication: Authentication
     ssl: Ssl
 
 
 class NodeSection(Section):
-    """pvc.node: who this machine is, for the agent"""
+    """pvc.node: this machine, for its agent"""
 
     name: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0])
+    """Its name in the cluster; by default the host name up to the first dot."""
     coordinator: bool = True
+    """Whether it may be the primary."""
 
 
 class ZooKeeperSection(Section):
     """pvc.zookeeper: how the ensemble named by `coordinators` is used"""
 
     chroot: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)*$")] = ""
+    """Everything is kept below this path."""
     session_timeout: Annotated[float, Field(ge=1, le=120)] = 10.0
+    """Seconds without a word after which a node shows as dead."""
     deadline: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """Seconds after which a request that ZooKeeper does not answer has failed."""
     username: str | None = None
+    """Digest authentication: with both, nobody else can read or change the records."""
     password: str | None = Field(default=None, repr=False)
+    """The password of `username`."""
 
 
 class RedisSection(Section):
     """pvc.redis: the queue that wakes provisioning workers"""
 
     url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://", repr=False)
-    """May hold a password."""
+    """Where Redis listens; may hold a password."""
 
 
 class PluginsSection(Section):
     """pvc.plugins: what is loaded beside the installed packages, and what is not"""
 
     directories: Annotated[tuple[Path, ...], BeforeValidator(_list_of_nothing)] = ()
+    """Each Python file or package in these folders is a plugin."""
     disabled: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
+    """The names of plugins that are not loaded."""
 
 
 class Pvc(Section):
-    """pvc"""
+    """pvc: the cluster"""
 
     debug: bool
+    """Log more. Not for production."""
     coordinators: Annotated[tuple[Annotated[str, _with_port(2181)], ...], AfterValidator(_at_least_one)]
+    """The ZooKeeper ensemble: one host for each coordinator, with a port if it is not 2181."""
     api: Api
     node: NodeSection = NodeSection()
     zookeeper: ZooKeeperSection = ZooKeeperSection()
     redis: RedisSection = RedisSection()
     plugins: PluginsSection = PluginsSection()
     handlers_resync: Seconds = 30.0
+    """Seconds after which a node looks at everything again, even if nothing changed."""
 
     def of(self, model: type[Model]) -> Model:
         """A plugin's own section, by the model that it declared."""

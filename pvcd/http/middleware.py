@@ -60,7 +60,7 @@ async def _reply(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except PvcdError as error:
-        status = error.status if _wants_problem(request) else HTTPStatus.NOT_EXTENDED
+        status = error.status if _wants_problem(request) else error.usual_status
         return _failure(request, status, error.code, error.sentence)
     except web.HTTPException as error:
         if error.status < 400:

@@ -43,7 +43,8 @@ class Path(Marker):
 class Value(Marker):
     """A value of the query, a form or a JSON body.
 
-    A list is either written in one value, cut at the `separator`, or `repeated`: given once for each item.
+    A list is either written in one value, cut at the `separator`, or `repeated`: given once for each item. A `secret`
+    is never shown in an error.
     """
 
     name: str | None = None
@@ -51,6 +52,7 @@ class Value(Marker):
     separator: str | None = None
     repeated: bool = False
     names: bool = False
+    secret: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ class Parameter:
     separator: str | None = None
     repeated: bool = False
     names: bool = False
+    secret: bool = False
 
     @property
     def many(self) -> bool:
@@ -134,6 +137,7 @@ def _parameter(declared: inspect.Parameter, hint: Any) -> Parameter:
         separator=getattr(marker, "separator", None),
         repeated=getattr(marker, "repeated", False),
         names=getattr(marker, "names", False),
+        secret=getattr(marker, "secret", False),
     )
     _check_type(parameter, bare)
     return parameter

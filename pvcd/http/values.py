@@ -252,17 +252,22 @@ def _missing(names: list[str]) -> str:
 
 def _path_value(parameter: Parameter, text: str) -> str:
     if len(text) > MAX_PATH_VALUE:
-        raise Invalid(f"{parameter.name} {shown(text)} has more than {MAX_PATH_VALUE} characters.")
+        raise Invalid(f"{parameter.name} {_shown(parameter, text)} has more than {MAX_PATH_VALUE} characters.")
     _refuse_characters(parameter, text)
     return text.replace(" ", "+") if parameter.names else text
+
+
+def _shown(parameter: Parameter, text: str) -> str:
+    """A value in a sentence, unless it is a secret."""
+    return "(not shown)" if parameter.secret else shown(text)
 
 
 def _refuse_characters(parameter: Parameter, text: str) -> None:
     """Control characters belong into documents only, halves of characters nowhere."""
     if _SURROGATE.search(text):
-        raise Invalid(f"{parameter.name} {shown(text)} is not valid UTF-8.")
+        raise Invalid(f"{parameter.name} {_shown(parameter, text)} is not valid UTF-8.")
     if parameter.place != "document" and _CONTROL.search(text):
-        raise Invalid(f"{parameter.name} {shown(text)} contains a control character.")
+        raise Invalid(f"{parameter.name} {_shown(parameter, text)} contains a control character.")
 
 
 def _convert(parameter: Parameter, given: str | list[str]) -> Any:
@@ -295,7 +300,7 @@ def _flag(parameter: Parameter, text: str) -> bool:
     word = text.lower()
     if word in ON or word in OFF:
         return word in ON
-    raise Invalid(f"{parameter.name} is a flag: give it alone or as true or false, not {shown(text)}.")
+    raise Invalid(f"{parameter.name} is a flag: give it alone or as true or false, not {_shown(parameter, text)}.")
 
 
 def _items(parameter: Parameter, texts: list[str]) -> list[str]:
@@ -312,7 +317,7 @@ def _items(parameter: Parameter, texts: list[str]) -> list[str]:
 
 
 def _not_valid(parameter: Parameter, text: str, why: str) -> str:
-    return f"{parameter.name} {shown(text)} is not valid: {why}"
+    return f"{parameter.name} {_shown(parameter, text)} is not valid: {why}"
 
 
 def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -> Iterator[str]:
@@ -331,7 +336,7 @@ def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -
 def _sentence(parameter: Parameter, text: str, detail: Any, expected: str | None) -> str:
     own = detail["type"] in ("value_error", "assertion_error")
     if expected and not own:
-        return f"{parameter.name} must be {expected}, not {shown(text)}."
+        return f"{parameter.name} must be {expected}, not {_shown(parameter, text)}."
     reason = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
     return _not_valid(parameter, text, f"{reason}.")
 

@@ -590,3 +590,17 @@ async def test_any_body_of_any_type_is_answered(read: Read, body: bytes, kind: s
 @given(text=ANY)
 async def test_any_path_value_is_answered(read: Read, text: str) -> None:
     await answers(read, ACL, match={"acl": text})
+
+
+async def test_a_secret_is_never_shown(read: Read) -> None:
+    routes = Routes("/keys", tag="Keys")
+
+    @routes.post()
+    async def add(context: Any, key: Annotated[str, Value("A key", secret=True)]) -> Message:
+        """Add a key."""
+        return Message(message="")
+
+    with pytest.raises(Invalid) as refused:
+        await read(next(iter(routes)), "key=swordfish%00")
+    assert "swordfish" not in refused.value.sentence
+    assert "control character" in refused.value.sentence

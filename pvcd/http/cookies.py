@@ -1,0 +1,78 @@
+"""Cookies: the browser's half of a session, which is the encrypted secret of a record in the store."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+
+import aiohttp_session
+from aiohttp import web
+from aiohttp_session import AbstractStorage, Session, SessionData
+from cryptography.fernet import Fernet, InvalidToken
+
+from pvcd import logins
+from pvcd.auth import Tokens, derive_key
+from pvcd.context import Context
+
+COOKIE = "PVC_SESSION"
+FINGERPRINT = "fingerprint"
+"""What aiohttp's session holds: of the token that it began with."""
+
+# aiohttp warns of keys that are text, which those of the library still are.
+aiohttp_session.SESSION_KEY = web.RequestKey("session", Session)  # type: ignore[assignment]
+aiohttp_session.STORAGE_KEY = web.RequestKey("storage", AbstractStorage)  # type: ignore[assignment]
+
+_FRESH_SECONDS = 10
+"""A session that began within these may not have reached this server's memory yet."""
+
+
+class CookieStorage(AbstractStorage):
+    """Finds the session of a request, and begins or ends one with the reply."""
+
+    def __init__(self, context: Context, tokens: Tokens) -> None:
+        api = context.settings.api
+        self._context = context
+        self._tokens = tokens
+        self._seconds = api.authentication.session_seconds
+        self._fernet = Fernet(urlsafe_b64encode(derive_key(api.authentication.secret_key, "session")))
+        super().__init__(
+            cookie_name=COOKIE, max_age=self._seconds, secure=api.ssl.enabled, httponly=True, samesite="Strict"
+        )
+
+    async def load_session(self, request: web.Request) -> Session:
+        """The session of a request; a new, empty one unless its cookie, record and token are all good."""
+        secret = self._secret(request)
+        login = logins.find(self._context, secret) if secret else None
+        if login is None and secret and self._is_fresh(request):
+            login = await logins.look_up(self._context, secret)
+        if login is None or not self._tokens.include(login.fingerprint):
+            return await self.new_session()
+        data = SessionData(created=int(login.created), session={FINGERPRINT: login.fingerprint})
+        return Session(login.id, data=data, new=False)
+
+    async def save_session(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
+        """End the session that the request came with; begin another one, unless it was a logout."""
+        secret = self._secret(request)
+        if not session.empty:
+            secret = await logins.begin(self._context, session[FINGERPRINT], instead_of=secret)
+            cookie = self._fernet.encrypt_at_time(secret.encode(), self._now())
+            self.save_cookie(response, cookie.decode())
+        elif self.load_cookie(request) is not None:
+            if secret:
+                await logins.end(self._context, secret)
+            self.save_cookie(response, "")
+
+    def _secret(self, request: web.Request) -> str | None:
+        """What only we can have put into the cookie, and not too long ago."""
+        try:
+            return self._fernet.decrypt_at_time(self._cookie(request), self._seconds, self._now()).decode()
+        except InvalidToken:
+            return None
+
+    def _is_fresh(self, request: web.Request) -> bool:
+        return self._fernet.extract_timestamp(self._cookie(request)) > self._now() - _FRESH_SECONDS
+
+    def _cookie(self, request: web.Request) -> bytes:
+        return (self.load_cookie(request) or "").encode(errors="surrogatepass")
+
+    def _now(self) -> int:
+        return int(self._context.clock.time())

@@ -1,0 +1,676 @@
+"""Authentication behind a real server: who is let in, how sessions begin and end, and what other sites cannot do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from types import ModuleType
+from typing import Annotated, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from cryptography.fernet import Fernet
+
+from pvcd import logins
+from pvcd.app import ADMISSION, create_app
+from pvcd.clock import VirtualClock
+from pvcd.context import Context, Role, make_context
+from pvcd.hookspecs import hookimpl
+from pvcd.http import Message, Routes, Value
+from pvcd.http.middleware import PROBLEM
+from pvcd.logins import Login
+from pvcd.registry import Plugin, collect
+from pvcd.store.memory import MemoryServer, MemoryTree
+from pvcd.testing import minimal_settings
+
+SECRET_KEY = "k" * 32
+TOKEN, OTHER_TOKEN = "0a9e6d3e-3d0c-4a7a-9c35-5e2b6d1f8a11", "t\u00f6ken of the web page"
+HOUR = 3600
+
+routes = Routes("/api/v1/thing", tag="Things")
+
+
+@routes.get()
+async def show(context: Context) -> Message:
+    """Show things."""
+    return Message(message="shown")
+
+
+@routes.post()
+async def change(context: Context, size: Annotated[int, Value("Size")] = 0) -> Message:
+    """Change things."""
+    return Message(message="changed")
+
+
+@routes.put()
+async def replace(context: Context) -> Message:
+    """Replace things."""
+    return Message(message="changed")
+
+
+@routes.delete()
+async def remove(context: Context) -> Message:
+    """Remove things."""
+    return Message(message="changed")
+
+
+def things() -> Plugin:
+    module = ModuleType("things")
+    module.__dict__["register_routes"] = hookimpl(lambda: [routes])
+    return Plugin("things", module, "this test")
+
+
+class Server:
+    """One API server of a cluster, and clients that keep no cookies of their own."""
+
+    def __init__(self, app: web.Application, context: Context, runner: web.AppRunner) -> None:
+        self.app, self.context, self.runner = app, context, runner
+        self.host = "{}:{}".format(*runner.addresses[0][:2])
+
+    def ask(self, method: str, path: str, cookie: str | None = None, **options: Any) -> asyncio.Task[Reply]:
+        """Send a request; `await` it for its reply."""
+        return asyncio.ensure_future(self._ask(method, path, cookie, **options))
+
+    async def _ask(self, method: str, path: str, cookie: str | None, **options: Any) -> Reply:
+        headers = dict(options.pop("headers", {}))
+        if cookie is not None:
+            headers["Cookie"] = f"PVC_SESSION={cookie}"
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+            client.request(
+                method, f"http://{self.host}/api/v1{path}", headers=headers, allow_redirects=False, **options
+            ) as reply,
+        ):
+            return Reply(reply, await reply.text())
+
+    async def log_in(self, token: str = TOKEN, cookie: str | None = None) -> str:
+        """The cookie of a new session."""
+        reply = await self.ask("POST", "/auth/login", cookie, data={"token": token})
+        assert (reply.status, reply.json) == (200, {"message": "Logged in"})
+        assert reply.cookie
+        return reply.cookie
+
+    async def status(self, cookie: str | None = None, key: str | None = None, method: str = "GET") -> int:
+        """How a request is answered that shows a cookie or key or nothing."""
+        return (await self.ask(method, "/thing", cookie, headers={"X-Api-Key": key} if key else {})).status
+
+
+class Reply:
+    """An answer that was read."""
+
+    def __init__(self, reply: aiohttp.ClientResponse, text: str) -> None:
+        self.status, self.headers, self.text = reply.status, reply.headers, text
+        self.kind = reply.content_type
+        self.morsel = reply.cookies.get("PVC_SESSION")
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def cookie(self) -> str | None:
+        """The session that it sets: empty for one that it takes away."""
+        return self.morsel.value if self.morsel is not None else None
+
+
+class Clock(VirtualClock):
+    """Tells who waits."""
+
+    def waits(self) -> list[float]:
+        """For how long each sleeper will sleep yet."""
+        return sorted(round(due - self.time(), 3) for due, _, future in self._sleepers if not future.done())
+
+
+class Cluster:
+    """API servers over one store, on a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.clock, self.memory = Clock(), MemoryServer()
+        self._stack = AsyncExitStack()
+
+    async def start(self, *, enabled: bool = True, key: str = SECRET_KEY, **authentication: Any) -> Server:
+        """One more API server."""
+        registry = collect([things()])
+        section = {"tokens": [{"token": TOKEN}, {"token": ""}, {"token": OTHER_TOKEN}]} | authentication
+        api = {
+            "listen_address": "127.0.0.1",
+            "authentication": {"enabled": enabled, "secret_key": key} | section,
+            "ssl": {"enabled": False},
+        }
+        settings = minimal_settings(registry, api=api)
+        context = make_context(Role.API, settings, registry, MemoryTree(self.memory), self.clock)
+        app = create_app(context)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return Server(app, context, runner)
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    await cluster.close()
+
+
+@pytest.fixture
+async def server(cluster: Cluster) -> Server:
+    return await cluster.start()
+
+
+async def passes(clock: Clock, task: asyncio.Task[Reply]) -> tuple[Reply, float]:
+    """The reply to a request that may be made to wait, and for how long it was."""
+    begun = clock.time()
+    async with asyncio.timeout(20):
+        while not (await asyncio.wait([task], timeout=0.005))[0]:
+            for seconds in clock.waits()[:1]:
+                await clock.advance(seconds)
+    return task.result(), round(clock.time() - begun, 3)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once a condition holds."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a condition of the server
+            await asyncio.sleep(0.001)
+
+
+async def wrong(cluster: Cluster, server: Server, **headers: str) -> float:
+    """How long a wrong key waits."""
+    reply, seconds = await passes(cluster.clock, server.ask("GET", "/thing", headers={"X-Api-Key": "wrong", **headers}))
+    assert reply.status == 401
+    return seconds
+
+
+# Who is let in
+
+
+async def test_nothing_supplied_is_authentication_required(server: Server) -> None:
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        reply = await server.ask(method, "/thing")
+        assert (reply.status, reply.kind) == (401, "application/json")
+        assert reply.json == {"message": "Authentication required", "code": "authentication-required"}
+    assert (await server.ask("HEAD", "/thing")).status == 401
+
+
+async def test_a_problem_document_says_it_as_well(server: Server) -> None:
+    reply = await server.ask("GET", "/thing", headers={"Accept": PROBLEM})
+    assert (reply.status, reply.kind) == (401, PROBLEM)
+    assert (reply.json["detail"], reply.json["code"]) == ("Authentication required", "authentication-required")
+
+
+@pytest.mark.parametrize("token", [TOKEN, OTHER_TOKEN])
+async def test_a_token_in_the_header_is_let_in_for_one_request(server: Server, token: str) -> None:
+    reply = await server.ask("POST", "/thing", headers={"X-Api-Key": token}, data={"size": "1"})
+    assert (reply.status, reply.json, reply.cookie) == (200, {"message": "changed"}, None)
+    assert await server.status() == 401
+    assert server.context.store.all(Login) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["", "0", TOKEN[:-1], TOKEN + "0", TOKEN.upper(), f"{TOKEN},{TOKEN}", f'"{TOKEN}"', "\u00e4", "a" * 8000]
+)
+async def test_what_is_no_token_is_not_let_in(cluster: Cluster, server: Server, key: str) -> None:
+    reply, _ = await passes(cluster.clock, server.ask("GET", "/thing", headers={"X-Api-Key": key}))
+    assert (reply.status, reply.json["code"]) == (401, "authentication-required")
+
+
+async def test_a_key_of_bytes_that_are_no_text_is_not_let_in(cluster: Cluster, server: Server) -> None:
+    reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
+    writer.write(
+        b"GET /api/v1/thing HTTP/1.1\r\nHost: a\r\nX-Api-Key: \xff\xfe\r\nCookie: PVC_SESSION=\xff\xfe\r\n\r\n"
+    )
+    await until(lambda: cluster.clock.waits() == [0.1])
+    await cluster.clock.advance(0.1)
+    assert b" 401 " in await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_the_body_of_a_refused_request_is_not_read(server: Server) -> None:
+    reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
+    writer.write(b"POST /api/v1/thing HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    assert b" 401 " in await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_the_root_and_the_ways_in_are_for_everybody(server: Server) -> None:
+    assert (await server.ask("GET", "")).status == 209
+    assert (await server.ask("GET", "/auth/login")).status == 200
+    assert (await server.ask("POST", "/auth/logout")).status == 200
+    assert (await server.ask("GET", "/nowhere")).status == 404
+
+
+async def test_disabled_authentication_lets_everybody_in_and_says_so(cluster: Cluster) -> None:
+    server = await cluster.start(enabled=False, key="", tokens=[])
+    assert await server.status(cookie="x", key="y", method="POST") == 200
+    for method, path, values in [
+        ("GET", "/auth/login", {}),
+        ("POST", "/auth/login", {}),
+        ("POST", "/auth/login", {"token": "any"}),
+        ("GET", "/auth/logout", {}),
+        ("POST", "/auth/logout", {}),
+    ]:
+        reply = await server.ask(method, path, params=values)
+        assert (reply.status, reply.json) == (200, {"message": "Authentication is disabled"})
+        assert reply.cookie is None
+
+
+# How sessions begin
+
+
+async def test_the_login_form_posts_a_token_and_needs_nothing_else(server: Server) -> None:
+    reply = await server.ask("GET", "/auth/login")
+    assert (reply.status, reply.kind) == (200, "text/html")
+    assert '<form method="post" action="/api/v1/auth/login">' in reply.text
+    assert '<input type="password" name="token"' in reply.text
+    assert "src=" not in reply.text
+    assert "http:" not in reply.text
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in reply.headers["Content-Security-Policy"]
+
+
+async def test_a_login_sets_a_cookie_that_lets_in(server: Server) -> None:
+    cookie = await server.log_in()
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+        assert await server.status(cookie, method=method) == 200
+
+
+@pytest.mark.parametrize("place", ["data", "json", "params"])
+async def test_a_login_takes_its_token_from_any_place(server: Server, place: str) -> None:
+    reply = await server.ask("POST", "/auth/login", **{place: {"token": TOKEN}})
+    assert (reply.status, bool(reply.cookie)) == (200, True)
+
+
+async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(server: Server) -> None:
+    reply = await server.ask("POST", "/auth/login", data={"token": TOKEN})
+    morsel = reply.morsel
+    assert morsel is not None
+    assert (morsel["httponly"], morsel["samesite"], morsel["path"]) == (True, "Strict", "/")
+    assert (morsel["secure"], morsel["domain"], morsel["max-age"]) == ("", "", str(8 * HOUR))
+
+
+async def test_a_browser_is_sent_on_after_its_login(server: Server) -> None:
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    reply = await server.ask("POST", "/auth/login", data={"token": TOKEN}, headers={"Accept": accept})
+    assert (reply.status, reply.headers["Location"]) == (302, "/api/v1")
+    assert reply.cookie
+    assert await server.status(reply.cookie) == 200
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0"])
+async def test_a_program_is_not_sent_on(server: Server, accept: str) -> None:
+    assert (await server.ask("POST", "/auth/login", data={"token": TOKEN}, headers={"Accept": accept})).status == 200
+
+
+@pytest.mark.parametrize("token", ["", "0", TOKEN[:-1], TOKEN + "0", "a" * 100_000])
+async def test_a_wrong_token_begins_no_session(cluster: Cluster, server: Server, token: str) -> None:
+    reply, _ = await passes(cluster.clock, server.ask("POST", "/auth/login", data={"token": token}))
+    assert (reply.status, reply.cookie) == (401, None)
+    assert reply.json == {"message": "This is not a valid token.", "code": "token-not-valid"}
+    assert server.context.store.all(Login) == []
+
+
+async def test_a_login_without_a_token_is_told_so(server: Server) -> None:
+    reply = await server.ask("POST", "/auth/login")
+    assert (reply.status, reply.json["code"]) == (510, "invalid-value")
+    assert reply.json["message"] == "The argument 'token' is missing."
+
+
+async def test_a_get_does_not_log_in(server: Server) -> None:
+    reply = await server.ask("GET", "/auth/login", params={"token": TOKEN})
+    assert (reply.status, reply.cookie) == (510, None)
+
+
+async def test_a_login_gets_a_new_session_and_ends_the_old_one(server: Server) -> None:
+    first = await server.log_in()
+    second = await server.log_in(OTHER_TOKEN, cookie=first)
+    assert first != second
+    assert (await server.status(first), await server.status(second)) == (401, 200)
+    assert len(server.context.store.all(Login)) == 1
+
+
+async def test_a_login_does_not_take_over_a_session_that_it_is_given(server: Server) -> None:
+    assert await server.log_in(cookie="chosen-by-somebody-else") != "chosen-by-somebody-else"
+
+
+async def test_two_logins_with_one_token_are_two_sessions(server: Server) -> None:
+    first, second = await server.log_in(), await server.log_in()
+    await server.ask("POST", "/auth/logout", first)
+    assert (await server.status(first), await server.status(second)) == (401, 200)
+
+
+async def test_a_token_has_a_bounded_number_of_sessions(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    monkeypatch.setattr(logins, "MOST_PER_TOKEN", 3)
+    server = await cluster.start()
+    other = await server.log_in(OTHER_TOKEN)
+    cookies = []
+    for _ in range(5):
+        cookies.append(await server.log_in())
+        await cluster.clock.advance(1)
+    assert [await server.status(cookie) for cookie in [other, *cookies]] == [200, 401, 401, 200, 200, 200]
+
+
+async def test_a_key_is_only_examined_when_there_is_no_valid_session(cluster: Cluster, server: Server) -> None:
+    cookie = await server.log_in()
+    assert await server.status(cookie, key="wrong") == 200
+    await server.ask("GET", "/auth/logout", cookie)
+    assert await server.status(cookie, key=TOKEN) == 200
+
+
+# How sessions end
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_logout_ends_the_session_and_takes_the_cookie_away(server: Server, method: str) -> None:
+    cookie = await server.log_in()
+    reply = await server.ask(method, "/auth/logout", cookie)
+    assert (reply.status, reply.json, reply.cookie) == (200, {"message": "Logged out"}, "")
+    assert reply.morsel is not None
+    assert (reply.morsel["max-age"], reply.morsel["path"]) == ("0", "/")
+    assert server.context.store.all(Login) == []
+
+
+async def test_a_logout_without_a_session_is_fine(server: Server) -> None:
+    reply = await server.ask("POST", "/auth/logout")
+    assert (reply.status, reply.json, reply.cookie) == (200, {"message": "Logged out"}, None)
+    assert (await server.ask("POST", "/auth/logout", "rubbish")).cookie == ""
+
+
+async def test_a_cookie_that_was_copied_counts_nowhere_after_the_logout(cluster: Cluster, server: Server) -> None:
+    other = await cluster.start()
+    copied = await server.log_in()
+    assert (await server.status(copied), await other.status(copied)) == (200, 200)
+    await other.ask("POST", "/auth/logout", copied)
+    assert (await server.status(copied), await other.status(copied)) == (401, 401)
+    started_later = await cluster.start()
+    assert await started_later.status(copied) == 401
+
+
+async def test_a_session_survives_a_restart(cluster: Cluster, server: Server) -> None:
+    cookie = await server.log_in()
+    await server.runner.cleanup()
+    assert await (await cluster.start()).status(cookie) == 200
+
+
+async def test_a_login_counts_at_once_on_a_server_that_has_not_heard_of_it(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, server: Server
+) -> None:
+    other = await cluster.start()
+    monkeypatch.setattr(MemoryTree, "hear", lambda *_: None)  # its watches are late
+    cookie = await server.log_in()
+    assert other.context.store.all(Login) == []
+    assert await other.status(cookie) == 200
+
+
+async def test_a_logout_ends_a_session_that_its_server_has_not_heard_of(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, server: Server
+) -> None:
+    other = await cluster.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryTree, "hear", lambda *_: None)
+        cookie = await server.log_in()
+        assert (await other.ask("POST", "/auth/logout", cookie)).status == 200
+    assert await (await cluster.start()).status(cookie) == 401
+
+
+async def test_a_session_ends_when_its_token_leaves_the_configuration(cluster: Cluster, server: Server) -> None:
+    removed, kept = await server.log_in(TOKEN), await server.log_in(OTHER_TOKEN)
+    assert await server.status(removed, method="POST") == 200
+    server.app[ADMISSION].replace_tokens([OTHER_TOKEN])
+    assert (await server.status(removed), await server.status(kept)) == (401, 200)
+    reply, _ = await passes(cluster.clock, server.ask("GET", "/thing", headers={"X-Api-Key": TOKEN}))
+    assert reply.status == 401
+    restarted = await cluster.start(tokens=[{"token": OTHER_TOKEN}])
+    assert (await restarted.status(removed), await restarted.status(kept)) == (401, 200)
+
+
+async def test_a_token_that_is_added_counts_at_once(server: Server) -> None:
+    server.app[ADMISSION].replace_tokens(["new"])
+    assert await server.status(key="new") == 200
+
+
+async def test_a_session_ends_after_its_time_in_use_or_not(cluster: Cluster, server: Server) -> None:
+    cookie = await server.log_in()
+    for _ in range(7):
+        await cluster.clock.advance(HOUR)
+        assert await server.status(cookie) == 200
+    await cluster.clock.advance(HOUR - 1)
+    assert await server.status(cookie) == 200
+    await cluster.clock.advance(1)
+    assert await server.status(cookie) == 401
+
+
+async def test_how_long_a_session_lasts_is_a_setting(cluster: Cluster) -> None:
+    server = await cluster.start(session_seconds=60)
+    cookie = await server.log_in()
+    await cluster.clock.advance(59)
+    assert await server.status(cookie) == 200
+    await cluster.clock.advance(1)
+    assert await server.status(cookie) == 401
+
+
+async def test_a_shorter_session_time_counts_for_the_sessions_there_are(cluster: Cluster, server: Server) -> None:
+    cookie = await server.log_in()
+    await cluster.clock.advance(120)
+    assert await (await cluster.start(session_seconds=60)).status(cookie) == 401
+
+
+async def test_reads_with_a_session_go_on_while_the_store_is_away(cluster: Cluster, server: Server) -> None:
+    cookie = await server.log_in()
+    await cluster.clock.advance(60)
+    cluster.memory.stop()
+    assert await server.status(cookie) == 200
+    reply = await server.ask("POST", "/auth/login", data={"token": TOKEN})
+    assert (reply.status, reply.json["code"], reply.cookie) == (510, "zookeeper-unavailable", None)
+    reply = await server.ask("POST", "/auth/logout", cookie)
+    assert (reply.status, reply.json["code"], reply.cookie) == (510, "zookeeper-unavailable", None)
+    assert await server.status(cookie) == 200
+    cluster.memory.start()
+    assert (await server.ask("POST", "/auth/logout", cookie)).status == 200
+    assert await server.status(cookie) == 401
+
+
+# Cookies that are not ours
+
+
+@pytest.mark.parametrize("place", range(0, 160, 7))
+async def test_a_cookie_that_was_tampered_with_does_not_count(server: Server, place: int) -> None:
+    cookie = await server.log_in()
+    place = min(place, cookie.rstrip("=").__len__() - 2)
+    changed = cookie[:place] + ("A" if cookie[place] != "A" else "B") + cookie[place + 1 :]
+    assert await server.status(changed) == 401
+    assert await server.status(cookie) == 200
+
+
+@pytest.mark.parametrize(
+    "cookie",
+    ["", "x", "gAAAAA", "gAAAAA" * 1000, Fernet(Fernet.generate_key()).encrypt(b"x").decode(), '"', "=;=", "%ff"],
+)
+async def test_a_forged_cookie_does_not_count(server: Server, cookie: str) -> None:
+    await server.log_in()
+    assert await server.status(cookie) == 401
+
+
+async def test_a_cookie_of_another_secret_key_does_not_count(cluster: Cluster, server: Server) -> None:
+    other = await cluster.start(key="l" * 32)
+    cookie = await server.log_in()
+    assert await other.status(cookie) == 401
+    await other.ask("POST", "/auth/logout", cookie)
+    assert await server.status(cookie) == 200
+
+
+async def test_what_stands_in_the_store_does_not_let_in(server: Server) -> None:
+    cookie = await server.log_in()
+    (login,) = server.context.store.all(Login)
+    for stolen in (login.id, login.fingerprint):
+        assert await server.status(stolen) == 401
+        assert stolen not in cookie
+
+
+# Nothing is told
+
+
+async def test_tokens_and_sessions_are_not_in_the_store_the_log_or_a_reply(
+    cluster: Cluster, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    replies = []
+    cookie = await server.log_in()
+    secrets = [TOKEN, SECRET_KEY, cookie, "wrong-but-nearly"]
+    for method, path, options in [
+        ("POST", "/auth/login", {"data": {"token": "wrong-but-nearly"}}),
+        ("POST", "/auth/login", {"json": {"token": [TOKEN, TOKEN]}}),
+        ("POST", "/auth/login", {"params": {"token": TOKEN}, "data": {"token": "wrong-but-nearly"}}),
+        ("GET", "/thing", {"headers": {"X-Api-Key": "wrong-but-nearly"}}),
+        ("POST", "/thing", {"cookie": cookie, "data": {"size": "x"}}),
+        ("GET", "/auth/logout", {"cookie": cookie}),
+    ]:
+        replies.append(await passes(cluster.clock, server.ask(method, path, **options)))
+    logged = "\n".join(record.getMessage() for record in caplog.records)
+    stored = (
+        b"".join(node.data for node in cluster.memory.documents.values()) + "".join(cluster.memory.documents).encode()
+    )
+    for secret in secrets:
+        assert secret not in logged
+        assert secret.encode() not in stored
+        for reply, _ in replies:
+            assert secret not in reply.text + str(reply.headers)
+    assert "wrong tokens from 127.0.0.1: 1" in logged
+
+
+# Guessing
+
+
+WAITS = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
+
+
+async def test_wrong_tokens_wait_longer_and_longer_up_to_a_few_seconds(cluster: Cluster, server: Server) -> None:
+    assert [await wrong(cluster, server) for _ in WAITS] == WAITS
+
+
+async def test_wrong_logins_and_wrong_keys_are_counted_together(cluster: Cluster, server: Server) -> None:
+    for _ in range(5):
+        await passes(cluster.clock, server.ask("POST", "/auth/login", data={"token": "wrong"}))
+    assert await wrong(cluster, server) == 3.2
+
+
+async def test_wrong_tokens_that_come_together_wait_like_those_one_after_another(
+    cluster: Cluster, server: Server
+) -> None:
+    tasks = [server.ask("GET", "/thing", headers={"X-Api-Key": "wrong"}) for _ in WAITS]
+    await until(lambda: len(cluster.clock.waits()) == len(WAITS))
+    assert cluster.clock.waits() == WAITS
+    await cluster.clock.advance(4.0)
+    assert {reply.status for reply in await asyncio.gather(*tasks)} == {401}
+
+
+async def test_a_right_token_is_answered_at_once_after_20_wrong_ones(cluster: Cluster, server: Server) -> None:
+    for _ in range(20):
+        await wrong(cluster, server)
+    before = cluster.clock.time()
+    assert await server.status(key=TOKEN) == 200
+    assert await server.status(await server.log_in()) == 200
+    assert cluster.clock.time() == before
+
+
+async def test_a_wrong_token_that_waits_holds_up_nobody(cluster: Cluster, server: Server) -> None:
+    waiting = server.ask("GET", "/thing", headers={"X-Api-Key": "wrong"})
+    await until(lambda: cluster.clock.waits() == [0.1])
+    assert await server.status(key=TOKEN) == 200
+    assert await server.status() == 401
+    assert not waiting.done()
+    assert (await passes(cluster.clock, waiting))[0].status == 401
+
+
+async def test_wrong_tokens_are_forgotten_after_a_while(cluster: Cluster, server: Server) -> None:
+    for _ in range(8):
+        await wrong(cluster, server)
+    await cluster.clock.advance(601)
+    assert await wrong(cluster, server) == 0.1
+
+
+async def test_a_header_that_names_another_address_does_not_count(cluster: Cluster, server: Server) -> None:
+    waits = [await wrong(cluster, server, **{"X-Forwarded-For": f"10.0.0.{number}"}) for number in range(6)]
+    assert waits == WAITS[:6]
+
+
+# Other sites
+
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://{host}"},
+    {"Sec-Fetch-Site": "rubbish"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "http://{host}.evil.example"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Origin": "null"},
+    {"Origin": "http://["},
+    {"Referer": "http://evil.example/page?{host}"},
+]
+OWN = [
+    {},
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://{host}"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "http://{host}"},
+    {"Referer": "http://{host}/api/v1/docs"},
+]
+
+
+def filled(headers: dict[str, str], server: Server) -> dict[str, str]:
+    return {name: value.format(host=server.host) for name, value in headers.items()}
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+async def test_what_another_site_sends_with_a_session_changes_nothing(server: Server, headers: dict[str, str]) -> None:
+    cookie = await server.log_in()
+    headers = filled(headers, server)
+    for method in ("POST", "PUT", "DELETE"):
+        reply = await server.ask(method, "/thing", cookie, headers=headers)
+        assert (reply.status, reply.json["code"]) == (510, "cross-site")
+    reply = await server.ask("POST", "/thing", cookie, headers=headers | {"Accept": PROBLEM})
+    assert reply.status == 403
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+async def test_another_site_can_neither_log_in_nor_log_out(server: Server, headers: dict[str, str]) -> None:
+    cookie = await server.log_in()
+    headers = filled(headers, server)
+    for method in ("GET", "POST"):
+        for shown in (cookie, None):  # a browser shows no SameSite=Strict cookie, but would take its removal
+            reply = await server.ask(method, "/auth/logout", shown, headers=headers)
+            assert (reply.status, reply.json["code"], reply.cookie) == (510, "cross-site", None)
+    reply = await server.ask("POST", "/auth/login", headers=headers, data={"token": TOKEN})
+    assert (reply.status, reply.json["code"], reply.cookie) == (510, "cross-site", None)
+    assert await server.status(cookie) == 200
+
+
+@pytest.mark.parametrize("headers", OWN, ids=str)
+async def test_what_our_own_pages_and_programs_send_counts(server: Server, headers: dict[str, str]) -> None:
+    headers = filled(headers, server)
+    reply = await server.ask("POST", "/auth/login", headers=headers, data={"token": TOKEN})
+    for method in ("POST", "PUT", "DELETE"):
+        assert (await server.ask(method, "/thing", reply.cookie, headers=headers)).status == 200
+    assert (await server.ask("GET", "/auth/logout", reply.cookie, headers=headers)).cookie == ""
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+async def test_a_key_without_a_session_counts_from_anywhere(server: Server, headers: dict[str, str]) -> None:
+    headers = filled(headers, server) | {"X-Api-Key": TOKEN}
+    assert (await server.ask("POST", "/thing", headers=headers)).status == 200
+
+
+async def test_reading_with_a_session_is_possible_after_a_link_from_elsewhere(server: Server) -> None:
+    cookie = await server.log_in()
+    assert (await server.ask("GET", "/thing", cookie, headers={"Sec-Fetch-Site": "cross-site"})).status == 200
