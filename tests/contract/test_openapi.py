@@ -19,10 +19,9 @@ from click.testing import CliRunner
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from pvcd import PLUGIN_API_1, Context, Document, Flag, Message, Routes, Value, app, documents, hookimpl, settings
+from pvcd import PLUGIN_API_1, Context, Document, Flag, Message, Routes, Value, documents, hookimpl, settings
 from pvcd import Path as PathMarker
 from pvcd.cli import main
-from pvcd.http import openapi
 from pvcd.http.middleware import MAX_BODY, errors
 from pvcd.http.routes import Route, register
 from pvcd.testing import Reply, SimulatedCluster
@@ -128,10 +127,6 @@ async def test_everything_but_what_is_public_names_the_security_schemes(
     assert {name for operation in found.values() for each in operation["security"] for name in each} == set(schemes)
     assert (schemes["token"]["in"], schemes["token"]["name"]) == ("header", "X-Api-Key")
     assert (schemes["session"]["in"], schemes["session"]["name"]) == ("cookie", "PVC_SESSION")
-
-
-def test_the_header_of_a_stale_reply_is_the_one_that_is_sent() -> None:
-    assert openapi.STALE_SINCE == app.STALE_HEADER
 
 
 # Replies

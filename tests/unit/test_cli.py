@@ -46,13 +46,21 @@ def test_a_daemon_ends_with_the_code_that_it_returns(
 ) -> None:
     roles: list[Role] = []
 
-    def daemon(asked: Role) -> int:
+    def daemon(asked: Role, *, shared_port: bool = False) -> int:
         roles.append(asked)
         return code
 
     monkeypatch.setattr(daemons, "run", daemon)
     assert run(command).exit_code == code
     assert roles == [role]
+
+
+def test_several_workers_are_run_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(daemons, "run_workers", lambda count: counts.append(count) or 0)
+    assert run("api", "--workers", "3").exit_code == 0
+    assert counts == [3]
+    assert run("api", "--workers", "0").exit_code == 2
 
 
 @pytest.mark.parametrize("role", [Role.API, Role.NODE])

@@ -1,0 +1,79 @@
+"""Several API processes on one port."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.client import Client
+from tests.contract.conftest import ZooKeeperServer, free_ports
+from tests.servers import Daemon, settings, zookeeper_server
+
+
+class Workers(Daemon, Client):
+    """`pvcd api --workers 2`."""
+
+    def __init__(self, folder: Path, zookeeper: str) -> None:
+        port = free_ports(1)[0]
+        Daemon.__init__(self, folder, settings(zookeeper, port), "pvcd", "api", "--workers", "2")
+        Client.__init__(self, f"http://127.0.0.1:{port}/api/v1")
+
+    def children(self) -> set[int]:
+        return {int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()}
+
+    def answers(self) -> bool:
+        try:
+            return self.send("GET", "").status == 209
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
+    with zookeeper_server(tmp_path_factory.mktemp("zookeeper")) as server:
+        yield server
+
+
+@pytest.fixture
+def workers(tmp_path: Path, zookeeper: ZooKeeperServer) -> Iterator[Workers]:
+    started = Workers(tmp_path, zookeeper.hosts)
+    started.launch()
+    try:
+        started.until(started.answers, 30)
+        started.until(lambda: len(started.children()) == 2, 30)
+        yield started
+        started.has_not_stumbled()
+    finally:
+        started.stop()
+
+
+def test_a_worker_that_is_killed_is_started_again_while_the_other_answers(workers: Workers) -> None:
+    before = workers.children()
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    workers.until(lambda: len(workers.children()) == 2 and victim not in workers.children(), 30)
+    assert workers.children() & before
+    workers.until(workers.answers, 10)
+
+
+def test_they_end_together(workers: Workers) -> None:
+    children = workers.children()
+    process = workers.process
+    assert workers.stop() == 0
+    assert process is not None
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    workers.launch()
+
+
+def test_wrong_settings_end_them_all_with_2(tmp_path: Path) -> None:
+    daemon = Workers(tmp_path, "127.0.0.1:2181")
+    daemon.file.write_text("pvc: {}\n")
+    daemon.launch()
+    assert daemon.process is not None
+    assert daemon.process.wait(30) == 2
+    assert "pvc.coordinators: this setting is required." in daemon.log
+    daemon.stop()
