@@ -12,7 +12,7 @@ JAR = "/usr/share/java/zookeeper.jar"
 LOG_JAR = "/usr/share/java/slf4j-simple.jar"
 
 
-def zookeeper(directory: Path, port: int) -> Service:
+def zookeeper(directory: Path, port: int, *, durable: bool = False) -> Service:
     """The server that keeps its data in `directory` and listens on 127.0.0.1:`port`."""
     config = directory / "zoo.cfg"
 
@@ -24,7 +24,7 @@ def zookeeper(directory: Path, port: int) -> Service:
         # `ruok` is answered before the server serves, `srvr` names a mode only when it does.
         return b"Mode:" in await ask(port, b"srvr")
 
-    return Service(name="zookeeper", argv=_argv(directory, config), ready=ready, prepare=prepare)
+    return Service(name="zookeeper", argv=_argv(directory, config, durable), ready=ready, prepare=prepare)
 
 
 async def ask(port: int, request: bytes) -> bytes:
@@ -44,7 +44,7 @@ async def ask(port: int, request: bytes) -> bytes:
             await writer.wait_closed()
 
 
-def _argv(directory: Path, config: Path) -> tuple[str, ...]:
+def _argv(directory: Path, config: Path, durable: bool) -> tuple[str, ...]:
     return (
         "java",
         "-Xmx256m",
@@ -53,7 +53,7 @@ def _argv(directory: Path, config: Path) -> tuple[str, ...]:
         "-XX:-UsePerfData",  # it would leave files in /tmp after kill -9
         f"-XX:ErrorFile={directory / 'java-error.log'}",
         "-Dzookeeper.admin.enableServer=false",
-        "-Dzookeeper.forceSync=no",
+        f"-Dzookeeper.forceSync={'yes' if durable else 'no'}",
         "-Dzookeeper.preAllocSize=4096",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -1,0 +1,255 @@
+"""`python -m bench`: one run, one table. Ratios are taken within the run, with the two sides taking turns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import yaml
+from kazoo.client import KazooClient
+
+from bench.fill import NODES, fill, vm_xml
+from pvcd.sandbox.supervisor import Supervisor
+from pvcd.sandbox.zookeeper import zookeeper
+from pvcd.sessions import Life, Session
+
+HERE = Path(__file__).parent
+SIZES = (1000, 5000)
+
+
+@dataclass
+class Server:
+    """A process that listens on a port of loopback."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    connection: http.client.HTTPConnection = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def ask(self, method: str, path: str, **values: str) -> bytes:
+        """The body of a reply; raises if it is no success."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if values else {}
+        self.connection.request(method, path, urlencode(values) or None, headers)
+        reply = self.connection.getresponse()
+        body = reply.read()
+        if reply.status not in (200, 209):
+            raise RuntimeError(f"{method} {path}: {reply.status} {body[:300]!r}")
+        return body
+
+    def memory(self) -> float:
+        """MB of resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def wait(self, path: str) -> None:
+        """Return when it answers."""
+        for _ in range(6000):
+            try:
+                self.ask("GET", path)
+                return
+            except (OSError, http.client.HTTPException):
+                self.connection.close()
+                time.sleep(0.005)
+        raise RuntimeError("a server did not start")
+
+
+@contextlib.contextmanager
+def server(*argv: str, port: int, **environment: str) -> Iterator[Server]:
+    """A server of our own, ended with the block."""
+    process = subprocess.Popen([sys.executable, *argv], env=os.environ | environment, stderr=subprocess.DEVNULL)
+    try:
+        yield Server(process, port)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def api(folder: Path, address: str, chroot: str) -> Iterator[Server]:
+    """An API server on the filled store."""
+    port = free_port()
+    values = {
+        "debug": False,
+        "coordinators": [address],
+        "api": {
+            "listen_address": "127.0.0.1",
+            "listen_port": port,
+            "authentication": {"enabled": False},
+            "ssl": {"enabled": False},
+        },
+        "zookeeper": {"chroot": chroot, "deadline": 10},
+        "plugins": {"directories": [str(HERE / "plugins")]},
+    }
+    config = folder / f"api-{port}.yaml"
+    config.write_text(yaml.safe_dump({"pvc": values}))
+    with server("-m", "pvcd", "api", port=port, PVC_CONFIG_FILE=str(config)) as started:
+        yield started
+
+
+def times(count: int, *sides: Callable[[], object]) -> list[list[float]]:
+    """Milliseconds of each call of each side, taken in turns."""
+    taken: list[list[float]] = [[] for _ in sides]
+    for _ in range(count):
+        for side, mine in zip(sides, taken, strict=True):
+            begun = time.perf_counter()
+            side()
+            mine.append((time.perf_counter() - begun) * 1e3)
+    return taken
+
+
+def row(what: str, ours: list[float], least: list[float] | None = None) -> None:
+    """One line of the table."""
+    p99 = quantiles(ours, n=100)[98] if len(ours) > 1 else ours[0]
+    line = f"| {what:<34} | {median(ours):>8.2f} | {p99:>8.2f} |"
+    print(
+        f"{line} {median(least):>8.2f} | {median(ours) / median(least):>5.2f} |"
+        if least
+        else f"{line}          |       |"
+    )
+
+
+def measure(folder: Path, address: str, vms: int) -> None:
+    """Everything at one size."""
+    chroot = f"/bench{vms}"
+    begun = time.monotonic()
+    asyncio.run(fill(address, chroot, vms))
+    print(f"\n{vms} VMs, {NODES} nodes (filled in {time.monotonic() - begun:.1f} s)\n")
+    print("|                                    | ours, ms |  p99, ms | least, ms | ratio |")
+    print("|------------------------------------|----------|----------|----------|-------|")
+    begun = time.perf_counter()
+    with api(folder, address, chroot) as first:
+        first.wait("/api/v1")
+        row("cold start", [(time.perf_counter() - begun) * 1e3])
+        reads(folder, first, vms)
+        writes(address, chroot, first, vms)
+        with api(folder, address, chroot) as second:
+            second.wait("/api/v1")
+            sight(first, second)
+        print(f"\nmemory: {first.memory():.0f} MB")
+
+
+def reads(folder: Path, ours: Server, vms: int) -> None:
+    """GETs, beside a bare handler with the same bytes."""
+    paths = {
+        "GET /vm": "/api/v1/vm",
+        "GET /vm/{vm}": f"/api/v1/vm/vm{vms // 2}",
+        "GET /vm?limit= (a name)": f"/api/v1/vm?limit=vm{vms // 2}",
+        "GET /vm?limit= (an expression)": "/api/v1/vm?limit=^vm.*77$",
+        "GET /node": "/api/v1/node",
+        "GET /api/v1": "/api/v1",
+    }
+    bodies = folder / f"bodies{vms}"
+    bodies.mkdir()
+    for number, path in enumerate(paths.values()):
+        (bodies / str(number)).write_bytes(ours.ask("GET", path))
+    port = free_port()
+    with server("-m", "bench.bare", str(port), str(bodies), port=port) as bare:
+        bare.wait("/0")
+        for number, (what, path) in enumerate(paths.items()):
+            count = 60 if number == 0 else 400
+            row(what, *times(count, lambda p=path: ours.ask("GET", p), lambda n=number: bare.ask("GET", f"/{n}")))
+
+
+def writes(address: str, chroot: str, ours: Server, vms: int) -> None:
+    """POSTs, beside transactions of the same bytes through kazoo alone."""
+    client = KazooClient(address + chroot)
+    client.start(10)
+    try:
+        client.ensure_path("/raw")
+        for number in range(NODES):
+            client.create(f"/sessions/hv{number}", session(f"hv{number}"), ephemeral=True)
+        document = vm_xml(0).encode() + b" " * 200
+        client.create("/raw/vm", document)
+        states = iter(["stop", "start"] * 500)
+        target = f"/api/v1/vm/vm{vms // 3}/state?state="
+
+        def raw_set() -> None:
+            transaction = client.transaction()
+            transaction.set_data("/raw/vm", document)
+            transaction.commit()
+
+        def raw_create() -> None:
+            name = str(uuid4())
+            transaction = client.transaction()
+            transaction.create(f"/raw/{name}", document)
+            transaction.create(f"/raw/name-{name}", document[:80])
+            transaction.commit()
+
+        def define() -> None:
+            uuid = uuid4()
+            ours.ask("POST", "/api/v1/vm", xml=vm_xml(0, f"new-{uuid}", uuid), node="hv1")
+
+        row("POST /vm/{vm}/state", *times(300, lambda: ours.ask("POST", target + next(states)), raw_set))
+        row("POST /vm (define)", *times(200, define, raw_create))
+    finally:
+        client.stop()
+        client.close()
+
+
+def session(node: str) -> bytes:
+    """The record of a node's living agent."""
+    life = Life(boot="", namespace=0, pid=0, started=0)
+    return Session(node=node, session=0, life=life, since=0).encode()
+
+
+def sight(first: Server, second: Server) -> None:
+    """From the reply to a write on one server to its sight on another."""
+    waited = []
+    for number in range(200):
+        state = "stop" if number % 2 else "start"
+        first.ask("POST", "/api/v1/vm/vm1/state", state=state)
+        begun = time.perf_counter()
+        while json.loads(second.ask("GET", "/api/v1/vm/vm1/state"))["state"] != state:
+            pass
+        waited.append((time.perf_counter() - begun) * 1e3)
+    row("sight on another API server", waited)
+
+
+@contextlib.asynccontextmanager
+async def zookeeper_server(folder: Path) -> AsyncIterator[str]:
+    """A real ZooKeeper for the run, which has every transaction on the disk before it answers."""
+    port = free_port()
+    await asyncio.to_thread((folder / "log").mkdir)
+    supervisor = Supervisor(folder, report=lambda line: None, changed=lambda: None)
+    await supervisor.start(zookeeper(folder / "zookeeper", port, durable=True))
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await supervisor.stop()
+
+
+async def main() -> None:
+    """The whole run."""
+    sizes = [int(size) for size in sys.argv[1:]] or SIZES
+    with tempfile.TemporaryDirectory(prefix="pvcd-bench-") as name:
+        async with zookeeper_server(Path(name)) as address:
+            for vms in sizes:
+                await asyncio.to_thread(measure, Path(name), address, vms)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
