@@ -1,11 +1,12 @@
-# `make run` shows a whole cluster at work; `make test` checks everything. Both do all the set-up first.
+# `make run` shows a whole cluster at work, `make test` checks everything, `make bench` measures. Each does all the
+# set-up first.
 
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 READY := $(VENV)/ready
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI)
 
-.PHONY: run test lint setup clean
+.PHONY: run test lint bench setup clean
 
 run: $(READY)
 	@$(SUDO) $(VENV)/bin/pvcd sandbox up --directory var/run --tour --temporary
@@ -17,6 +18,10 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/sphinx-build -W --keep-going -n -q -b html docs build/docs
+
+bench: $(READY)
+	$(SUDO) $(VENV)/bin/python -m bench
 
 setup: $(READY)
 

@@ -1,0 +1,56 @@
+"""Servers for all layers, each started once, by the first test that asks for it.
+
+The sandbox is one for all tests that only use it; each looks for tracebacks in its daemons' logs afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from pvcd.errors import Failed
+from pvcd.sandbox import packages
+from pvcd.sandbox.cluster import ALL
+from tests.integration.cluster import Cluster, Guests
+
+
+@pytest.fixture(scope="session")
+def guests(tmp_path_factory: pytest.TempPathFactory) -> Guests:
+    need_servers()
+    return Guests(tmp_path_factory.mktemp("guests"))
+
+
+@pytest.fixture(scope="session")
+def sandbox_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    need_servers()
+    running = Cluster(tmp_path_factory.mktemp("cluster"))
+    running.up()
+    try:
+        yield running
+    finally:
+        running.down()
+
+
+@pytest.fixture
+def cluster(sandbox_cluster: Cluster) -> Iterator[Cluster]:
+    """The sandbox, without VMs before and after, and without a traceback in its logs."""
+    seen = len(sandbox_cluster.tracebacks())
+    yield sandbox_cluster
+    for vm in sandbox_cluster.get("/vm"):
+        sandbox_cluster.ask("DELETE", f"/vm/{vm['name']}")
+    assert sandbox_cluster.tracebacks()[seen:] == []
+
+
+def need_servers() -> None:
+    """Skip where the sandbox cannot run; where CI is set that is a failure."""
+    reason = "" if os.geteuid() == 0 else "the sandbox needs root"
+    try:
+        packages.check(ALL)
+    except Failed as error:
+        reason = error.sentence
+    if reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)

@@ -1,0 +1,140 @@
+"""Every curl example of the documentation, sent to a running cluster; each answers as the documentation says.
+
+An example is a code block with lines that begin with `curl`. All must succeed; if a JSON block follows at once, it is
+the last one's answer, and one with a `code` is a failure. They find the VM `web1` defined and the VM `hello` running,
+unless they define `web1` themselves. `<!-- not run: why -->` before a block excuses it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+from .cluster import Cluster, Guests
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+FILES = ROOT / "docs" / "examples"
+ADDRESS = "http://127.0.0.1:7370/api/v1"
+MOST_NOT_RUN = 1
+"""Blocks that this cluster cannot answer: a login, as it asks for no tokens. tests/integration/test_auth.py runs it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One code block of a page."""
+
+    page: str
+    line: int
+    text: str
+    answer: Any = None
+    not_run: bool = False
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The argument vectors of its lines; a line that ends with a backslash goes on."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [shlex.split(line) for line in lines if line.startswith("curl ")]
+
+
+def examples_of(name: str, text: str) -> list[Example]:
+    found = []
+    tokens = [token for token in MarkdownIt().parse(text) if token.type != "inline"]
+    for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
+        if token.type in ("fence", "code_block") and re.search(r"^curl ", token.content, re.MULTILINE):
+            answer = json.loads(after.content) if after and after.type == "fence" and after.info == "json" else None
+            not_run = before is not None and before.type == "html_block" and before.content.startswith("<!-- not run: ")
+            line = token.map[0] + 1 if token.map else 0
+            found.append(Example(name, line, token.content, answer, not_run))
+    return found
+
+
+EXAMPLES = [example for page in PAGES for example in examples_of(page.name, page.read_text())]
+RUN = [example for example in EXAMPLES if not example.not_run]
+
+
+def prepare(cluster: Cluster, guests: Guests, text: str) -> None:
+    """Have the VMs that a block speaks of."""
+    if "/vm/hello" in text:
+        cluster.post("/vm", xml=guests.sector("hello"))
+        cluster.post("/vm/hello/state", state="start")
+        cluster.until_state("hello", "start", True)
+    if re.search(r"/vm/(web1|3f1c0b1e)", text):
+        cluster.post("/vm", xml=(FILES / "web1.xml").read_text())
+
+
+def send(command: list[str], api: str, folder: Path) -> tuple[str, str]:
+    """What curl printed, and the status of the reply."""
+    argv = [part.replace(ADDRESS, api) for part in command]
+    argv += ["--silent", "--show-error", "--write-out", "\n%{http_code}"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    body, _, status = done.stdout.rpartition("\n")
+    return body, status
+
+
+@pytest.mark.parametrize("example", RUN, ids=lambda example: f"{example.page}:{example.line}")
+def test_a_curl_example_is_answered_as_the_documentation_says(
+    example: Example, cluster: Cluster, guests: Guests, tmp_path: Path
+) -> None:
+    shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
+    prepare(cluster, guests, example.text)
+    *others, last = example.commands
+    refused = isinstance(example.answer, dict) and "code" in example.answer
+    try:
+        for command in others:
+            body, status = send(command, cluster.api, tmp_path)
+            assert status.startswith("2"), body
+        body, status = send(last, cluster.api, tmp_path)
+        if example.answer is not None:
+            assert json.loads(body) == example.answer
+        expected = str(example.answer.get("status", 510)) if refused else "2"
+        assert status.startswith(expected), body
+    finally:
+        become_ready(cluster)
+
+
+def become_ready(cluster: Cluster) -> None:
+    """Undo a flush, which waits for its guests."""
+    for vm in cluster.get("/vm"):
+        cluster.ask("DELETE", f"/vm/{vm['name']}")
+    if cluster.get("/node/pvchv1/domain-state")["domain_state"] != "ready":
+        cluster.post("/node/pvchv1/domain-state", **{"domain-state": "ready"})
+        cluster.until(lambda: cluster.get("/node/pvchv1/domain-state")["domain_state"] == "ready")
+
+
+def test_the_examples_are_found_and_few_are_not_run() -> None:
+    assert len(EXAMPLES) > 20
+    assert len(EXAMPLES) - len(RUN) <= MOST_NOT_RUN
+
+
+def test_no_example_is_overlooked() -> None:
+    for page in PAGES:
+        written = re.findall(r"^[ >]*(?:\$ )?curl .*$", page.read_text(), re.MULTILINE)
+        found = [command for example in EXAMPLES if example.page == page.name for command in example.commands]
+        assert len(found) == len(written), page
+
+
+def test_every_example_speaks_to_the_address_that_is_replaced() -> None:
+    for example in RUN:
+        for command in example.commands:
+            assert sum(part.startswith(ADDRESS) for part in command) == 1, command
+
+
+def test_an_answer_and_an_excuse_belong_to_the_block_beside_them() -> None:
+    text = (
+        "    curl a\n    curl \\\n    b\n\n```json\n{}\n```\n\n"
+        "<!-- not run: no TLS -->\n\n```sh\ncurl c\n```\n\nSo.\n\n```json\n1\n```\n"
+    )
+    first, second = examples_of("page", text)
+    assert (first.commands, first.answer, first.not_run) == ([["curl", "a"], ["curl", "b"]], {}, False)
+    assert (second.commands, second.answer, second.not_run) == ([["curl", "c"]], None, True)
