@@ -80,6 +80,7 @@ async def reply(request: web.Request, result: object, status: int) -> web.Respon
         answer = web.Response(status=status, body=body, content_type=encoded.content_type, headers=headers)
     else:
         answer = web.Response(status=status, body=encoded.body, content_type=encoded.content_type)
+    answer.headers[hdrs.CACHE_CONTROL] = "private, no-cache"  # it may be kept, but only to ask whether it still holds
     answer.headers.update(encoded.headers)
     answer.headers[hdrs.ETAG] = f'W/"{encoded.etag}"'  # weak: zipped or not, it is the same
     return answer

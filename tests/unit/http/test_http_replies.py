@@ -73,7 +73,9 @@ async def test_nothing_else_can_be_returned(get: Any, result: Any) -> None:
 
 
 async def test_what_the_client_has_is_not_sent_again(get: Any) -> None:
-    etag = (await get({"a": 1})).headers["ETag"]
+    first = await get({"a": 1})
+    etag = first.headers["ETag"]
+    assert first.headers["Cache-Control"] == "private, no-cache"
     again = await get({"a": 1}, **{"If-None-Match": f'"other", {etag}'})
     assert (again.status, again.headers["ETag"], again.body) == (304, etag, None)
     assert (await get({"a": 2}, **{"If-None-Match": etag})).status == 200
