@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,5 +11,5 @@ from .conftest import FOLDER, Scenario
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.txt")), ids=lambda file: file.stem)
-async def test_scenario(file: Path) -> None:
-    await Scenario(file.read_text()).play()
+def test_scenario(file: Path) -> None:
+    asyncio.run(Scenario(file.read_text()).play())
