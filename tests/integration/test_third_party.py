@@ -47,7 +47,7 @@ def listing(origin: str, name: str) -> str:
         f"{name} ({origin})\n"
         f"  records: /freezes/{{node}}, /freezes/{{node}}/report\n"
         f"  routes: DELETE /api/v1/freeze/{{node}}, GET /api/v1/freeze, POST /api/v1/freeze/{{node}}\n"
-        f"  handlers: {module}.handlers.follow\n"
+        f"  handlers: {module}.handlers.follow(Freeze)\n"
         f"  node_selectors: thawed\n"
         f"  guards: frozen-nodes\n"
     )
