@@ -106,9 +106,10 @@ async def _body(request: web.Request, route: Route) -> Pairs:
     """What the body says; a body of no bytes says nothing, whatever its type."""
     if not request.body_exists:
         return []
+    kind, charset = _kind(request)
     try:
         async with asyncio.timeout(BODY_DEADLINE):
-            if request.content_type == "multipart/form-data":
+            if kind == "multipart/form-data":
                 return await _multipart(request, route)
             data = await request.read()
     except TimeoutError:
@@ -117,7 +118,7 @@ async def _body(request: web.Request, route: Route) -> Pairs:
         raise Invalid("The body is damaged or did not arrive whole.") from None
     if not data:
         return []
-    what = request.content_type, data, request.charset or "utf-8", route
+    what = kind, data, charset, route
     return await asyncio.to_thread(_read_body, *what) if len(data) > LARGE_BODY else _read_body(*what)
 
 
@@ -161,6 +162,14 @@ def _form(place: str, text: str, charset: str) -> Pairs:
         raise Invalid(f"The {place} is not valid {charset}.") from None
     except ValueError:
         raise Invalid(f"The {place} has more than {MAX_FIELDS} fields.") from None
+
+
+def _kind(request: web.Request) -> tuple[str, str]:
+    """The type and charset of the body; the parser of the standard library stumbles over some malformed ones."""
+    try:
+        return request.content_type, request.charset or "utf-8"
+    except (LookupError, ValueError):
+        raise Invalid("The Content-Type of the body is malformed.") from None
 
 
 async def _multipart(request: web.Request, route: Route) -> Pairs:

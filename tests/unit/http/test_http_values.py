@@ -604,3 +604,8 @@ async def test_a_secret_is_never_shown(read: Read) -> None:
         await read(next(iter(routes)), "key=swordfish%00")
     assert "swordfish" not in refused.value.sentence
     assert "control character" in refused.value.sentence
+
+
+async def test_a_content_type_that_no_parser_understands_is_refused(read: Read) -> None:
+    with pytest.raises(Invalid, match="Content-Type"):
+        await read(CHANGE, "", b"x", "multipart/form-data; a*", match=VM)
