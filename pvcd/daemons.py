@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import ssl
 import sys
@@ -21,7 +22,7 @@ from pvcd.clock import SystemClock
 from pvcd.context import Context, Role, make_context
 from pvcd.errors import PvcdError
 from pvcd.http.admission import Admission
-from pvcd.http.middleware import RequestIdFilter
+from pvcd.http.middleware import NoHttpFilter, RequestIdFilter
 from pvcd.registry import PluginError
 from pvcd.settings import Api, Settings, SettingsError, build, read_file, settings_file
 from pvcd.store.zookeeper import ZooKeeperTree
@@ -30,6 +31,11 @@ from pvcd.workers import Workers
 
 log = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 5.0
+IDLE_SECONDS = 75.0
+"""After which a connection is closed on which no whole request came; the proxies before us give up after 60."""
+MAX_LINE = 256 * 1024
+"""Bytes of a request's first line, in which a VM's XML may stand."""
+MAX_FILES = 65536
 Serve = Callable[[Context], AbstractAsyncContextManager[object]]
 LONG_KEY = 32
 """Characters that the secret key should have."""
@@ -104,7 +110,14 @@ async def api(context: Context, *, shared_port: bool = False) -> AsyncIterator[w
     settings = context.settings.api
     app, tls = create_app(context), server_tls(settings.ssl)
     _warn_of_short_key(settings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    _allow_many_connections()
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=IDLE_SECONDS,
+        max_line_size=MAX_LINE,
+    )
     async with _after_each_hangup(lambda: _look_again(context, app[ADMISSION], tls)):
         await runner.setup()
         try:
@@ -116,6 +129,12 @@ async def api(context: Context, *, shared_port: bool = False) -> AsyncIterator[w
             yield runner
         finally:
             await runner.cleanup()
+
+
+def _allow_many_connections() -> None:
+    """Each connection is an open file, of which a process may usually have 1024 unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, MAX_FILES)), hard))
 
 
 def _warn_of_short_key(settings: Api) -> None:
@@ -172,5 +191,6 @@ def _log_to_stderr(*, debug: bool) -> None:
     handler.addFilter(RequestIdFilter())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
+    logging.getLogger("aiohttp.server").addFilter(NoHttpFilter())
     for noisy in ("kazoo", "aiohttp.access", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -28,7 +28,10 @@ from pvcd.errors import did_you_mean
 from pvcd.records import Name
 
 DEFAULT_FILE = Path("/etc/pvc/pvc-api.yaml")
-MAX_FILE = 1024 * 1024
+MAX_FILE = 64 * 1024
+MAX_DEPTH, MAX_PARTS, MAX_VALUE = 20, 10_000, 4000
+"""Of a settings file: how deep its sections are nested, how many parts it has, and the characters of one value."""
+MAX_MISTAKES = 100
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,7 +40,10 @@ class SettingsError(Exception):
     """The settings cannot be used: one sentence for each mistake."""
 
     def __init__(self, sentences: Iterable[str]) -> None:
-        self.sentences = tuple(sentences)
+        every = tuple(sentences)
+        self.sentences = every[:MAX_MISTAKES]
+        if len(every) > MAX_MISTAKES:
+            self.sentences += (f"There are {len(every) - MAX_MISTAKES} more mistakes.",)
         super().__init__("\n".join(self.sentences))
 
 
@@ -235,7 +241,7 @@ def read_file(path: Path) -> dict[str, Any]:
     if len(text) > MAX_FILE:
         raise SettingsError([f"{path} is larger than {MAX_FILE} bytes."])
     try:
-        _refuse_aliases(text)
+        _refuse_excess(text)
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError([f"{path} is not valid YAML: {_complaint(error)}."]) from None
@@ -258,10 +264,23 @@ def _complaint(error: Exception) -> str:
     return f"line {mark.line + 1}: {getattr(error, 'problem', None) or 'it cannot be understood'}"
 
 
-def _refuse_aliases(text: bytes) -> None:
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+def _refuse_excess(text: bytes) -> None:
+    """Raise `YAMLError` for what no settings need and could keep a parser busy, as soon as it comes."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"the alias *{event.anchor} is not allowed in settings")
+            problem = f"the alias *{event.anchor} is not allowed in settings"
+        elif depth > MAX_DEPTH:
+            problem = f"it is nested deeper than {MAX_DEPTH} levels"
+        elif count > MAX_PARTS:
+            problem = f"it has more than {MAX_PARTS} parts"
+        elif isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_VALUE:
+            problem = f"a value has more than {MAX_VALUE} characters"
+        else:
+            continue
+        mark: Any = event.start_mark
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def plugins_section(values: Mapping[str, Any]) -> PluginsSection:

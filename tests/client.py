@@ -43,6 +43,8 @@ class Client:
 
     def __init__(self, api: str) -> None:
         self.api = api
+        self.headers: dict[str, str] = {}
+        """Of each request."""
 
     def send(
         self,
@@ -57,7 +59,7 @@ class Client:
         """One request, with arguments in the places that are named, or with a body as it is."""
         address = self.api + path + ("?" + urlencode(query, doseq=True) if query else "")
         data = urlencode(form, doseq=True).encode() if form else body
-        request = Request(address, data=data, headers=dict(headers or {}), method=method)
+        request = Request(address, data=data, headers={**self.headers, **(headers or {})}, method=method)
         try:
             with build_opener(ProxyHandler({})).open(request, timeout=LONGEST) as reply:
                 return Reply(reply.status, reply.headers, reply.read())

@@ -27,12 +27,12 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
 
 
-def settings(hosts: str, port: int, **sections: Any) -> dict[str, Any]:
-    """Of a daemon without authentication and TLS."""
+def settings(hosts: str, port: int, *, token: str = "", **sections: Any) -> dict[str, Any]:
+    """Of a daemon without TLS, and with authentication if a token is given."""
     api = {
         "listen_address": "127.0.0.1",
         "listen_port": port,
-        "authentication": {"enabled": False},
+        "authentication": {"enabled": bool(token), "secret_key": "k" * 32, "tokens": [{"token": token}]},
         "ssl": {"enabled": False},
     }
     return {"debug": False, "coordinators": [hosts], "api": api, **sections}
@@ -48,10 +48,13 @@ class Daemon:
         self._argv = [sys.executable, "-m", *arguments]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def launch(self) -> None:
+    def launch(self, *through: str) -> None:
+        """Start it, if given through another program that becomes it."""
         environment = {**os.environ, "PVC_CONFIG_FILE": str(self.file)}
         with self._log.open("ab") as output:
-            self.process = subprocess.Popen(self._argv, cwd=ROOT, stdout=output, stderr=output, env=environment)
+            self.process = subprocess.Popen(
+                [*through, *self._argv], cwd=ROOT, stdout=output, stderr=output, env=environment
+            )
 
     @property
     def pid(self) -> int:
@@ -85,10 +88,11 @@ class Api(Daemon, Client):
         self.port = free_ports(1)[0]
         Daemon.__init__(self, folder, settings(hosts, self.port, **sections), "pvcd", "api")
         Client.__init__(self, f"http://127.0.0.1:{self.port}/api/v1")
+        self.headers = {"X-Api-Key": sections["token"]} if "token" in sections else {}
 
-    def start(self) -> None:
+    def start(self, *through: str) -> None:
         """Start it, and return when it answers."""
-        self.launch()
+        self.launch(*through)
         self.until(self.answers, PATIENCE)
 
     def answers(self) -> bool:
@@ -103,7 +107,10 @@ class ManyNodes:
 
     def __init__(self, folder: Path, zookeeper: ZooKeeperServer, **sections: Any) -> None:
         self._folder, self._zookeeper = folder, zookeeper
-        self._sections = {"zookeeper": {"chroot": f"/{uuid4()}", "session_timeout": 3}, "keepalive": {"interval": 1}}
+        self._sections: dict[str, Any] = {
+            "zookeeper": {"chroot": f"/{uuid4()}", "session_timeout": 3},
+            "keepalive": {"interval": 1},
+        }
         self._sections |= sections
         self.daemons: list[Daemon] = []
 

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from uuid import uuid4
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 from pydantic_core import to_json
@@ -37,6 +38,19 @@ class RequestIdFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every line pass."""
         record.request_id = request_id.get()
+        return True
+
+
+class NoHttpFilter(logging.Filter):
+    """Makes one line of the traceback that aiohttp logs of whatever comes that is not HTTP."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every line pass."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError):
+            reason = " ".join(str(error).split())
+            record.msg, record.args, record.exc_info = "%s: %.200a", (record.getMessage(), reason), None
+            record.levelno, record.levelname = logging.INFO, "INFO"
         return True
 
 

@@ -9,28 +9,24 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlencode
-from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from pvcd.sandbox import guest
 from pvcd.sandbox.cluster import LIBVIRT
 from pvcd.sandbox.libvirtd import processes
+from tests.client import Client
 
 CACHE = Path(__file__).parents[2] / "var" / "cache"
 
 
-class Cluster:
-    """Asks without an event loop of its own, so that any test can use it."""
+class Cluster(Client):
+    """A client that also knows the servers behind the API."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__("")
         self.directory = directory
-        self.api = ""
 
     def run(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "pvcd", "sandbox", *arguments, "--directory", str(self.directory)]
@@ -56,46 +52,6 @@ class Cluster:
         os.kill(pid, number)
         return pid
 
-    def ask(self, method: str, path: str, /, **values: Any) -> tuple[int, Any]:
-        data = urlencode(values, doseq=True).encode() if values else None
-        request = Request(self.api + path, data=data, method=method)
-        try:
-            with urlopen(request, timeout=60) as reply:
-                return reply.status, _decode(reply.read())
-        except HTTPError as error:
-            with error:
-                return error.code, _decode(error.read())
-
-    def get(self, path: str, /, **values: Any) -> Any:
-        status, body = self.ask("GET", path, **values)
-        assert status == 200, body
-        return body
-
-    def post(self, path: str, /, **values: Any) -> Any:
-        status, body = self.ask("POST", path, **values)
-        assert status == 200, body
-        return body
-
-    def vm(self, name: str) -> Any:
-        return self.get(f"/vm/{name}")[0]
-
-    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
-        """Return once a condition holds."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"it did not come true within {seconds} s"
-            time.sleep(0.05)
-
-    def until_state(self, name: str, state: str, running: bool, seconds: float = 20.0) -> None:
-        def reached() -> bool:
-            now = self.get(f"/vm/{name}/state")
-            return bool(now["state"] == state and now["running"] is running)
-
-        try:
-            self.until(reached, seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {self.vm(name)}") from None
-
     def qemu(self, name: str) -> int | None:
         """The process of a VM's guest."""
         for process in processes(self.directory / LIBVIRT):
@@ -112,13 +68,6 @@ class Cluster:
             text = log.read_text(errors="replace") if log.exists() else ""
             found += [f"{name}: {match}" for match in re.findall(r"Traceback[\s\S]{0,3000}|.*never retrieved.*", text)]
         return found
-
-
-def _decode(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except ValueError:
-        return body.decode()
 
 
 class Guests:

@@ -33,7 +33,7 @@ def test_the_main_job_a_vm_is_defined_started_seen_on_its_console_shut_down_and_
     assert "power button" in cluster.get("/vm/web1/console", lines=3)["data"]
     assert cluster.ask("DELETE", "/vm/web1") == (200, {"message": "VM web1 is removed."})
     assert cluster.get("/vm") == []
-    assert list((cluster.directory / "console").iterdir()) == []
+    cluster.until(lambda: not list((cluster.directory / "console").iterdir()))
 
 
 def test_a_restart_gives_a_new_guest(cluster: Cluster, guests: Guests) -> None:

@@ -314,8 +314,10 @@ def test_the_file_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -
         (f"pvc:\n  a: {SECRET}\n b: {SECRET}", "is not valid YAML: line 3: "),
         ("pvc: {a: 2024-13-45}", "is not valid YAML: month must be in 1..12."),
         ("pvc: \x00", "is not valid YAML"),
-        ("pvc: " + "[" * 600, "is not valid YAML"),
-        ("#" * (1024 * 1024 + 1), "is larger than 1048576 bytes."),
+        ("pvc:\n  a: " + "[" * 600, "line 2: it is nested deeper than 20 levels."),
+        ("pvc: [" + "1," * 10_000 + "]", "line 1: it has more than 10000 parts."),
+        ("pvc: {debug: " + "1:" * 2000 + "1}", "line 1: a value has more than 4000 characters."),
+        ("#" * (64 * 1024 + 1), "is larger than 65536 bytes."),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -338,7 +340,7 @@ def check(file: Path) -> Any:
 def test_check_says_that_a_good_file_is_good(tmp_path: Path) -> None:
     result = check(write(tmp_path, MANUAL))
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "is good; plugins: node, vm" in result.stdout
+    assert "is good; plugins: ceph, node, vm" in result.stdout
 
 
 def test_check_ends_with_2_and_a_line_for_each_mistake(tmp_path: Path) -> None:
@@ -410,3 +412,9 @@ def paths(values: Any, prefix: str = "") -> Iterator[str]:
             yield from paths(value, prefix)
     else:
         yield prefix
+
+
+def test_the_mistakes_that_are_told_are_bounded() -> None:
+    error = SettingsError(f"mistake {number}" for number in range(1000))
+    assert len(error.sentences) == 101
+    assert error.sentences[-1] == "There are 900 more mistakes."

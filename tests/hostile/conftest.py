@@ -1,0 +1,40 @@
+"""Clients that mean harm, against the real running daemons."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.client import Client
+from tests.integration.cluster import Cluster, Guests
+
+HANG = 5.0
+"""Seconds that no request may take; a tenth of one does, where the machine has nothing else to do."""
+
+
+@pytest.fixture
+def victim(cluster: Cluster, guests: Guests) -> Iterator[Cluster]:
+    """The sandbox with a VM, of which nothing has changed in the end."""
+    cluster.post("/vm", xml=guests.sector("web1"))
+    cluster.until(lambda: cluster.vm("web1")["updated"])
+    before = remembered(cluster)
+    yield cluster
+    assert remembered(cluster) == before
+
+
+def remembered(cluster: Cluster) -> Any:
+    """What the cluster remembers, without what changes by itself."""
+    nodes = [{key: node[key] for key in ("name", "coordinator_state", "domain_state")} for node in cluster.get("/node")]
+    return cluster.get("/vm"), nodes
+
+
+def latencies(api: Client, path: str) -> Iterator[float]:
+    """Seconds that others wait for an answer."""
+    while True:
+        begun = time.monotonic()
+        assert api.send("GET", path).status == 200
+        yield time.monotonic() - begun
+        time.sleep(0.01)
