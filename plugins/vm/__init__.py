@@ -5,6 +5,7 @@ from typing import Any
 from pvcd import (
     PLUGIN_API_1,
     Component,
+    Guard,
     Handlers,
     Listener,
     NodeFact,
@@ -15,7 +16,18 @@ from pvcd import (
     hookimpl,
 )
 from pvcd_plugins.node.service import DRAIN, RESTORE
-from pvcd_plugins.vm import allocation, components, handlers, records, routes, selectors, settings, views
+from pvcd_plugins.vm import (
+    allocation,
+    components,
+    handlers,
+    records,
+    routes,
+    selectors,
+    settings,
+    storage,
+    views,
+    volumes,
+)
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -28,14 +40,14 @@ def register_settings() -> list[SettingsSection]:
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """What a VM should be, its name, and what its node says of it."""
-    return [records.VM, records.VMName, records.VMReport]
+    """What a VM should be, its name, what its node says of it, and who may write to a volume."""
+    return [records.VM, records.VMName, records.VMReport, records.VolumeClaim]
 
 
 @hookimpl
 def register_components() -> list[Component[Any]]:
-    """The hypervisor of this node; in the API all VMs, encoded; and what VMs take of each node."""
-    return [*components.COMPONENTS, views.COMPONENT, allocation.COMPONENT]
+    """The hypervisor of this node and its guests' way to Ceph; in the API all VMs, encoded; what VMs take and use."""
+    return [*components.COMPONENTS, storage.COMPONENT, views.COMPONENT, allocation.COMPONENT, volumes.COMPONENT]
 
 
 @hookimpl
@@ -60,6 +72,12 @@ def register_routes() -> list[Routes]:
 def register_handlers() -> list[Handlers]:
     """What a node does when a VM changes."""
     return [handlers.handlers]
+
+
+@hookimpl
+def register_guards() -> list[Guard]:
+    """A volume that a VM uses is not taken away from it."""
+    return volumes.GUARDS
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -78,6 +79,28 @@ class Domain(_Model):
     controllers: tuple[Controller, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class UsedVolume:
+    """A Ceph volume that a domain uses."""
+
+    pool: str
+    volume: str
+    writes: bool
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.volume}"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How guests reach Ceph."""
+
+    hosts: tuple[tuple[str, int], ...]
+    user: str
+    secret: UUID
+    """What libvirt knows the user's key by."""
+
+
 def parse(xml: str) -> Domain:
     """What a document says. Raises `Invalid` for one that cannot be the XML of a domain."""
     root = _read(xml)
@@ -120,9 +143,33 @@ def validate(xml: str, schema: Path = SCHEMA) -> None:
     raise Invalid(f"libvirt's schema refuses the XML: line {line or root.sourceline}: {message}.")
 
 
-def prepare(xml: str, *, turn: int, console_log: str | None) -> str:
-    """The document that is started: marked with its turn, its first serial device logged to `console_log`."""
+def volumes(xml: str) -> tuple[UsedVolume, ...]:
+    """The Ceph volumes of a document, each once. Raises `Invalid` for what is not the name of one."""
+    writes: dict[tuple[str, str], bool] = {}
+    for disk, source in _rbd_disks(_read(xml)):
+        name = source.get("name", "")
+        key = tuple(name.split("/"))
+        if len(key) != 2 or not all(len(part) <= 128 and re.fullmatch(NAME_PATTERN, part) for part in key):
+            raise Invalid(f"The disk source {name[:260]!r} is not valid: a volume is named as pool/volume.")
+        written = disk.find("readonly") is None and disk.get("device") != "cdrom" and source.find("snapshot") is None
+        writes[key] = writes.get(key, False) or written
+    return tuple(UsedVolume(*key, written) for key, written in writes.items())
+
+
+def lacks_storage(xml: str) -> bool:
+    """Whether a document leaves it to us where Ceph is, or who its guest is to Ceph."""
+    return any(_lacks_auth(disk) or _lacks_hosts(source) for disk, source in _rbd_disks(_read(xml)))
+
+
+def prepare(xml: str, *, turn: int, console_log: str | None, storage: Storage | None = None) -> str:
+    """The document that is started: marked with its turn, its first serial device logged to `console_log`.
+
+    With `storage` its RBD disks are told of Ceph what they do not know themselves.
+    """
     root = _read(xml)
+    if storage is not None:
+        for disk, source in _rbd_disks(root):
+            _complete(disk, source, storage)
     metadata = root.find("metadata")
     if metadata is None:
         metadata = etree.SubElement(root, "metadata")
@@ -135,6 +182,30 @@ def prepare(xml: str, *, turn: int, console_log: str | None) -> str:
             serial.remove(log)
         etree.SubElement(serial, "log", {"file": console_log, "append": "on"})
     return etree.tostring(root, encoding="unicode")
+
+
+def _rbd_disks(root: etree._Element) -> list[tuple[etree._Element, etree._Element]]:
+    """Each RBD disk with its source."""
+    disks = ((disk, disk.find("source")) for disk in root.findall("devices/disk[@type='network']"))
+    return [(disk, source) for disk, source in disks if source is not None and source.get("protocol") == "rbd"]
+
+
+def _lacks_auth(disk: etree._Element) -> bool:
+    return disk.find("auth") is None and disk.find("source/auth") is None
+
+
+def _lacks_hosts(source: etree._Element) -> bool:
+    return source.find("host") is None and source.find("config") is None
+
+
+def _complete(disk: etree._Element, source: etree._Element, storage: Storage) -> None:
+    # Hosts rather than a file of settings: they are the same on a node that the guest is migrated to.
+    if _lacks_hosts(source):
+        for place, (host, port) in enumerate(storage.hosts):
+            source.insert(place, etree.Element("host", {"name": host, "port": str(port)}))
+    if _lacks_auth(disk):
+        auth = etree.SubElement(source, "auth", {"username": storage.user})
+        etree.SubElement(auth, "secret", {"type": "ceph", "uuid": str(storage.secret)})
 
 
 def turn_of(xml: str) -> int | None:

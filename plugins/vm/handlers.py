@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,16 @@ from uuid import UUID
 from pvcd import Again, Context, Create, Handlers, NotFound, Operation, Put, retried
 from pvcd_plugins.vm.components import HYPERVISOR, RESTRAINT
 from pvcd_plugins.vm.console import read_console
-from pvcd_plugins.vm.domain import prepare
+from pvcd_plugins.vm.domain import lacks_storage, prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError
 from pvcd_plugins.vm.records import VM, VMReport
 from pvcd_plugins.vm.service import forget
 from pvcd_plugins.vm.settings import VMSettings
 from pvcd_plugins.vm.states import WANTS_GUEST, Act, State, decide
+from pvcd_plugins.vm.storage import GUEST_STORAGE
+from pvcd_plugins.vm.volumes import VolumeInUse, let_run
 
+log = logging.getLogger(__name__)
 handlers = Handlers()
 PRESS_AGAIN = 10.0
 
@@ -57,10 +61,12 @@ async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
     pause = restraint.pause(vm.uuid, vm.turn, now)
     if pause > 0:
         return Done(Again(pause), failed_reason="The guest keeps ending soon after its start; it is tried again.")
+    storage = await context[GUEST_STORAGE].prepare() if lacks_storage(vm.xml) else None
     current = await context.store.read(VM, vm.uuid)
     if current is None or current.version != vm.version:
         return Done(Again(0.0))
-    document = prepare(vm.xml, turn=vm.turn, console_log=str(_console_log(context, vm.uuid)))
+    console_log = str(_console_log(context, vm.uuid))
+    document = prepare(vm.xml, turn=vm.turn, console_log=console_log, storage=storage)
     await context[HYPERVISOR].start(document)
     restraint.started(vm.uuid, vm.turn, now)
     return Done()
@@ -167,7 +173,10 @@ async def restore(context: Context, operation: Operation) -> list[str]:
     """Start the VMs of this node that are marked for it."""
     for vm in context.store.all(VM):
         if vm.node == context.node and vm.node_autostart and vm.state in (State.STOP, State.SHUTDOWN, *WANTS_GUEST):
-            await _bring_back(context, vm.uuid)
+            try:
+                await _bring_back(context, vm.uuid)
+            except VolumeInUse as error:  # it stays marked, and must not keep the node from being ready
+                log.warning("%s", error)
     return []
 
 
@@ -181,6 +190,6 @@ async def _set_aside(context: Context, uuid: UUID) -> None:
 @retried
 async def _bring_back(context: Context, uuid: UUID) -> None:
     vm = context.store.get(VM, uuid)
-    if vm is not None and vm.node_autostart:
+    if vm is not None and vm.node_autostart and not vm.outside_limit:
         turn = vm.turn if vm.state in WANTS_GUEST else vm.turn + 1
-        await context.store.write(Put(vm.changed(state=State.START, turn=turn, node_autostart=False)))
+        await let_run(context, vm.changed(state=State.START, turn=turn, node_autostart=False))

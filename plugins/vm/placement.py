@@ -14,10 +14,10 @@ DEFAULT_SELECTOR = "mem"
 def selector(context: Context, name: str | None) -> NodeSelector:
     """The selector of this name, or the cluster's default."""
     known = {one.name: one for one in context.registry.node_selectors}
-    chosen = known.get(name or DEFAULT_SELECTOR)
-    if chosen is None:
-        raise Invalid(f"selector {name!r} is not valid: {did_you_mean(str(name), known)}")
-    return chosen
+    wanted = DEFAULT_SELECTOR if name is None else name
+    if wanted not in known:
+        raise Invalid(f"selector {name!r} is not valid: {did_you_mean(wanted, known)}")
+    return known[wanted]
 
 
 def limit_of(context: Context, names: list[str] | None) -> tuple[tuple[str, ...] | None, list[str]]:
@@ -26,7 +26,7 @@ def limit_of(context: Context, names: list[str] | None) -> tuple[tuple[str, ...]
         return None, []
     known = [name for name in dict.fromkeys(names) if context.store.get(Node, name)]
     if not known:
-        raise Invalid(f"limit names no node of this cluster: {', '.join(names)}.")
+        raise Invalid(f"limit names no node of this cluster: {', '.join(map(repr, names))}.")
     return tuple(known), [f"limit: there is no node {name!r}." for name in names if name not in known]
 
 

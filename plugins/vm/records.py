@@ -26,6 +26,13 @@ class VM(Record, path="/vms/{uuid}"):
     node_autostart: bool = False
     profile: str | None = None
     xml: str
+    delete_disks: bool = False
+    """In state delete: its volumes go before it does, and whoever asked for that forgets it then, not its node."""
+
+    @property
+    def outside_limit(self) -> bool:
+        """Whether it is where it may not run, because its limit was changed since it came there."""
+        return self.node_limit is not None and self.node not in self.node_limit
 
 
 class VMName(Record, path="/vm-names/{name}"):
@@ -33,6 +40,20 @@ class VMName(Record, path="/vm-names/{name}"):
 
     name: Name
     uuid: UUID
+
+
+class VolumeClaim(Record, path="/vm-volumes/{pool}/{volume}"):
+    """The VM whose guest writes to a volume, or was the last that did.
+
+    It is written with each request for a guest, in one transaction with it, so that of two such requests one comes
+    second and sees the other. A VM that is off stands in nobody's way.
+    """
+
+    pool: Name
+    volume: Name
+    vm: UUID
+    turn: int
+    """The VM's request that it was claimed for."""
 
 
 class VMReport(Record, path="/vms/{uuid}/report"):

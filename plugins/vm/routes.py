@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pvcd import Context, Message, Produces, Routes, Text
 from pvcd_plugins.vm import service
+from pvcd_plugins.vm.disks import VolumeLock
 from pvcd_plugins.vm.params import (
     Autostart,
     DeleteDisks,
@@ -114,15 +115,15 @@ async def move(
 
 
 @routes.get("/{vm}/locks")
-async def get_locks(context: Context, vm: VMKey) -> list[str]:
+async def get_locks(context: Context, vm: VMKey) -> list[VolumeLock]:
     """The RBD locks of a VM's volumes."""
     return await service.locks(context, vm)
 
 
 @routes.post("/{vm}/locks", operation="vm-flush-locks")
 async def clear_locks(context: Context, vm: VMKey) -> Message:
-    """Clear all RBD locks of a VM's volumes."""
-    return await service.locks(context, vm)
+    """Break all RBD locks of a stopped VM's volumes, and keep whoever held them from writing ever again."""
+    return await service.clear_locks(context, vm)
 
 
 @routes.get("/{vm}/dump")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
 from uuid import UUID
 
 from pvcd import (
@@ -12,20 +11,22 @@ from pvcd import (
     Create,
     Delete,
     Exists,
+    Failed,
     Invalid,
     Message,
     NotFound,
     Put,
-    Refused,
     TimedOut,
     retried,
 )
 from pvcd_plugins.node import service as nodes
-from pvcd_plugins.vm import placement
-from pvcd_plugins.vm.domain import Domain, parse, validate
+from pvcd_plugins.vm import disks, placement, states
+from pvcd_plugins.vm.disks import VolumeLock
+from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
 from pvcd_plugins.vm.records import VM, VMName, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST, State, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
+from pvcd_plugins.vm.volumes import claims_of, let_run, volumes_of
 
 __all__ = ["VM", "State", "VMName", "VMReport", "find"]
 
@@ -64,9 +65,7 @@ def get_state(context: Context, key: str) -> VMState:
 
 def is_off(context: Context, vm: VM) -> bool:
     """Whether a VM's node has said that it does not run, and it should not."""
-    report = report_of(context, vm)
-    looked_at = vm.turn in (0, report.seen_turn)
-    return vm.state not in WANTS_GUEST and looked_at and not report.running
+    return states.is_off(vm, context.store.get(VMReport, vm.uuid))
 
 
 def get_vm(context: Context, key: str) -> VMList:
@@ -116,6 +115,7 @@ async def define(
 async def _checked(xml: str) -> Domain:
     """What a document says, once it is known to be strict and to fit libvirt's schema."""
     domain = parse(xml)
+    volumes(xml)
     await asyncio.to_thread(validate, xml)
     return domain
 
@@ -142,7 +142,10 @@ async def update_metadata(
         changes["node_selector"] = placement.selector(context, selector).name
     if autostart or no_autostart:
         changes["node_autostart"] = not no_autostart
-    await context.store.write(Put(vm.changed(**changes)))
+    vm = vm.changed(**changes)
+    if limit is not None and vm.outside_limit:
+        warnings.append(f"VM {vm.name} is on node {vm.node}, which is not in its limit: migrate it.")
+    await context.store.write(Put(vm))
     return Message(message=f"The metadata of VM {vm.name} is updated.", warnings=warnings or None)
 
 
@@ -161,10 +164,13 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
     if reason:
         raise Conflict(f"VM {vm.name} could not run with this XML: {reason}.", code="no-suitable-node")
     if restart and vm.state in WANTS_GUEST:
-        _refuse_if_node_is_cleared(context, vm)
-        await context.store.write(Put(vm.changed(xml=xml, state=State.RESTART, turn=vm.turn + 1)))
+        _refuse_if_it_may_not_run(context, vm)
+        await let_run(context, vm.changed(xml=xml, state=State.RESTART, turn=vm.turn + 1))
         return Message(message=f"VM {vm.name} is modified and restarts.")
-    await context.store.write(Put(vm.changed(xml=xml)))
+    if vm.state in WANTS_GUEST:  # it may be started anew at any time, with what it is now
+        await let_run(context, vm.changed(xml=xml))
+    else:
+        await context.store.write(Put(vm.changed(xml=xml)))
     return Message(message=f"VM {vm.name} is modified; the change counts from its next start.")
 
 
@@ -181,8 +187,10 @@ async def set_state(context: Context, key: str, wanted: State) -> Message:
     if wanted is State.DISABLE and not is_off(context, vm):
         raise Conflict(f"VM {vm.name} is in state {state}: stop it before it is disabled.", code="vm-not-stopped")
     if wanted in WANTS_GUEST:
-        _refuse_if_node_is_cleared(context, vm)
-    await context.store.write(Put(vm.changed(state=wanted, turn=vm.turn + 1)))
+        _refuse_if_it_may_not_run(context, vm)
+        await let_run(context, vm.changed(state=wanted, turn=vm.turn + 1))
+    else:
+        await context.store.write(Put(vm.changed(state=wanted, turn=vm.turn + 1)))
     daemon = nodes.daemon_state(context, nodes.find(context, vm.node))
     warnings = (
         None
@@ -197,21 +205,23 @@ def _refuse_if_busy(vm: VM) -> None:
         raise Conflict(f"VM {vm.name} is in state {vm.state}: wait until that is over.", code="vm-busy")
 
 
-def _refuse_if_node_is_cleared(context: Context, vm: VM) -> None:
+def _refuse_if_it_may_not_run(context: Context, vm: VM) -> None:
     node = nodes.find(context, vm.node)
     if node.domain_state is nodes.DomainState.FLUSH:
         raise Conflict(f"Node {node.name} is being kept clear of VMs: set it to ready first.", code="node-flushed")
+    if vm.outside_limit:
+        raise Conflict(
+            f"VM {vm.name} is on node {vm.node}, which is not in its limit: migrate it first.",
+            code="node-outside-limit",
+        )
 
 
 async def remove(context: Context, key: str, delete_disks: bool) -> Message:
-    """Forcibly stop a VM and forget it; returns when it is gone."""
+    """Forcibly stop a VM and forget it, after its volumes if they go too; returns when it is gone."""
     vm = find(context, key)
-    volumes = [disk.name for disk in parse(vm.xml).disks if disk.type == "rbd"]
-    if delete_disks and volumes:
-        raise Refused(
-            f"The volumes {', '.join(map(str, volumes))} cannot be removed: there is no storage plugin.",
-            code="storage-not-available",
-        )
+    if delete_disks and volumes_of(vm.xml):
+        disks.need_storage(context)
+        return await _remove_with_disks(context, vm)
     if await _ask_for_removal(context, key):
         gone = await context.store.wait_for(lambda: context.store.get(VM, vm.uuid) is None, REMOVAL_SECONDS)
         if not gone:
@@ -226,21 +236,76 @@ async def _ask_for_removal(context: Context, key: str) -> bool:
     if is_off(context, vm):
         await forget(context, vm)
         return False
+    _need_daemon(context, vm)
+    if vm.state is not State.DELETE or vm.delete_disks:
+        await context.store.write(Put(vm.changed(state=State.DELETE, turn=vm.turn + 1, delete_disks=False)))
+    return True
+
+
+def _need_daemon(context: Context, vm: VM) -> None:
     daemon = nodes.daemon_state(context, nodes.find(context, vm.node))
     if daemon is not nodes.DaemonState.RUN:
         raise Conflict(
             f"VM {vm.name} cannot be stopped: its node {vm.node} is in daemon state {daemon}.", code="node-not-running"
         )
-    if vm.state is not State.DELETE:
-        await context.store.write(Put(vm.changed(state=State.DELETE, turn=vm.turn + 1)))
-    return True
+
+
+async def _remove_with_disks(context: Context, vm: VM) -> Message:
+    """Stop a VM, remove its volumes, and forget it; when a volume stays, the VM does so too, and it can be repeated."""
+    await _ask_for_end(context, str(vm.uuid))
+
+    def is_over() -> bool:
+        current = context.store.get(VM, vm.uuid)
+        return current is None or is_off(context, current)
+
+    if not await context.store.wait_for(is_over, REMOVAL_SECONDS):
+        raise TimedOut(
+            f"VM {vm.name} is asked to stop, but node {vm.node} has not said so yet: repeat the request later."
+        )
+    try:
+        warnings = await disks.remove_volumes(context, find(context, str(vm.uuid)))
+    except Failed as error:
+        await _keep(context, vm.uuid)
+        raise Failed(
+            f"VM {vm.name} is stopped but not removed, for these volumes could not be: {error.sentence}",
+            code=error.code,
+        ) from error
+    await _forget_if_there(context, vm.uuid)
+    return Message(message=f"VM {vm.name} is removed with its volumes.", warnings=warnings or None)
+
+
+@retried
+async def _ask_for_end(context: Context, key: str) -> None:
+    """Let a VM stop for good, but be remembered until its volumes are gone."""
+    vm = find(context, key)
+    off = is_off(context, vm)
+    if not off:
+        _need_daemon(context, vm)
+    if vm.state is not State.DELETE or not vm.delete_disks:
+        turn = vm.turn if off else vm.turn + 1
+        await context.store.write(Put(vm.changed(state=State.DELETE, turn=turn, delete_disks=True)))
+
+
+@retried
+async def _keep(context: Context, uuid: UUID) -> None:
+    """Let a VM be one that is stopped."""
+    vm = context.store.get(VM, uuid)
+    if vm is not None and vm.delete_disks:
+        await context.store.write(Put(vm.changed(state=State.STOP, delete_disks=False)))
+
+
+@retried
+async def _forget_if_there(context: Context, uuid: UUID) -> None:
+    vm = context.store.get(VM, uuid)
+    if vm is not None:
+        await forget(context, vm)
 
 
 async def forget(context: Context, vm: VM) -> None:
     """Remove all records of a VM that does not run."""
     name, report = context.store.get(VMName, vm.name), context.store.get(VMReport, vm.uuid)
     others = [record for record in (report, name) if record]
-    await context.store.write(*map(Delete, [*others, vm]))
+    await context.store.write(*map(Delete, [*claims_of(context, vm), *others, vm]))
 
 
 @retried
@@ -269,7 +334,7 @@ async def move(
         parse(vm.xml),
         wanted=vm.last_node if action == "unmigrate" else node,
         limit=vm.node_limit,
-        selector_name=selector or vm.node_selector,
+        selector_name=vm.node_selector if selector is None else selector,
         leave=vm.node,
     )
     if action == "unmigrate" and target != vm.last_node:
@@ -283,12 +348,16 @@ async def move(
     return Message(message=f"VM {vm.name} is moved from {vm.node} to {target}.", warnings=warnings or None)
 
 
-async def locks(context: Context, key: str) -> NoReturn:
-    """RBD locks belong to the storage plugin, which is not there."""
+async def locks(context: Context, key: str) -> list[VolumeLock]:
+    """The locks of a VM's volumes, as they are now."""
+    return await disks.locks(context, find(context, key))
+
+
+async def clear_locks(context: Context, key: str) -> Message:
+    """Break all locks of the volumes of a VM that is off."""
     vm = find(context, key)
-    raise Refused(
-        f"The locks of VM {vm.name} cannot be seen: there is no storage plugin.", code="storage-not-available"
-    )
+    count = await disks.clear_locks(context, vm)
+    return Message(message=f"VM {vm.name} had {count} lock{'' if count == 1 else 's'}, and has none now.")
 
 
 async def console(context: Context, key: str, lines: int) -> VMConsole:

@@ -99,7 +99,14 @@ def seen(vm: VM, guest: Guest | None) -> Seen:
 
 def decide(vm: VM, guest: Guest | None) -> Act:
     """What to do. Nothing while nobody has asked for a state: a guest that runs then is somebody else's."""
-    return Act.NOTHING if vm.turn == 0 else ACTS[vm.state][seen(vm, guest)]
+    act = Act.NOTHING if vm.turn == 0 else ACTS[vm.state][seen(vm, guest)]
+    return Act.NOTHING if act is Act.FORGET and vm.delete_disks else act
+
+
+def is_off(vm: VM, report: VMReport | None) -> bool:
+    """Whether a VM should not run, and its node has said that it does not."""
+    looked_at = vm.turn == 0 or (report is not None and report.seen_turn == vm.turn)
+    return vm.state not in WANTS_GUEST and looked_at and not (report is not None and report.running)
 
 
 def shown(vm: VM, report: VMReport | None) -> State:

@@ -17,8 +17,8 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
-from pvcd.errors import Failed, Refused, did_you_mean
-from pvcd.sandbox import guest, kvm, libvirtd, packages, ports, state
+from pvcd.errors import Failed, PvcdError, Refused, did_you_mean
+from pvcd.sandbox import ceph, guest, kvm, libvirtd, packages, ports, state
 from pvcd.sandbox.redis import redis
 from pvcd.sandbox.service import Service
 from pvcd.sandbox.state import ProcessId, Server, State
@@ -27,9 +27,12 @@ from pvcd.sandbox.zookeeper import zookeeper
 
 SERVERS = ("zookeeper", "redis", "virtlogd", "libvirtd")
 """Those of others, which need nothing; they start side by side."""
+CEPH = "ceph"
+"""All servers of Ceph at once; its part of the directory."""
 DAEMONS = ("api", "node")
 """Our own, which need the servers."""
-ALL = (*SERVERS, *DAEMONS)
+ALL = (*SERVERS, *ceph.NAMES, *DAEMONS)
+WITHOUT_CEPH = (*SERVERS, *DAEMONS)
 NODE = "pvchv1"
 LIBVIRT = "libvirt"
 """Its part of the directory."""
@@ -54,8 +57,8 @@ class Sandbox:
         report: Report = print,
     ) -> None:
         for name in only:
-            if name not in ALL:
-                raise Refused(f"There is no server {name!r} in the sandbox: {did_you_mean(name, ALL)}")
+            if name not in (CEPH, *ALL):
+                raise Refused(f"There is no server {name!r} in the sandbox: {did_you_mean(name, (CEPH, *ALL))}")
         self.directory = directory.resolve()
         self.cache = (cache or self.directory / "cache").resolve()
         """What is made or found out once and is good for every sandbox: the guest's kernel, what QEMU can do ..."""
@@ -63,7 +66,8 @@ class Sandbox:
         """What guests can really run as here."""
         self.ports: dict[str, int] = {}
         self._asked = asked or {}
-        self._only = only
+        self._only = {*only, *ceph.NAMES} - {CEPH} if {CEPH, *ceph.NAMES} & {*only} else {*only}
+        """One server of Ceph needs the others."""
         self._report = report
         self._supervisor = Supervisor(self.directory, report=report, changed=self._write_state)
         self._ready = False
@@ -94,8 +98,8 @@ class Sandbox:
                 await self._prepare_guests()
             await asyncio.to_thread(write_settings, self.config_file, settings(self))
             services = self._services()
-            for stage in (SERVERS, DAEMONS):
-                await self._supervisor.start(*(services[name] for name in stage if name in self._only))
+            await self._start_servers(services)
+            await self._supervisor.start(*(services[name] for name in DAEMONS if name in self._only))
             self._ready = True
             self._write_state()
             self._undo = undo.pop_all()
@@ -139,6 +143,28 @@ class Sandbox:
     ) -> None:
         await self.down()
 
+    async def _start_servers(self, services: Mapping[str, Service]) -> None:
+        """Start what needs nothing, with Ceph beside it; raises the first failure."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                alone = (services[name] for name in SERVERS if name in self._only)
+                group.create_task(self._supervisor.start(*alone))
+                if self._only >= {*ceph.NAMES}:
+                    group.create_task(self._start_ceph())
+        except* PvcdError as errors:
+            failure = errors.exceptions[0]
+        else:
+            return
+        raise failure
+
+    async def _start_ceph(self) -> None:
+        begun = time.monotonic()
+        cluster = ceph.Ceph(self.directory / CEPH, self.ports[ceph.MON], node=NODE)
+        for stage in cluster.stages():
+            await self._supervisor.start(*stage)
+        health = await cluster.finish()
+        self._report(f"{'ceph':<11} {health} after {time.monotonic() - begun:.1f} s")
+
     async def _prepare_guests(self) -> None:
         """Find out whether KVM really boots a kernel; without it guests run under emulation."""
         shared = self.cache / LIBVIRT
@@ -160,12 +186,20 @@ class Sandbox:
         count = await state.end(self._guests)
         if count:
             self._report(f"{'guests':<11} ended: {count}")
+        count = await state.end(self._added_osds)
+        if count:
+            self._report(f"{ceph.OSD:<11} added ones ended: {count}")
         await self._supervisor.stop()
         await clean(self.directory, self._report)
         state.forget(self.directory)
 
     def _guests(self) -> set[ProcessId]:
         return libvirtd.processes(self.directory / LIBVIRT) - {child.id for child in self._supervisor.children.values()}
+
+    def _added_osds(self) -> set[ProcessId]:
+        """The OSDs that the node made of devices, which end before Ceph does."""
+        ours = {child.id for child in self._supervisor.children.values()}
+        return {process for process in state.leftovers(self.directory) - ours if state.program(process) == ceph.OSD}
 
     def _services(self) -> dict[str, Service]:
         at = self.directory
@@ -242,8 +276,9 @@ async def clean(directory: Path, report: Report) -> None:
     count = await state.end(lambda: state.leftovers(directory) | libvirtd.processes(directory / LIBVIRT))
     if count:
         report(f"{'sandbox':<11} processes left behind and ended: {count}")
-    await asyncio.to_thread(state.clear, directory / LIBVIRT)
-    await asyncio.to_thread(libvirtd.release, directory / LIBVIRT)
+    for server, folder in ((libvirtd, directory / LIBVIRT), (ceph, directory / CEPH)):
+        await asyncio.to_thread(state.clear, folder)
+        await asyncio.to_thread(server.release, folder)
 
 
 def settings(sandbox: Sandbox) -> dict[str, Any]:
@@ -268,6 +303,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "domain_types": ["kvm", "qemu"] if sandbox.domain_type == "kvm" else ["qemu"],
                 "console_directory": str(directory / "console"),
             },
+            "ceph": {**ceph.settings(directory / CEPH), "refresh": 2, "deadline": 10},
         }
     }
 

@@ -57,10 +57,20 @@ def sandbox() -> None:
 @click.option("--detach", is_flag=True, help="Return when all is ready and leave it running in the background.")
 @click.option("--tour", is_flag=True, help="Show the main job: define a small guest, start it and show its console.")
 @click.option("--temporary", is_flag=True, help="Begin with an empty directory and remove it at the end.")
+@click.option("--without-ceph", is_flag=True, help="Leave Ceph out, which needs about half a gigabyte of memory.")
 @port_option("api")
 @port_option("zookeeper")
 @port_option("redis")
-def up(directory: Path, cache: Path, detach: bool, tour: bool, temporary: bool, **asked: int | None) -> None:
+@port_option("ceph-mon")
+def up(
+    directory: Path,
+    cache: Path,
+    detach: bool,
+    tour: bool,
+    temporary: bool,
+    without_ceph: bool,
+    **asked: int | None,
+) -> None:
     """Start the sandbox; without --detach it runs until Ctrl-C."""
     if detach and (tour or temporary):
         raise click.UsageError("--tour and --temporary are not for a detached sandbox.")
@@ -68,11 +78,11 @@ def up(directory: Path, cache: Path, detach: bool, tour: bool, temporary: bool, 
     directory, cache = directory.resolve(), cache.resolve()
     if _is_up(directory):
         return
-    ports = {name.removesuffix("_port"): port for name, port in asked.items()}
+    ports = {name.removesuffix("_port").replace("_", "-"): port for name, port in asked.items()}
     if detach:
-        _run(_detached(directory, cache, ports))
+        _run(_detached(directory, cache, ports, without_ceph))
     else:
-        _run(_attached(directory, cache, ports, tour=tour, temporary=temporary))
+        _run(_attached(directory, cache, ports, without_ceph, tour=tour, temporary=temporary))
 
 
 @sandbox.command()
@@ -158,11 +168,14 @@ def _is_up(directory: Path) -> bool:
     )
 
 
-async def _attached(directory: Path, cache: Path, ports: dict[str, int | None], *, tour: bool, temporary: bool) -> None:
+async def _attached(
+    directory: Path, cache: Path, ports: dict[str, int | None], without_ceph: bool, *, tour: bool, temporary: bool
+) -> None:
     from pvcd.sandbox import cluster
     from pvcd.sandbox.tour import show
 
-    sandbox = cluster.Sandbox(directory, cache=cache, asked=ports, report=_say)
+    servers = cluster.WITHOUT_CEPH if without_ceph else cluster.ALL
+    sandbox = cluster.Sandbox(directory, cache=cache, asked=ports, only=servers, report=_say)
 
     async def then() -> None:
         if tour:
@@ -178,10 +191,10 @@ async def _attached(directory: Path, cache: Path, ports: dict[str, int | None], 
             await cluster.remove(directory)
 
 
-async def _detached(directory: Path, cache: Path, ports: dict[str, int | None]) -> None:
+async def _detached(directory: Path, cache: Path, ports: dict[str, int | None], without_ceph: bool) -> None:
     """Start a supervisor in the background and pass on what it says until it is ready or has ended."""
     await asyncio.to_thread(state.make, directory)
-    process, log = await asyncio.to_thread(_launch, directory, cache, ports)
+    process, log = await asyncio.to_thread(_launch, directory, cache, ports, without_ceph)
     ready = False
     try:
         with log:
@@ -198,11 +211,14 @@ async def _detached(directory: Path, cache: Path, ports: dict[str, int | None]) 
         sys.exit(process.returncode or 1)
 
 
-def _launch(directory: Path, cache: Path, ports: dict[str, int | None]) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+def _launch(
+    directory: Path, cache: Path, ports: dict[str, int | None], without_ceph: bool
+) -> tuple[subprocess.Popen[bytes], BinaryIO]:
     """The background supervisor, and its log from where it begins."""
     path = directory / "log" / "sandbox.log"
     options = ["--directory", str(directory), "--cache", str(cache)]
     options += [word for name, port in ports.items() if port for word in (f"--{name}-port", str(port))]
+    options += ["--without-ceph"] if without_ceph else []
     with path.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "pvcd", "sandbox", "up", *options],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from pvcd.errors import Conflict, Failed
 
-USUAL = {"zookeeper": 2181, "redis": 6379, "api": 7370}
+USUAL = {"zookeeper": 2181, "redis": 6379, "ceph-mon": 3300, "api": 7370}
 """The server's name and the port that is tried first."""
 
 _TRIES = 200

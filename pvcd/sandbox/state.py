@@ -90,6 +90,14 @@ def runs(process: ProcessId, proc: Path = PROC) -> bool:
     return bool(fields) and int(fields[19]) == process.started and fields[0] not in ("Z", "X")
 
 
+def program(process: ProcessId, proc: Path = PROC) -> str:
+    """The name of the program that it runs; nothing if it runs no more."""
+    try:
+        return (proc / str(process.pid) / "comm").read_text().strip() if runs(process, proc) else ""
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _stat(pid: int, proc: Path) -> list[str]:
     """The fields of /proc/PID/stat after the program's name, the state first."""
     try:

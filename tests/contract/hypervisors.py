@@ -7,9 +7,10 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 from uuid import UUID, uuid4
 
+import libvirt
 import pytest
 
 from pvcd.clock import SystemClock
@@ -116,6 +117,9 @@ class Bench(Protocol):
     async def resume(self) -> None:
         """Let the hypervisor come back."""
 
+    async def has_secret(self, uuid: UUID) -> bool:
+        """Whether there is a key of this UUID."""
+
 
 class FakeBench:
     """The fake, which is scripted."""
@@ -143,6 +147,9 @@ class FakeBench:
 
     async def resume(self) -> None:
         self.fake.start_again()
+
+    async def has_secret(self, uuid: UUID) -> bool:
+        return uuid in self.fake.secrets
 
 
 class LibvirtBench:
@@ -185,6 +192,22 @@ class LibvirtBench:
 
     async def resume(self) -> None:
         await self.server.start("libvirtd")
+
+    async def has_secret(self, uuid: UUID) -> bool:
+        known = await asyncio.to_thread(self._ask, lambda connection: connection.listSecrets())
+        return str(uuid) in known
+
+    async def secret(self, uuid: UUID) -> bytes:
+        """The value of a key, if libvirtd tells it."""
+        return bytes(await asyncio.to_thread(self._ask, lambda link: link.secretLookupByUUID(uuid.bytes).value()))
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        """What libvirtd answers to a client of its own."""
+        connection = libvirt.open(self.server.uri)
+        try:
+            return question(connection)
+        finally:
+            connection.close()
 
 
 @pytest.fixture(scope="session", name="server")

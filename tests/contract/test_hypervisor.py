@@ -1,12 +1,14 @@
 """What every hypervisor does, the fake as the real one; and what only a real libvirtd can show."""
 
 import asyncio
+import base64
 import signal
 import threading
 import time
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import libvirt
 import pytest
 from hypervisors import (  # noqa: F401
     Bench,
@@ -108,6 +110,49 @@ async def test_a_bad_document_is_refused_in_libvirts_words(bench: Bench) -> None
     with pytest.raises(HypervisorError, match=r"^libvirt could not start the guest: .+\.$"):
         await bench.hypervisor.start("<domain type='qemu'><name>a</name>")
     assert await bench.hypervisor.domains() == {}
+
+
+def with_volume(document: str, secret: UUID) -> str:
+    """The document with one more disk, on a Ceph that nobody asks before the key is there."""
+    auth = f"<auth username='libvirt'><secret type='ceph' uuid='{secret}'/></auth>"
+    source = f"<source protocol='rbd' name='vms/a'><host name='127.0.0.1' port='1'/>{auth}</source>"
+    disk = f"<disk type='network' device='disk'>{source}<target dev='vdb' bus='virtio'/></disk>"
+    return document.replace("</devices>", f"{disk}</devices>")
+
+
+async def test_a_guest_is_not_started_with_a_key_that_was_not_set(bench: Bench, uuid: UUID) -> None:
+    secret = uuid4()
+    await bench.hypervisor.set_secret(uuid4(), f"another of {uuid}", b"key")
+    with pytest.raises(HypervisorError, match=f"no secret with matching uuid '{secret}'"):
+        await bench.hypervisor.start(with_volume(marked(bench, uuid), secret))
+    assert await bench.hypervisor.look(uuid) is None
+
+
+async def test_a_key_is_set_again_with_another_value(bench: Bench, uuid: UUID) -> None:
+    for value in (b"key", b"other key"):
+        await bench.hypervisor.set_secret(uuid, f"client of {uuid}", value)
+    assert await bench.has_secret(uuid)
+
+
+async def test_a_key_is_forgotten_with_the_hypervisor_and_set_again(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.set_secret(uuid, f"client of {uuid}", b"key")
+    bench.interrupt()
+    await until(lambda: not bench.hypervisor.connected)
+    await bench.resume()
+    await until(lambda: bench.hypervisor.connected)
+    assert not await bench.has_secret(uuid)
+    await bench.hypervisor.set_secret(uuid, f"client of {uuid}", b"key")
+    assert await bench.has_secret(uuid)
+
+
+async def test_a_key_cannot_be_read_back_and_is_in_no_file(real: LibvirtBench, uuid: UUID) -> None:
+    value = b"a-key-that-is-not-found-anywhere"
+    await real.hypervisor.set_secret(uuid, f"client of {uuid}", value)
+    with pytest.raises(libvirt.libvirtError, match="private"):
+        await real.secret(uuid)
+    files = [file for file in real.server.directory.rglob("*") if file.is_file() and not file.is_symlink()]
+    assert files
+    assert not [file for file in files if value in file.read_bytes() or base64.b64encode(value) in file.read_bytes()]
 
 
 async def test_the_capabilities_name_what_guests_can_be(bench: Bench) -> None:

@@ -148,9 +148,15 @@ def check(described: Any, reply: Reply, method: str, template: str) -> None:
         OAS31Validator({**schema, "components": described["components"]}).validate(reply.json)
 
 
+def needs_ceph(path: str) -> bool:
+    """Whether a GET of the storage chapter fails where no Ceph is: what Ceph says, and each thing that it has."""
+    return "/storage/ceph" in path and not path.endswith(("/osd", "/pool", "/volume", "/snapshot"))
+
+
 async def test_replies_are_as_the_document_says(cluster: SimulatedCluster, described: Any) -> None:
     async def ask(method: str, template: str, status: int = 200, **values: str) -> None:
-        path = template.replace("{vm}", "web1").replace("{node}", "hv1").replace("{who}", "you")
+        names = {"vm": "web1", "node": "hv1", "who": "you", "osd": "0", "pool": "vms", "volume": "a", "snapshot": "b"}
+        path = template.format(**names)
         reply = await cluster.request(method, path, **values)
         assert reply.status == status, reply.body
         check(described, reply, method, template)
@@ -161,7 +167,7 @@ async def test_replies_are_as_the_document_says(cluster: SimulatedCluster, descr
     await cluster.advance(2)
     for route in cluster.registry.routes:
         if route.method == "GET":
-            await ask("GET", route.path, 510 if route.path.endswith("/locks") else route.status)  # no storage plugin
+            await ask("GET", route.path, 510 if needs_ceph(route.path) else route.status)
     await ask("POST", "/api/v1/greeting/{who}", 510)
     await ask("POST", "/api/v1/greeting/{who}", card="hello")
 

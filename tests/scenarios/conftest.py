@@ -1,19 +1,26 @@
 """Clusters as text: each file of this folder is one scenario, run on the real API and agents in virtual time.
 
-The first paragraph says what holds. Then one line each:
+The first paragraph says what holds. There is a Ceph with an OSD on each node, another device `/dev/NODEb` there, and a
+pool `vms`. Then one line each:
 
     define NAME [KEY=VALUE ...]           define a VM; the keys are those of POST /vm, and memory, type, emulator
     METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   a request below /api/v1; the JSON must be part of the body
+    within SECONDS METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   the same, letting time pass until it is answered
     after SECONDS                         let time pass
     guest NAME dies | ignores shutdown | runs on NODE | runs nowhere
     libvirt on NODE stops | starts
     agent of NODE dies | stops | starts
     store stops | starts
+    ceph stops | starts
+    ceph gets | loses volume POOL/NAME    by others than pvcd, of 1 GiB
+    client opens | closes POOL/NAME       a volume, by others than pvcd
+    osd NUMBER dies
     node NODE started N guests            how many guests its hypervisor has been told to start so far
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -25,6 +32,8 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 import pytest
 
 from pvcd.testing import SimulatedCluster, opened
+from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost
+from pvcd_plugins.ceph.components import CLUSTER, OSD_HOST
 from pvcd_plugins.vm.components import HYPERVISOR
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 
@@ -63,6 +72,7 @@ class Scenario:
         self.steps: list[tuple[re.Pattern[str], Callable[..., Any]]] = [
             (re.compile(r"define (\S+)(.*?)(?: -> (\d+)(.*))?$"), self.define),
             (re.compile(r"(GET|POST|PUT|DELETE) (\S+)(.*?) -> (\d+)(.*)$"), self.request),
+            (re.compile(r"within ([\d.]+) (GET|POST|PUT|DELETE) (\S+)(.*?) -> (\d+)(.*)$"), self.long_request),
             (re.compile(r"after ([\d.]+)$"), self.after),
             (re.compile(r"guest (\S+) dies$"), self.guest_dies),
             (re.compile(r"guest (\S+) ignores shutdown$"), self.guest_ignores),
@@ -70,6 +80,10 @@ class Scenario:
             (re.compile(r"libvirt on (\S+) (stops|starts)$"), self.libvirt),
             (re.compile(r"agent of (\S+) (dies|stops|starts)$"), self.agent),
             (re.compile(r"store (stops|starts)$"), self.store),
+            (re.compile(r"ceph (stops|starts)$"), self.ceph_stops),
+            (re.compile(r"ceph (gets|loses) volume (\S+)/(\S+)$"), self.others_change),
+            (re.compile(r"client (opens|closes) (\S+)/(\S+)$"), self.client),
+            (re.compile(r"osd (\d+) dies$"), self.osd_dies),
             (re.compile(r"node (\S+) started (\d+) guests$"), self.started),
         ]
 
@@ -81,8 +95,15 @@ class Scenario:
                 self.hypervisors[context.node] = FakeHypervisor(context.clock)
             return self.hypervisor_for(context)
 
-        replace = {HYPERVISOR: fake}
-        async with SimulatedCluster(self.nodes, replace=replace, keepalive={"interval": 1}) as self.cluster:
+        replace = {HYPERVISOR: fake, CLUSTER: lambda context: opened(self.ceph), OSD_HOST: self.osd_host}
+        sections = {"keepalive": {"interval": 1}, "ceph": {"refresh": 5}}
+        self.cluster = SimulatedCluster(self.nodes, replace=replace, **sections)
+        self.ceph = FakeCluster(self.cluster.clock, drain_seconds=30)
+        self.osd_hosts = {node: FakeOsdHost(self.ceph, node, [f"/dev/{node}a", f"/dev/{node}b"]) for node in self.nodes}
+        for node, host in self.osd_hosts.items():
+            await host.prepare_osd(f"/dev/{node}a", 1.0)
+        await self.ceph.create_pool("vms", 8, 1, 1)
+        async with self.cluster:
             await self.cluster.advance(2)
             for line in self.lines:
                 for pattern, step in self.steps:
@@ -95,6 +116,9 @@ class Scenario:
                         break
                 else:
                     pytest.fail(f"no such line in a scenario: {line!r}")
+
+    def osd_host(self, context: Any) -> Any:
+        return opened(self.osd_hosts[context.node])
 
     def hypervisor_for(self, context: Any) -> Any:
         from contextlib import asynccontextmanager
@@ -123,6 +147,14 @@ class Scenario:
     async def request(self, method: str, path: str, rest: str, status: str, expected: str) -> None:
         reply = await self.cluster.request(method, "/api/v1" + path, **self.values(rest))
         self.check(reply, status, expected)
+
+    async def long_request(self, seconds: str, method: str, path: str, rest: str, status: str, expected: str) -> None:
+        asking = asyncio.ensure_future(self.cluster.request(method, "/api/v1" + path, **self.values(rest)))
+        end = self.cluster.clock.time() + float(seconds)
+        while not asking.done() and self.cluster.clock.time() < end:
+            await self.cluster.advance(0.5)
+        assert asking.done(), f"it is not answered after {seconds} s"
+        self.check(asking.result(), status, expected)
 
     def check(self, reply: Any, status: str, expected: str | None) -> None:
         assert reply.status == int(status), reply.body.decode()
@@ -162,6 +194,20 @@ class Scenario:
 
     async def store(self, what: str) -> None:
         self.cluster.server.stop() if what == "stops" else self.cluster.server.start()
+
+    async def ceph_stops(self, what: str) -> None:
+        self.ceph.stopped = what == "stops"
+
+    async def others_change(self, what: str, pool: str, volume: str) -> None:
+        await (
+            self.ceph.create_volume(pool, volume, 1 << 30) if what == "gets" else self.ceph.remove_volume(pool, volume)
+        )
+
+    async def client(self, what: str, pool: str, volume: str) -> None:
+        self.ceph.open_volume(pool, volume) if what == "opens" else self.ceph.close_volume(pool, volume)
+
+    async def osd_dies(self, number: str) -> None:
+        self.ceph.mark(int(number), up=False)
 
     async def started(self, node: str, count: str) -> None:
         starts = len(self.hypervisors[node].started)

@@ -155,6 +155,11 @@ def constant(node: ast.expr) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
+def is_of_a_kind(error: type[errors.PvcdError]) -> bool:
+    """Whether its code begins with the kind of thing that it is about, its first argument."""
+    return next(iter(inspect.signature(error).parameters)) == "kind"
+
+
 def given_codes(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """The name of each function or class that is called with a code, and the code."""
     positions = {
@@ -168,8 +173,9 @@ def given_codes(tree: ast.Module) -> Iterator[tuple[str, str]]:
             yield from ((name, constant(keyword.value)) for keyword in call.keywords if keyword.arg == "code")
             if name in positions and len(call.args) > positions[name]:
                 yield name, constant(call.args[positions[name]])
-            if name == "NotFound" and constant(call.args[0]):
-                yield name, errors.NotFound(constant(call.args[0]), "").code
+            if (kind := every_error().get(name)) and is_of_a_kind(kind) and constant(call.args[0]):
+                rest = [""] * (len(inspect.signature(kind).parameters) - 1)
+                yield name, kind(constant(call.args[0]), *rest).code
 
 
 def http_error(name: str) -> web.HTTPException:
@@ -187,7 +193,7 @@ def codes_of_the_source() -> tuple[Codes, set[str]]:
     """Each code of an error with its statuses; and those that a node, or the reply to a mistake of ours, passes on."""
     codes: Codes = defaultdict(set)
     passed: set[str] = set()
-    for error in set(every_error().values()) - {errors.NotFound}:
+    for error in {each for each in every_error().values() if not is_of_a_kind(each)}:
         codes[error.code].add(error.status)
     for text in (file.read_text() for file in SOURCES):
         for name, code in given_codes(ast.parse(text)):

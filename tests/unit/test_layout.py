@@ -30,6 +30,14 @@ RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4}
 FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors"}
 """The same in every plugin; a role that it lacks is a file that it lacks."""
 OWN_FILES = {
+    "ceph": {
+        "cluster": "the door to Ceph and to a node's disks",
+        "mapping": "the door to volumes as local block devices",
+        "refresh": "Ceph -> records, as it is now",
+        "views": "what the API shows of storage",
+        "settings": "pvc.ceph",
+        "components": "what a node opens for its storage",
+    },
     "node": {
         "keepalive": "what makes it a node",
         "facts": "what a machine says of itself",
@@ -41,6 +49,9 @@ OWN_FILES = {
         "allocation": "what the VMs of each node take of it, counted with every change",
         "placement": "which node a VM is put on: used by the rules and the selectors",
         "restraint": "growing pauses between the starts of a guest that keeps dying",
+        "volumes": "which VMs use which volumes, and that no two write to one",
+        "disks": "what is asked of Ceph for a VM as a whole",
+        "storage": "how a node's guests reach Ceph",
         "console": "the tail of a log, a pure function of files",
         "settings": "pvc.vm",
         "components": "what a node opens for its VMs, and the facts that come from it",

@@ -87,6 +87,12 @@ class Hypervisor(Protocol):
     async def look(self, uuid: UUID) -> Guest | None:
         """One guest, or None when the hypervisor does not know it."""
 
+    async def set_secret(self, uuid: UUID, usage: str, value: bytes) -> None:
+        """Let documents name a Ceph key by this UUID, and nobody read it back; it is forgotten with the hypervisor.
+
+        `usage` says what it is for, in words that no other secret has. Set again, it is replaced.
+        """
+
     async def start(self, xml: str) -> None:
         """Run a guest from its document; refused when it runs already."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from typing import NoReturn
 from uuid import UUID
@@ -19,6 +20,7 @@ from pvcd_plugins.vm.hypervisor import (
     Listener,
 )
 
+_SECRET = re.compile(r"""<secret [^>]*uuid=["']([^"']+)""")
 CAPABILITIES = Capabilities(("qemu", "kvm"), ("/usr/bin/qemu-system-x86_64",), "x86_64", ("pc", "q35"))
 
 
@@ -39,6 +41,8 @@ class FakeHypervisor:
         """Why no guest can be started."""
         self.started: list[str] = []
         """The document of each start that succeeded."""
+        self.secrets: dict[UUID, bytes] = {}
+        """The keys that documents may name."""
         self._clock = clock
         self._capabilities = capabilities
         self._guests: dict[UUID, Guest] = {}
@@ -60,6 +64,7 @@ class FakeHypervisor:
         """Let the hypervisor go away; its guests run on."""
         self._tell(None)
         self._running = False
+        self.secrets.clear()
 
     def start_again(self) -> None:
         """Let the hypervisor come back."""
@@ -99,6 +104,11 @@ class FakeHypervisor:
         self._need("look at the guest")
         return self._guests.get(uuid)
 
+    async def set_secret(self, uuid: UUID, usage: str, value: bytes) -> None:
+        """Let documents name a key by this UUID until the hypervisor goes away."""
+        self._need("keep the key of Ceph")
+        self.secrets[uuid] = value
+
     async def start(self, xml: str) -> None:
         """Run a guest from its document; refused when it runs already."""
         self._need("start the guest")
@@ -108,6 +118,9 @@ class FakeHypervisor:
             self._refuse(error.sentence)
         if self.fail_start is not None:
             self._refuse(self.fail_start)
+        for secret in map(UUID, _SECRET.findall(xml)):
+            if secret not in self.secrets:
+                self._refuse(f"Secret not found: no secret with matching uuid '{secret}'")
         for guest in self._guests.values():
             if guest.uuid == wanted.uuid:
                 self._refuse(f"Requested operation is not valid: domain '{guest.name}' is already active")

@@ -128,6 +128,10 @@ class LibvirtHypervisor:
         """One guest, or None when libvirt does not know it."""
         return await self._call("look at the guest", _look, uuid)
 
+    async def set_secret(self, uuid: UUID, usage: str, value: bytes) -> None:
+        """Let documents name a Ceph key by this UUID until libvirtd ends."""
+        await self._call("keep the key of Ceph", _set_secret, uuid, usage, value)
+
     async def start(self, xml: str) -> None:
         """Run a guest from its document; libvirt forgets it when it ends."""
         await self._call("start the guest", _start, xml)
@@ -241,6 +245,13 @@ def _guest(link: _Link, domain: Any) -> Guest:
         memory=memory // 1024,
         vcpus=vcpus,
     )
+
+
+def _set_secret(link: _Link, uuid: UUID, usage: str, value: bytes) -> None:
+    secret = etree.Element("secret", {"ephemeral": "yes", "private": "yes"})
+    etree.SubElement(secret, "uuid").text = str(uuid)
+    etree.SubElement(etree.SubElement(secret, "usage", {"type": "ceph"}), "name").text = usage
+    link.connection.secretDefineXML(etree.tostring(secret, encoding="unicode")).setValue(value)
 
 
 def _start(link: _Link, xml: str) -> None:

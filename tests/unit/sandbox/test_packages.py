@@ -3,6 +3,7 @@
 import pytest
 
 from pvcd.errors import Failed
+from pvcd.sandbox.cluster import ALL
 from pvcd.sandbox.packages import NEEDS, check, missing
 
 
@@ -30,4 +31,9 @@ def test_only_the_wanted_servers_count():
 
 
 def test_every_need_names_a_server_of_the_sandbox():
-    assert {need.server for need in NEEDS} <= {"all", "zookeeper", "redis", "virtlogd", "libvirtd", "api", "node"}
+    assert {need.server for need in NEEDS} <= {"all", *ALL}
+
+
+def test_what_ceph_needs_is_named_with_how_to_install_it():
+    with pytest.raises(Failed, match=r"apt-get install .*ceph-mon ceph-common ceph-mgr ceph-osd"):
+        check(("ceph-mon", "ceph-mgr", "ceph-osd"), there=lambda what: False)

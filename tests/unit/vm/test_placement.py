@@ -148,5 +148,5 @@ async def test_a_limit_keeps_the_known_nodes_and_names_the_others(cluster: Clust
     )
     assert placement.limit_of(cluster.context, None) == (None, [])
     assert placement.limit_of(cluster.context, []) == (None, [])
-    with pytest.raises(Invalid, match="limit names no node of this cluster: hv8, hv9"):
+    with pytest.raises(Invalid, match="limit names no node of this cluster: 'hv8', 'hv9'"):
         placement.limit_of(cluster.context, ["hv8", "hv9"])

@@ -1,0 +1,221 @@
+"""The manual's chapter: storage endpoints. Each reply to a change comes when Ceph has done it."""
+
+from __future__ import annotations
+
+from pvcd import Context, Message, Routes
+from pvcd_plugins.ceph import service
+from pvcd_plugins.ceph.params import (
+    Action,
+    Confirmed,
+    ConfirmedToo,
+    Device,
+    InOrOut,
+    InPool,
+    NewName,
+    NewPool,
+    NewSnapshot,
+    OfVolume,
+    OnNode,
+    Option,
+    OsdId,
+    OsdLimit,
+    Pgs,
+    PoolLimit,
+    PoolName,
+    RenamedTo,
+    Replcfg,
+    Shrink,
+    Size,
+    SnapshotLimit,
+    SnapshotName,
+    Source,
+    ThePool,
+    TheVolume,
+    VolumeLimit,
+    VolumeName,
+    Weight,
+)
+from pvcd_plugins.ceph.views import (
+    OsdState,
+    OsdView,
+    PoolView,
+    SnapshotList,
+    StatusView,
+    UtilizationView,
+    VolumeList,
+)
+
+routes = Routes("/api/v1/storage", tag="Storage")
+
+
+@routes.get()
+async def root(context: Context) -> Message:
+    """Which storage there is."""
+    return Message(message="The storage is Ceph, at /api/v1/storage/ceph.")
+
+
+@routes.get("/ceph")
+async def get_ceph(context: Context) -> StatusView:
+    """The same as the status."""
+    return service.get_status(context)
+
+
+@routes.get("/ceph/status")
+async def get_status(context: Context) -> StatusView:
+    """How Ceph is; `ceph_data` is what `ceph status` prints."""
+    return service.get_status(context)
+
+
+@routes.get("/ceph/df")
+async def get_utilization(context: Context) -> UtilizationView:
+    """How full Ceph is; `ceph_data` is what `rados df` prints."""
+    return service.get_utilization(context)
+
+
+@routes.post("/ceph/cluster-option", operation="ceph-option-{action}")
+async def set_option(context: Context, action: Action, option: Option) -> Message:
+    """Set or unset a flag of all OSDs, such as `noout`."""
+    return await service.set_option(context, action, option)
+
+
+@routes.get("/ceph/osd")
+async def list_osds(context: Context, limit: OsdLimit = None) -> list[OsdView]:
+    """All OSDs, by id, or those whose id matches `limit`."""
+    return service.list_osds(context, limit)
+
+
+@routes.post("/ceph/osd", operation="ceph-osd-add")
+async def add_osd(context: Context, node: OnNode, device: Device, weight: Weight) -> Message:
+    """Make an OSD of an unused block device of a node; what is on the device is lost."""
+    return await service.add_osd(context, node, device, weight)
+
+
+@routes.get("/ceph/osd/{osd}")
+async def get_osd(context: Context, osd: OsdId) -> list[OsdView]:
+    """One OSD by its id, as a list of one."""
+    return service.get_osd(context, osd)
+
+
+@routes.delete("/ceph/osd/{osd}", operation="ceph-osd-remove")
+async def remove_osd(
+    context: Context, osd: OsdId, confirmed: Confirmed = False, confirmed_too: ConfirmedToo = False
+) -> Message:
+    """Remove an OSD: set it out, wait until no data needs it, stop it, wipe its device and forget it."""
+    return await service.remove_osd(context, osd, confirmed or confirmed_too)
+
+
+@routes.get("/ceph/osd/{osd}/state")
+async def get_osd_state(context: Context, osd: OsdId) -> OsdState:
+    """Whether an OSD takes data (`in`), and whether its daemon answers (`up`)."""
+    return service.get_osd_state(context, osd)
+
+
+@routes.post("/ceph/osd/{osd}/state", operation="ceph-osd-{state}")
+async def set_osd_state(context: Context, osd: OsdId, state: InOrOut) -> Message:
+    """Set an OSD in or out."""
+    return await service.set_osd_state(context, osd, state)
+
+
+@routes.get("/ceph/pool")
+async def list_pools(context: Context, limit: PoolLimit = None) -> list[PoolView]:
+    """All pools for volumes, sorted by name, or those whose name matches `limit`."""
+    return service.list_pools(context, limit)
+
+
+@routes.post("/ceph/pool", operation="ceph-pool-add")
+async def add_pool(context: Context, pool: NewPool, pgs: Pgs, replcfg: Replcfg | None = None) -> Message:
+    """Make a pool for volumes; without `replcfg` it keeps three copies and needs two."""
+    return await service.add_pool(context, pool, pgs, replcfg)
+
+
+@routes.get("/ceph/pool/{pool}")
+async def get_pool(context: Context, pool: PoolName) -> list[PoolView]:
+    """One pool, as a list of one."""
+    return service.get_pool(context, pool)
+
+
+@routes.delete("/ceph/pool/{pool}", operation="ceph-pool-remove")
+async def remove_pool(
+    context: Context, pool: PoolName, confirmed: Confirmed = False, confirmed_too: ConfirmedToo = False
+) -> Message:
+    """Remove a pool with all of its volumes."""
+    return await service.remove_pool(context, pool, confirmed or confirmed_too)
+
+
+@routes.get("/ceph/volume")
+async def list_volumes(context: Context, pool: InPool = None, limit: VolumeLimit = None) -> VolumeList:
+    """All volumes, sorted by pool and name, or those that satisfy every filter that is given."""
+    return service.list_volumes(context, pool, limit)
+
+
+@routes.post("/ceph/volume", operation="ceph-volume-add")
+async def add_volume(
+    context: Context, volume: TheVolume, pool: ThePool, size: Size = None, source_volume: Source = None
+) -> Message:
+    """Make an empty volume of a size, or a copy of another volume of the pool."""
+    return await service.add_volume(context, pool, volume, size, source_volume)
+
+
+@routes.get("/ceph/volume/snapshot")
+async def list_snapshots(
+    context: Context, pool: InPool = None, volume: OfVolume = None, limit: SnapshotLimit = None
+) -> SnapshotList:
+    """All snapshots, sorted by pool, volume and name, or those that satisfy every filter that is given."""
+    return service.list_snapshots(context, pool, volume, limit)
+
+
+@routes.post("/ceph/volume/snapshot", operation="ceph-snapshot-add")
+async def add_snapshot(context: Context, snapshot: NewSnapshot, volume: TheVolume, pool: ThePool) -> Message:
+    """Take a snapshot of a volume."""
+    return await service.add_snapshot(context, pool, volume, snapshot)
+
+
+@routes.get("/ceph/volume/snapshot/{pool}/{volume}/{snapshot}")
+async def get_snapshot(context: Context, pool: PoolName, volume: VolumeName, snapshot: SnapshotName) -> SnapshotList:
+    """One snapshot, as a list of one."""
+    return service.get_snapshot(context, pool, volume, snapshot)
+
+
+@routes.put("/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", operation="ceph-snapshot-rename")
+async def rename_snapshot(
+    context: Context, pool: PoolName, volume: VolumeName, snapshot: SnapshotName, name: RenamedTo
+) -> Message:
+    """Give a snapshot another name."""
+    return await service.rename_snapshot(context, pool, volume, snapshot, name)
+
+
+@routes.delete("/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", operation="ceph-snapshot-remove")
+async def remove_snapshot(context: Context, pool: PoolName, volume: VolumeName, snapshot: SnapshotName) -> Message:
+    """Remove a snapshot."""
+    return await service.remove_snapshot(context, pool, volume, snapshot)
+
+
+@routes.post("/ceph/volume/snapshot/{pool}/{volume}/{snapshot}/rollback", operation="ceph-snapshot-rollback")
+async def rollback(context: Context, pool: PoolName, volume: VolumeName, snapshot: SnapshotName) -> Message:
+    """Let a volume that nobody has open be again what it was at a snapshot; what was written since is lost."""
+    return await service.rollback(context, pool, volume, snapshot)
+
+
+@routes.get("/ceph/volume/{pool}/{volume}")
+async def get_volume(context: Context, pool: PoolName, volume: VolumeName) -> VolumeList:
+    """One volume, as a list of one."""
+    return service.get_volume(context, pool, volume)
+
+
+@routes.put("/ceph/volume/{pool}/{volume}")
+async def change_volume(
+    context: Context,
+    pool: PoolName,
+    volume: VolumeName,
+    name: NewName = None,
+    size: Size = None,
+    shrink: Shrink = False,
+) -> Message:
+    """Rename or resize a volume: one of both at a time."""
+    return await service.change_volume(context, pool, volume, name, size, shrink)
+
+
+@routes.delete("/ceph/volume/{pool}/{volume}", operation="ceph-volume-remove")
+async def remove_volume(context: Context, pool: PoolName, volume: VolumeName) -> Message:
+    """Remove a volume that has no snapshots and that nobody has open."""
+    return await service.remove(context, pool, volume)

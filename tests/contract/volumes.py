@@ -1,0 +1,82 @@
+"""A real Ceph for the suites that need one, and what they ask of it with its own programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pvcd.errors import Failed
+from pvcd.sandbox import ceph, packages
+from pvcd.sandbox.cluster import Sandbox
+
+
+class CephServer:
+    """A cluster with a pool, asked as its administrator."""
+
+    def __init__(self, conf: Path, user: str, pool: str) -> None:
+        self.conf = conf
+        self.user = user
+        """Who uses volumes."""
+        self.pool = pool
+
+    def ask(self, program: str, *arguments: str) -> str:
+        """What a program of Ceph's writes."""
+        argv = [program, "--conf", str(self.conf), *arguments]
+        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def rbd(self, *arguments: str) -> str:
+        return self.ask("rbd", *arguments)
+
+    def key(self, user: str) -> str:
+        """The secret of a user."""
+        return self.ask("ceph", "auth", "get-key", f"client.{user}").strip()
+
+    def used(self, pool: str, volume: str) -> int:
+        """Bytes of a volume that are stored."""
+        [image] = json.loads(self.rbd("du", "--format", "json", f"{pool}/{volume}"))["images"]
+        return int(image["used_size"])
+
+
+@pytest.fixture(scope="session", name="ceph")
+def ceph_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephServer]:
+    absent = "" if os.geteuid() == 0 else "a Ceph of our own needs root"
+    try:
+        packages.check(ceph.NAMES)
+    except Failed as error:
+        absent = error.sentence
+    if absent and os.environ.get("CI"):
+        pytest.fail(absent)
+    if absent:
+        pytest.skip(absent)
+    directory = tmp_path_factory.mktemp("ceph")
+    with in_background() as do:
+        sandbox = Sandbox(directory, only=["ceph"], report=lambda line: None)
+        do(sandbox.up())
+        try:
+            yield CephServer(ceph.conf(directory / "ceph"), "libvirt", ceph.POOL)
+        finally:
+            do(sandbox.down())
+
+
+@contextlib.contextmanager
+def in_background() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """An event loop in a thread, to have something done there and wait for it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="background loop")
+    thread.start()
+    try:
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(120)
+    finally:
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
