@@ -303,7 +303,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "domain_types": ["kvm", "qemu"] if sandbox.domain_type == "kvm" else ["qemu"],
                 "console_directory": str(directory / "console"),
             },
-            "ceph": {**ceph.settings(directory / CEPH), "refresh": 2, "deadline": 10},
+            "ceph": {**ceph.settings(directory / CEPH), "refresh": 5, "deadline": 10},
         }
     }
 
