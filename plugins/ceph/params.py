@@ -47,11 +47,13 @@ def read_device(text: object) -> str:
     return str(text)
 
 
-Bytes = Annotated[int, BeforeValidator(read_size), WithJsonSchema({"type": "string", "pattern": _SIZE.pattern})]
+Bytes = Annotated[
+    int, BeforeValidator(read_size), WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,20}[BKMGTPbkmgtp]?$"})
+]
 Copies = Annotated[
     Replication,
     BeforeValidator(read_replication),
-    WithJsonSchema({"type": "string", "pattern": _REPLICATION.pattern}),
+    WithJsonSchema({"type": "string", "pattern": f"^{_REPLICATION.pattern}$"}),
 ]
 DevicePath = Annotated[str, BeforeValidator(read_device), WithJsonSchema({"type": "string", "pattern": "^/dev/.+$"})]
 

@@ -95,9 +95,8 @@ class Scenario:
                 self.hypervisors[context.node] = FakeHypervisor(context.clock)
             return self.hypervisor_for(context)
 
-        replace = {HYPERVISOR: fake, CLUSTER: lambda context: opened(self.ceph), OSD_HOST: self.osd_host}
-        sections = {"keepalive": {"interval": 1}, "ceph": {"refresh": 5}}
-        self.cluster = SimulatedCluster(self.nodes, replace=replace, **sections)
+        replace: dict[Any, Any] = {HYPERVISOR: fake, CLUSTER: self.open_ceph, OSD_HOST: self.open_osd_host}
+        self.cluster = SimulatedCluster(self.nodes, replace=replace, keepalive={"interval": 1}, ceph={"refresh": 5})
         self.ceph = FakeCluster(self.cluster.clock, drain_seconds=30)
         self.osd_hosts = {node: FakeOsdHost(self.ceph, node, [f"/dev/{node}a", f"/dev/{node}b"]) for node in self.nodes}
         for node, host in self.osd_hosts.items():
@@ -117,7 +116,10 @@ class Scenario:
                 else:
                     pytest.fail(f"no such line in a scenario: {line!r}")
 
-    def osd_host(self, context: Any) -> Any:
+    def open_ceph(self, context: Any) -> Any:
+        return opened(self.ceph)
+
+    def open_osd_host(self, context: Any) -> Any:
         return opened(self.osd_hosts[context.node])
 
     def hypervisor_for(self, context: Any) -> Any:
