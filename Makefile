@@ -12,7 +12,9 @@ run: $(READY)
 	@$(SUDO) $(VENV)/bin/pvcd sandbox up --directory var/run --tour --temporary
 
 test: lint
-	$(SUDO) $(VENV)/bin/pytest tests/unit tests/scenarios tests/contract tests/browser tests/manual tests/hostile tests/integration
+	$(SUDO) $(VENV)/bin/pytest tests/unit tests/scenarios tests/contract tests/browser
+	$(SUDO) $(VENV)/bin/pytest tests/integration
+	$(SUDO) $(VENV)/bin/pytest tests/manual tests/hostile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
