@@ -24,7 +24,7 @@ from pvcd_plugins.node import service as nodes
 primary = Handlers(scope="primary")
 handlers = Handlers()
 SETTLING = 30
-"""Seconds that it may take until Ceph sees that an OSD has ended, or a new pool."""
+"""Seconds that the monitors may take to see that an OSD has ended."""
 
 
 @primary.on(Primary)
@@ -199,11 +199,6 @@ async def add_pool(context: Context, pool: str, pgs: int, copies: int, mincopies
     """Make a pool."""
     async with recorded(lambda: context[MIRROR].pools(context)):
         await context[CLUSTER].create_pool(pool, pgs, copies, mincopies)
-        # Ceph counts what is in a new pool a moment later only, and until then it is not listed.
-        for _ in range(SETTLING):
-            if any(each.name == pool for each in await context[CLUSTER].pools()):
-                break
-            await context.clock.sleep(1.0)
 
 
 @primary.answer("ceph-pool-remove")

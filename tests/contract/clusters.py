@@ -222,6 +222,10 @@ class CliBench:
         """Remove what a test left."""
         for volume in list(self._clients):
             await self.close(volume)
+        # A pool that wants more copies than there are OSDs would keep every OSD from being drained.
+        for pool in await self.cluster.pools():
+            if pool.name != POOL:
+                await self.cluster.remove_pool(pool.name)
         left = [osd for osd in await self.real_host.local_osds() if await self.real_host.osd_running(osd)]
         for osd in left:
             await self.real_host.remove_osd(osd)

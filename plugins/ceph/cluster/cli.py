@@ -41,6 +41,7 @@ from pvcd_plugins.ceph.cluster.programs import Programs, together
 
 _COUNTERS_LIMIT = 5.0
 """Seconds for what is nice to know: how busy each OSD is."""
+_COUNTING_PAUSE = 0.2
 
 
 class CliCluster:
@@ -143,6 +144,15 @@ class CliCluster:
             except PvcdError as error:
                 await self._remove_half_made(pool, error)
                 raise
+            await self._until_counted(pool)
+
+    async def _until_counted(self, pool: str) -> None:
+        """Wait until the manager has counted what is in a new pool, for only then it is listed."""
+        begun = time.monotonic()
+        while all(each.name != pool for each in await self.pools()):
+            if time.monotonic() - begun > self._run.deadline:
+                break  # it is there, and will be listed
+            await asyncio.sleep(_COUNTING_PAUSE)
 
     async def _remove_half_made(self, pool: str, error: PvcdError) -> None:
         try:

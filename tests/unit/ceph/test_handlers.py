@@ -288,19 +288,6 @@ async def test_an_osd_that_there_is_not(storage: Storage) -> None:
     assert len(storage.context.store.all(Osd)) == 3
 
 
-async def test_a_new_pool_that_ceph_does_not_list_yet_is_waited_for(storage: Storage) -> None:
-    looks: list[int] = []
-    before = await storage.ceph.pools()
-
-    def late() -> object:
-        looks.append(len(looks))
-        return before if len(looks) < 4 else None
-
-    storage.door.answers["pools"] = late
-    assert (await storage.ask("POST", "/pool", pool="more", pgs="8")).status == 200
-    assert [pool["name"] for pool in await storage.get("/pool")] == ["more", "vms"]
-
-
 async def test_records_of_volumes_are_of_their_pool(storage: Storage) -> None:
     assert (await storage.ask("POST", "/pool", pool="more", pgs="8", replcfg="copies=1,mincopies=1")).status == 200
     for pool in ("vms", "more"):
