@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from pvcd import schema
-from pvcd.context import ComponentKey, Context, open_components
+from pvcd.context import ComponentKey, Context, Role, open_components
 from pvcd.handlers import HandlerRunner, Scope
 from pvcd.lease import Lease
 from pvcd.sessions import Presence
@@ -30,12 +30,15 @@ async def agent(context: Context) -> AsyncIterator[Context]:
 
         def allowed(held: bool) -> None:
             log.info("node %s %s the cluster", context.node, "is in" if held else "has lost touch with")
-            for each in (runner, primary_runner):
-                each.resume() if held else each.pause()
+            runner.resume() if held else runner.pause()
+            primary_runner.resume() if lease.held else primary_runner.pause()
+            lease.wake()
 
         presence = Presence(context.store, context.clock, context.node, allowed)
         candidate = context.settings.node.coordinator
-        lease = Lease(context.store, context.clock, context.node, presence, candidate=candidate)
+        # Touch is lost with a third of the session left, or more.
+        grace = context.settings.zookeeper.session_timeout / 3
+        lease = Lease(context.store, context.clock, context.node, presence, candidate=candidate, grace=grace)
         context.components.update({PRESENCE: presence, LEASE: lease})
         await presence.enter()
         stack.push_async_callback(presence.leave)
@@ -53,13 +56,20 @@ def _runner(context: Context, scope: Scope) -> HandlerRunner:
 
 @contextlib.asynccontextmanager
 async def _primary_duties(context: Context, lease: Lease, runner: HandlerRunner) -> AsyncIterator[None]:
-    """Run the handlers of the primary while this node holds the lease; what they write is fenced."""
-    fenced = context.derive(store=context.store.fenced(lease.fence), wake=runner.wake)
+    """While this node holds the lease, let its components for that be open and its handlers run, with fenced writes."""
+    fenced = context.derive(role=Role.PRIMARY, store=context.store.fenced(lease.fence), wake=runner.wake)
 
-    async def start() -> None:
-        runner.start(fenced)
+    @contextlib.asynccontextmanager
+    async def duties() -> AsyncIterator[None]:
+        async with open_components(fenced):
+            runner.resume()
+            runner.start(fenced)
+            try:
+                yield
+            finally:
+                await runner.stop()
 
-    following = asyncio.ensure_future(lease.follow(start, runner.stop))
+    following = asyncio.ensure_future(lease.follow(duties))
     try:
         yield
     finally:

@@ -29,6 +29,8 @@ class Role(StrEnum):
 
     API = "api"
     NODE = "node"
+    PRIMARY = "primary"
+    """That of a node's agent while it holds the primary lease; its components are closed when the lease is lost."""
 
 
 class ComponentKey(Generic[T]):

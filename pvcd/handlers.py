@@ -131,7 +131,6 @@ class HandlerRunner:
         self._turns: dict[tuple[Handler, str], _Turn] = {}
         self._may_act = asyncio.Event()
         self._may_act.set()
-        self._may_act.set()
         self._room = asyncio.Semaphore(SIDE_BY_SIDE)
         self._unsubscribe: Callable[[], None] = lambda: None
         self._clockwork: asyncio.Task[None] | None = None

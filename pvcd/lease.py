@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from pvcd.clock import Clock
 from pvcd.errors import Changed, Conflict, Exists, StoreUnavailable
@@ -17,6 +18,7 @@ from pvcd.sessions import Presence, Session
 from pvcd.store import Check, Create, Put, Store
 
 log = logging.getLogger(__name__)
+RETRY = 1.0
 
 
 class Primary(Record, path="/primary/lease"):
@@ -46,13 +48,16 @@ async def assign(store: Store, node: str | None) -> None:
 class Lease:
     """This node's part in who is primary."""
 
-    def __init__(self, store: Store, clock: Clock, node: str, presence: Presence, *, candidate: bool) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, node: str, presence: Presence, *, candidate: bool, grace: float
+    ) -> None:
         self._store = store
         self._clock = clock
         self._node = node
         self._presence = presence
         self._candidate = candidate
-        self._acting = False
+        self._grace = grace
+        self._woken = asyncio.Event()
 
     @property
     def held(self) -> bool:
@@ -66,20 +71,54 @@ class Lease:
             raise Conflict(f"Node {self._node} is not the primary any more.", code="lease-lost")
         return [Check(lease)]
 
-    async def follow(self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:
-        """Take the lease when nobody lives who holds it; call `start` when it is ours and `stop` when it is not."""
+    async def follow(self, duties: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Take the lease when nobody lives who holds it, and be inside of `duties` for as long as it is ours."""
+        while True:
+            if self._vacant():
+                await self._claim()
+            elif self.held:
+                await self._act(duties)
+            else:
+                await self._until(lambda: self.held or self._vacant())
+
+    def wake(self) -> None:
+        """Look at once whether the lease is still ours: this node has entered the cluster, or lost touch with it."""
+        self._woken.set()
+
+    async def _act(self, duties: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        log.info("node %s is now primary", self._node)
         try:
-            while True:
-                if self._vacant():
-                    await self._claim()
-                if self.held != self._acting:
-                    self._acting = not self._acting
-                    log.info("node %s is %s primary", self._node, "now" if self._acting else "no longer")
-                    await (start() if self._acting else stop())
-                await self._store.wait_for(lambda: self.held != self._acting or self._vacant(), 5.0)
+            async with duties():
+                await self._until_lost()
+        except Exception:
+            log.exception("what the primary does failed, and is begun again")
+            await self._clock.sleep(RETRY)
         finally:
-            if self._acting:
-                await asyncio.shield(stop())
+            log.info("node %s is no longer primary", self._node)
+
+    async def _until_lost(self) -> None:
+        """Return when another one may be primary: not at once when touch is lost, for our session lasts on a while."""
+        while await self._until(lambda: not self.held):
+            if self._presence.held or not await self._until(lambda: self.held, self._grace):
+                return
+
+    async def _until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Return True as soon as a condition holds, or False when the time has passed."""
+        end = self._store.subscribe(lambda *_: self._woken.set())
+        timer = None if seconds is None else asyncio.ensure_future(self._clock.sleep(seconds))
+        if timer:
+            timer.add_done_callback(lambda _: self._woken.set())
+        try:
+            while not condition():
+                if timer and timer.done():
+                    return False
+                self._woken.clear()
+                await self._woken.wait()
+            return True
+        finally:
+            end()
+            if timer:
+                timer.cancel()
 
     async def release(self) -> None:
         """Give the lease up, so that another coordinator need not wait for our session to end."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from pvcd import Context, Create, Handlers, Put
+from pvcd import Component, ComponentKey, Context, Create, Handlers, Put, Role
 from pvcd.agent import LEASE, PRESENCE
 from pvcd.clock import settle
 from pvcd.errors import Changed, Conflict
@@ -18,6 +19,8 @@ from pvcd.store.memory import MemoryTree
 from pvcd.testing import SimulatedCluster
 
 from .conftest import Thing, plugin
+
+OFFICE: ComponentKey[str] = ComponentKey("office")
 
 
 class Duties:
@@ -30,6 +33,20 @@ class Duties:
         self.contexts: dict[str, Context] = {}
         self.handlers = Handlers(scope="primary")
         self.handlers.on(Thing)(self.follow)
+        self.open: list[str] = []
+        self.failures = 0
+
+    @contextlib.asynccontextmanager
+    async def office(self, context: Context) -> AsyncIterator[str]:
+        """Open while its node is primary."""
+        if self.failures:
+            self.failures -= 1
+            raise OSError("no room")
+        self.open.append(context.node)
+        try:
+            yield "office"
+        finally:
+            self.open.remove(context.node)
 
     async def follow(self, context: Context, thing: Thing) -> None:
         self.contexts[context.node] = context
@@ -44,7 +61,8 @@ def duties() -> Duties:
 
 @pytest.fixture
 async def cluster(duties: Duties) -> AsyncIterator[SimulatedCluster]:
-    module = plugin(records=[Thing], handlers=[duties.handlers])
+    office = Component(OFFICE, duties.office, roles=(Role.PRIMARY,))
+    module = plugin(records=[Thing], handlers=[duties.handlers], components=[office])
     async with SimulatedCluster(["hv1", "hv2"], plugins=[module], without=["node", "vm"]) as cluster:
         await cluster.api.store.write(Create(Thing(name="a")))
         await settle()
@@ -214,3 +232,41 @@ async def test_only_one_of_many_gets_a_vacant_lease(duties: Duties) -> None:
             await cluster.advance(1)
             held: list[Any] = [agent.components[LEASE].held for agent in cluster.agents.values()]
             assert held.count(True) == 1
+
+
+async def test_the_components_of_the_primary_are_open_where_it_is(cluster: SimulatedCluster, duties: Duties) -> None:
+    assert duties.open == ["hv1"] and duties.contexts["hv1"][OFFICE] == "office"
+    await assign(cluster.api.store, "hv2")
+    await settle()
+    assert duties.open == ["hv2"]
+    await cluster.stop_agent("hv2")
+    assert duties.open == ["hv1"]
+
+
+async def test_a_primary_that_loses_touch_for_a_moment_stays_one(cluster: SimulatedCluster, duties: Duties) -> None:
+    cluster.server.stop()
+    await cluster.advance(1)
+    assert duties.open == ["hv1"]
+    cluster.server.start()
+    await cluster.advance(60)
+    assert duties.open == ["hv1"]
+
+
+async def test_a_primary_that_loses_touch_for_long_acts_no_more(cluster: SimulatedCluster, duties: Duties) -> None:
+    cluster.server.stop()
+    await cluster.advance(60)
+    assert duties.open == []
+    cluster.server.start()
+    await cluster.advance(1)
+    assert duties.open == ["hv1"]
+
+
+async def test_a_component_of_the_primary_that_cannot_be_opened_is_tried_again(
+    cluster: SimulatedCluster, duties: Duties, caplog: pytest.LogCaptureFixture
+) -> None:
+    duties.failures = 1
+    await assign(cluster.api.store, "hv2")
+    await settle()
+    assert duties.open == [] and "is begun again" in caplog.text
+    await cluster.advance(2)
+    assert duties.open == ["hv2"]
