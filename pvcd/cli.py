@@ -42,12 +42,15 @@ def main() -> None:
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many processes serve it."
 )
 @click.option("--shared-port", is_flag=True, hidden=True)
-def api(workers: int, shared_port: bool) -> None:
+@click.option("--fd", type=int, help="Listen on this inherited socket too.")
+def api(workers: int, shared_port: bool, fd: int | None) -> None:
     """Serve the HTTP API until SIGTERM; SIGHUP reads the tokens and the certificate again."""
     from pvcd.context import Role
     from pvcd.daemons import run, run_workers
 
-    sys.exit(run_workers(workers) if workers > 1 else run(Role.API, shared_port=shared_port))
+    if workers > 1 and fd is not None:
+        raise click.UsageError("--fd is for one process, not for several --workers.")
+    sys.exit(run_workers(workers) if workers > 1 else run(Role.API, shared_port=shared_port, fd=fd))
 
 
 @main.command()

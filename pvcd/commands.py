@@ -1,7 +1,8 @@
 """Commands: ask a given node, or the primary, to do something and wait for its answer.
 
 The question and the answer are two records of one id. A node claims a command before it acts, so it is done once at
-most; an agent that was restarted in between says so.
+most. One that nobody does any more is failed by whoever finds it: an agent that was restarted in between or lost the
+lease for a while, or the next primary.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from pydantic import Field
 from pydantic_core import to_jsonable_python
 
 from pvcd.clock import Clock
-from pvcd.errors import Changed, Exists, Failed, Invalid, Passed, PvcdError, TimedOut
+from pvcd.errors import Changed, Exists, Failed, Invalid, Passed, PvcdError, StoreUnavailable, TimedOut
 from pvcd.handlers import Again, Answer, Handlers
 from pvcd.lease import primary_of
 from pvcd.records import Name, Record
 from pvcd.sessions import Life, Session
-from pvcd.store import Create, Delete, Put, Store
+from pvcd.store import Check, Create, Delete, Put, Store, retried
 
 if TYPE_CHECKING:
     from pvcd.context import Context
 
 log = logging.getLogger(__name__)
 GRACE = 60.0
+PAUSE = 0.5
 
 
 class Command(Record, path="/commands/{node}/{id}"):
@@ -128,7 +130,7 @@ async def forget(store: Store, command: Command) -> None:
     return None
 
 
-@node_handlers.on(Command)
+@node_handlers.on(Command, takes_long=True)
 async def answer(context: Context, command: Command) -> Again | None:
     """Answer a command of this node, unless it is left to `answer_as_primary`."""
     if command.node == context.node and not (_is_for_primary(context, command) and _is_primary(context)):
@@ -136,11 +138,14 @@ async def answer(context: Context, command: Command) -> Again | None:
     return None
 
 
-@primary_handlers.on(Command)
+@primary_handlers.on(Command, takes_long=True)
 async def answer_as_primary(context: Context, command: Command) -> Again | None:
-    """Answer what only the primary can do; whatever that writes is fenced."""
-    if command.node == context.node and _is_for_primary(context, command):
-        await _answer(context, command)
+    """Answer what only the primary can do; whatever that writes is fenced.
+
+    What an earlier primary was asked is given up: it was stopped in the middle, and its answer would be refused.
+    """
+    if _is_for_primary(context, command):
+        await (_answer if command.node == context.node else _give_up)(context, command)
     return None
 
 
@@ -154,18 +159,14 @@ def _is_primary(context: Context) -> bool:
 
 
 async def _answer(context: Context, command: Command) -> None:
-    """Claim a command, do it, and write the answer."""
-    claim = CommandResult(node=command.node, id=command.id, life=Life.current())
-    earlier = context.store.get(CommandResult, command.node, command.id)
-    if earlier:
-        if earlier.state == "claimed" and earlier.life != claim.life:
-            sentence = f"The agent of node {context.node} was restarted while it did {command.verb}."
-            await context.store.write(Put(earlier.changed(state="failed", code="agent-restarted", sentence=sentence)))
-        return
+    """Claim a command, do it, and write the answer. This turn is the only one at it, so one that is claimed was left."""
+    if context.store.get(CommandResult, command.node, command.id):
+        return await _give_up(context, command)
     try:
-        await context.store.write(Create(claim))
+        claim = CommandResult(node=command.node, id=command.id, life=Life.current())
+        await context.store.write(Check(command), Create(claim))
     except (Exists, Changed):
-        return
+        return None
     outcome = await _do(context, command)
     try:
         await _reply(context, command, outcome)
@@ -174,12 +175,41 @@ async def _answer(context: Context, command: Command) -> None:
 
 
 async def _reply(context: Context, command: Command, outcome: dict[str, Any]) -> None:
-    claimed = context.store.get(CommandResult, command.node, command.id)
+    """Write the answer, however long it takes until the store can be reached."""
+    while True:
+        try:
+            return await _finish(context, command, outcome)
+        except StoreUnavailable:
+            await context.clock.sleep(PAUSE)
+            await context.store.live()
+
+
+async def _give_up(context: Context, command: Command) -> None:
+    """Fail a command that nobody does any more."""
+    result = context.store.get(CommandResult, command.node, command.id)
+    if result and command.node == context.node and result.life != Life.current():
+        sentence = f"The agent of node {command.node} was restarted while it did {command.verb}."
+        outcome = _failure("agent-restarted", sentence)
+    elif _is_for_primary(context, command):
+        outcome = _not_primary(command)
+    else:
+        sentence = f"Node {command.node} lost touch with ZooKeeper when it was asked for {command.verb}."
+        outcome = _failure(StoreUnavailable.code, sentence)
+    await _finish(context, command, outcome)
+
+
+@retried
+async def _finish(context: Context, command: Command, outcome: dict[str, Any]) -> None:
+    """Write the answer to a command, unless it has one or nobody waits for it any more."""
+    result = context.store.get(CommandResult, command.node, command.id)
+    if context.store.get(Command, command.node, command.id) is None or (result and result.state != "claimed"):
+        return
+    new = CommandResult(node=command.node, id=command.id, life=Life.current())
+    change = Put(result.changed(**outcome)) if result else Create(new.changed(**outcome))
     try:
-        if claimed:
-            await context.store.write(Put(claimed.changed(**outcome)))
-    except Changed:
-        log.info("nobody waits for the answer to %s any more", command.verb)
+        await context.store.write(Check(command), change)
+    except Exists as error:  # it was claimed just now
+        raise Changed(error.path) from None
 
 
 async def _do(context: Context, command: Command) -> dict[str, Any]:
@@ -187,7 +217,7 @@ async def _do(context: Context, command: Command) -> dict[str, Any]:
     if known is None:
         return _failure("command-unknown", f"Node {context.node} does not know the command {command.verb}.")
     if known.scope == "primary" and not _is_primary(context):
-        return _failure("lease-lost", f"Node {context.node} is not the primary any more.")
+        return _not_primary(command)
     try:
         async with asyncio.timeout(command.seconds):
             value = await known.function(context, **command.arguments)
@@ -199,6 +229,11 @@ async def _do(context: Context, command: Command) -> dict[str, Any]:
     except Exception:
         log.exception("command %s failed", command.verb)
         return _failure("internal-error", f"Command {command.verb} failed on node {context.node}: see its agent's log.")
+
+
+def _not_primary(command: Command) -> dict[str, Any]:
+    sentence = f"Node {command.node} lost the lease of the primary while it was asked for {command.verb}."
+    return _failure("lease-lost", sentence)
 
 
 def _failure(code: str, sentence: str, status: int = Failed.status) -> dict[str, Any]:

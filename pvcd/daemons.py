@@ -7,6 +7,7 @@ import contextlib
 import logging
 import resource
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,10 +42,11 @@ LONG_KEY = 32
 """Characters that the secret key should have."""
 
 
-def run(role: Role, *, shared_port: bool = False) -> int:
+def run(role: Role, *, shared_port: bool = False, fd: int | None = None) -> int:
     """Run a daemon until SIGTERM or SIGINT; the exit code: 0 stopped, 1 failed, 2 wrong settings or plugins.
 
-    With `shared_port` other processes of this user may listen on the API's port as well.
+    With `shared_port` other processes of this user may listen on the API's port as well; `fd` is a socket, bound by
+    whoever started us, on which the API is served too.
     """
     try:
         settings, declared = registry.start(read_file(settings_file()))
@@ -52,7 +54,7 @@ def run(role: Role, *, shared_port: bool = False) -> int:
         print(error, file=sys.stderr)
         return 2
     _log_to_stderr(debug=settings.debug)
-    serve: Serve = agent if role is Role.NODE else partial(api, shared_port=shared_port)
+    serve: Serve = agent if role is Role.NODE else partial(api, shared_port=shared_port, fd=fd)
     try:
         asyncio.run(_until_stopped(role, settings, declared, serve), debug=settings.debug)
     except SettingsError as error:
@@ -105,7 +107,7 @@ def tree(settings: Settings) -> ZooKeeperTree:
 
 
 @contextlib.asynccontextmanager
-async def api(context: Context, *, shared_port: bool = False) -> AsyncIterator[web.AppRunner]:
+async def api(context: Context, *, shared_port: bool = False, fd: int | None = None) -> AsyncIterator[web.AppRunner]:
     """A listening API server, which looks at its settings again after SIGHUP."""
     settings = context.settings.api
     app, tls = create_app(context), server_tls(settings.ssl)
@@ -126,6 +128,8 @@ async def api(context: Context, *, shared_port: bool = False) -> AsyncIterator[w
             )
             await site.start()
             log.info("listening on %s", site.name)
+            if fd is not None:
+                await web.SockSite(runner, socket.socket(fileno=fd), ssl_context=tls).start()
             yield runner
         finally:
             await runner.cleanup()

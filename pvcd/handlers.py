@@ -13,6 +13,7 @@ back-off. Every record is handled anew at intervals even if nothing changed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class Handler:
     function: Follow
     gone: bool = False
     """Called with the last record after it was removed, instead of with each change."""
+    takes_long: bool = False
+    """Its turns may take hours, so they take nobody's place of the few that are side by side."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,15 @@ class Handlers:
         self.answers: list[Answer] = []
 
     def on(
-        self, record_type: type[R]
+        self, record_type: type[R], *, takes_long: bool = False
     ) -> Callable[[Callable[[Context, R], Awaitable[Again | None]]], Callable[[Context, R], Awaitable[Again | None]]]:
         """Declare what follows the records of a type."""
 
         def declare(
             function: Callable[[Context, R], Awaitable[Again | None]],
         ) -> Callable[[Context, R], Awaitable[Again | None]]:
-            self.handlers.append(Handler(_full_name(function, record_type), self.scope, record_type, function))
+            name = _full_name(function, record_type)
+            self.handlers.append(Handler(name, self.scope, record_type, function, takes_long=takes_long))
             return function
 
         return declare
@@ -204,7 +208,7 @@ class HandlerRunner:
         again: float | None = None
         try:
             while turn.wanted:
-                async with self._room:
+                async with contextlib.nullcontext() if handler.takes_long else self._room:
                     await self._may_act.wait()
                     turn.wanted = False
                     record = turn.removed if handler.gone else self._context.store.find(path)

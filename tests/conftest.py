@@ -1,5 +1,7 @@
 """Servers for all layers, each started once, by the first test that asks for it.
 
+Where root may do so, all tests run in a network namespace of their own: nothing that they do concerns the host's.
+
 The sandbox is one for all tests that only use it; each looks for tracebacks in its daemons' logs afterwards.
 """
 
@@ -11,9 +13,14 @@ from collections.abc import Iterator
 import pytest
 
 from pvcd.errors import Failed
-from pvcd.sandbox import packages
+from pvcd.sandbox import network, packages
 from pvcd.sandbox.cluster import ALL
 from tests.integration.cluster import Cluster, Guests
+
+
+def pytest_configure() -> None:
+    if os.geteuid() == 0:
+        network.enter()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -44,7 +45,8 @@ STOP_LIMIT = 90.0
 class Sandbox:
     """A whole cluster of one node in one directory, or a part of it where `only` names some of its servers.
 
-    `async with Sandbox(directory) as sandbox:` runs it as long as the block.
+    `async with Sandbox(directory) as sandbox:` runs it as long as the block, in the network of this process. The API
+    is served on `listener` too: a socket of another network, from which it is to be reached.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Sandbox:
         cache: Path | None = None,
         asked: Mapping[str, int | None] | None = None,
         only: Collection[str] = ALL,
+        listener: socket.socket | None = None,
         report: Report = print,
     ) -> None:
         for name in only:
@@ -66,6 +69,7 @@ class Sandbox:
         """What guests can really run as here."""
         self.ports: dict[str, int] = {}
         self._asked = asked or {}
+        self._listener = listener
         self._only = {*only, *ceph.NAMES} - {CEPH} if {CEPH, *ceph.NAMES} & {*only} else {*only}
         """One server of Ceph needs the others."""
         self._report = report
@@ -208,15 +212,19 @@ class Sandbox:
             "redis": redis(at / "redis", self.ports["redis"]),
             "virtlogd": libvirtd.virtlogd(at / LIBVIRT),
             "libvirtd": libvirtd.libvirtd(at / LIBVIRT),
-            "api": self._daemon("api", self._api_ready),
+            "api": self._daemon("api", self._api_ready, self._listener),
             "node": self._daemon("node", self._node_ready),
         }
 
-    def _daemon(self, name: str, ready: Callable[[], Awaitable[bool]]) -> Service:
+    def _daemon(
+        self, name: str, ready: Callable[[], Awaitable[bool]], listener: socket.socket | None = None
+    ) -> Service:
         environment = {"PVC_CONFIG_FILE": str(self.config_file)}
         if "PYTHONPATH" in os.environ:
             environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        return Service(name, (sys.executable, "-m", "pvcd", name), ready, environment)
+        sockets = () if listener is None else (listener.fileno(),)
+        options = [word for each in sockets for word in ("--fd", str(each))]
+        return Service(name, (sys.executable, "-m", "pvcd", name, *options), ready, environment, sockets=sockets)
 
     async def _api_ready(self) -> bool:
         return (await _get(self.api))[0] == 209
@@ -258,9 +266,10 @@ async def end(directory: Path, report: Report) -> None:
             report(f"{'sandbox':<11} did not stop within {STOP_LIMIT:g} s and is killed")
             state.send(known.supervisor, signal.SIGKILL)
             await state.wait_until_gone([known.supervisor], state.END_LIMIT)
-    with state.lock(directory):
-        await clean(directory, report)
-        state.forget(directory)
+    if directory.exists():  # a temporary one is gone by now
+        with state.lock(directory):
+            await clean(directory, report)
+            state.forget(directory)
     report(f"{'sandbox':<11} nothing runs in {directory}")
 
 

@@ -1,4 +1,4 @@
-"""`pvcd sandbox up | down | status`."""
+"""`pvcd sandbox up | down | status | exec`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,6 +59,11 @@ def sandbox() -> None:
 @click.option("--detach", is_flag=True, help="Return when all is ready and leave it running in the background.")
 @click.option("--tour", is_flag=True, help="Show the main job: define a small guest, start it and show its console.")
 @click.option("--temporary", is_flag=True, help="Begin with an empty directory and remove it at the end.")
+@click.option(
+    "--host-network",
+    is_flag=True,
+    help="Use the network in which this runs, and not one of its own.",
+)
 @click.option("--without-ceph", is_flag=True, help="Leave Ceph out, which needs about half a gigabyte of memory.")
 @port_option("api")
 @port_option("zookeeper")
@@ -68,6 +75,7 @@ def up(
     detach: bool,
     tour: bool,
     temporary: bool,
+    host_network: bool,
     without_ceph: bool,
     **asked: int | None,
 ) -> None:
@@ -79,10 +87,31 @@ def up(
     if _is_up(directory):
         return
     ports = {name.removesuffix("_port").replace("_", "-"): port for name, port in asked.items()}
+    plan = _Plan(directory, cache, ports, without_ceph=without_ceph, host_network=host_network)
     if detach:
-        _run(_detached(directory, cache, ports, without_ceph))
+        _run(lambda: _detached(plan))
     else:
-        _run(_attached(directory, cache, ports, without_ceph, tour=tour, temporary=temporary))
+        _attached(plan, tour=tour, temporary=temporary)
+
+
+@sandbox.command("exec", context_settings={"ignore_unknown_options": True})
+@directory_option
+@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(directory: Path, program: tuple[str, ...]) -> None:
+    """Run a program in the sandbox's network, with its settings: pvcd sandbox exec ping 10.20.0.10"""
+    from pvcd.sandbox import network
+
+    _need_root()
+    known = state.read(directory.resolve())
+    if known is None or not state.runs(known.supervisor):
+        raise click.ClickException(f"No sandbox runs in {directory}: start it with `pvcd sandbox up`.")
+    with _refusals():
+        network.join(known.supervisor.pid)
+    environment = {**os.environ, "PVC_CONFIG_FILE": str(directory.resolve() / "pvc-api.yaml")}
+    try:
+        os.execvpe(program[0], program, environment)  # noqa: S606 - an argument vector, and no shell is wanted
+    except OSError as error:
+        raise click.ClickException(f"{program[0]} cannot be run: {error.strerror}.") from error
 
 
 @sandbox.command()
@@ -92,7 +121,7 @@ def down(directory: Path) -> None:
     from pvcd.sandbox import cluster
 
     _need_root()
-    _run(cluster.end(directory.resolve(), _say))
+    _run(lambda: cluster.end(directory.resolve(), _say))
 
 
 @sandbox.command()
@@ -168,39 +197,69 @@ def _is_up(directory: Path) -> bool:
     )
 
 
-async def _attached(
-    directory: Path, cache: Path, ports: dict[str, int | None], without_ceph: bool, *, tour: bool, temporary: bool
-) -> None:
-    from pvcd.sandbox import cluster
+@dataclass(frozen=True)
+class _Plan:
+    """What was asked of `up`."""
+
+    directory: Path
+    cache: Path
+    ports: dict[str, int | None]
+    without_ceph: bool
+    host_network: bool
+
+    def options(self) -> list[str]:
+        """How another process is asked for the same."""
+        flags = {"--without-ceph": self.without_ceph, "--host-network": self.host_network}
+        ports = [(f"--{name}-port", str(port)) for name, port in self.ports.items() if port]
+        places = ["--directory", str(self.directory), "--cache", str(self.cache)]
+        return [*places, *chain(*ports), *(flag for flag, on in flags.items() if on)]
+
+
+def _attached(plan: _Plan, *, tour: bool, temporary: bool) -> None:
+    """Run it until it is told to stop."""
+    from pvcd.sandbox import cluster, network, ports
     from pvcd.sandbox.tour import show
 
-    servers = cluster.WITHOUT_CEPH if without_ceph else cluster.ALL
-    sandbox = cluster.Sandbox(directory, cache=cache, asked=ports, only=servers, report=_say)
+    listener = None
+    asked = dict(plan.ports)
+    if not plan.host_network:
+        with _refusals():
+            port = ports.choose_one("api", asked.get("api"))
+            asked["api"], listener = port, network.listen(port)
+            network.enter()
+    servers = cluster.WITHOUT_CEPH if plan.without_ceph else cluster.ALL
 
-    async def then() -> None:
-        if tour:
-            await show(sandbox, _say)
-        _say(f"ready: {sandbox.api}")
-
-    if temporary:
-        await cluster.remove(directory)
-    try:
-        await sandbox.run_until_stopped(then)
-    finally:
+    async def work() -> None:
         if temporary:
-            await cluster.remove(directory)
+            await cluster.remove(plan.directory)
+        sandbox = cluster.Sandbox(
+            plan.directory, cache=plan.cache, asked=asked, only=servers, listener=listener, report=_say
+        )
+
+        async def then() -> None:
+            if tour:
+                await show(sandbox, _say)
+            _say(f"ready: {sandbox.api}")
+
+        try:
+            await sandbox.run_until_stopped(then)
+        finally:
+            if temporary:
+                await cluster.remove(plan.directory)
+
+    _run(work)
 
 
-async def _detached(directory: Path, cache: Path, ports: dict[str, int | None], without_ceph: bool) -> None:
+async def _detached(plan: _Plan) -> None:
     """Start a supervisor in the background and pass on what it says until it is ready or has ended."""
-    await asyncio.to_thread(state.make, directory)
-    process, log = await asyncio.to_thread(_launch, directory, cache, ports, without_ceph)
+    await asyncio.to_thread(state.make, plan.directory)
+    process, log = await asyncio.to_thread(_launch, plan)
     ready = False
     try:
         with log:
             while not ready and process.poll() is None:
                 await asyncio.sleep(0.05)
-                known = state.read(directory)
+                known = state.read(plan.directory)
                 ready = known is not None and known.ready and known.supervisor.pid == process.pid
                 click.echo(log.read(), nl=False)
             click.echo(log.read(), nl=False)
@@ -211,17 +270,12 @@ async def _detached(directory: Path, cache: Path, ports: dict[str, int | None], 
         sys.exit(process.returncode or 1)
 
 
-def _launch(
-    directory: Path, cache: Path, ports: dict[str, int | None], without_ceph: bool
-) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+def _launch(plan: _Plan) -> tuple[subprocess.Popen[bytes], BinaryIO]:
     """The background supervisor, and its log from where it begins."""
-    path = directory / "log" / "sandbox.log"
-    options = ["--directory", str(directory), "--cache", str(cache)]
-    options += [word for name, port in ports.items() if port for word in (f"--{name}-port", str(port))]
-    options += ["--without-ceph"] if without_ceph else []
+    path = plan.directory / "log" / "sandbox.log"
     with path.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pvcd", "sandbox", "up", *options],
+            [sys.executable, "-m", "pvcd", "sandbox", "up", *plan.options()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -233,9 +287,16 @@ def _launch(
     return process, log
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with _refusals():
+        asyncio.run(work())
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What goes wrong in this block is told in one sentence."""
     try:
-        asyncio.run(work)
+        yield
     except PvcdError as error:
         raise click.ClickException(error.sentence) from error
 

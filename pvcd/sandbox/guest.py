@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import lzma
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from lxml import etree
 
 from pvcd.errors import Failed
 from pvcd.process import run
+from pvcd.sandbox import network
 
 GREETING = "pvcd guest is ready"
 """What the tiny guest writes to its serial console when it listens to the power button."""
@@ -26,15 +29,24 @@ EMULATOR = "/usr/bin/qemu-system-x86_64"
 
 _PACKAGE = "linux-image-cloud-amd64"
 _BUSYBOX = Path("/bin/busybox")
-_MODULES = ("evdev", "button")  # the power button, and the file it is read from
+_MODULES = (
+    *("evdev", "button"),  # the power button, and the file it is read from
+    *("virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci"),
+    *("failover", "net_failover", "virtio_net", "af_packet"),
+)
 
 _INIT = f"""\
 #!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev
+/bin/busybox mkdir -p /proc /sys /dev /tmp
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
-for module in {" ".join(_MODULES)}; do /bin/busybox insmod /lib/$module.ko; done
+for module in {" ".join(_MODULES)}; do [ ! -f /lib/$module.ko ] || /bin/busybox insmod /lib/$module.ko; done
+for link in /sys/class/net/eth*; do
+  [ -d $link ] || continue
+  /bin/busybox ip link set ${{link##*/}} up
+  /bin/busybox udhcpc -i ${{link##*/}} -s /lib/udhcpc -t 20 -T 1 -A 1 -b -S >/dev/null 2>&1 &
+done
 for event in /sys/class/input/event*; do
   if /bin/busybox grep -q 'Power Button' $event/device/name; then
     exec 3</dev/input/${{event##*/}}
@@ -45,6 +57,15 @@ echo '{GREETING}'
 n=0
 while :; do n=$((n+1)); echo "tick $n"; /bin/busybox sleep 5; done
 """
+
+_UDHCPC = """\
+#!/bin/busybox sh
+[ $1 = bound ] || [ $1 = renew ] || exit 0
+/bin/busybox ip address replace $ip/$mask dev $interface
+[ -z "$router" ] || /bin/busybox ip route replace default via $router
+[ $1 = renew ] || echo "address $ip" >/dev/console
+"""
+"""What the guest does with a lease."""
 
 _BOOT_CODE = (
     b"\xfa\x31\xc0\x8e\xd8\x8e\xd0"  # cli; ds = ss = 0
@@ -70,7 +91,8 @@ class Tiny(NamedTuple):
 
 async def tiny(directory: Path) -> Tiny:
     """The tiny guest's kernel and initial file system in `directory`, built if they are missing."""
-    files = Tiny(directory / "vmlinuz", directory / "initrd.gz")
+    recipe = hashlib.sha256("\n".join((_INIT, _UDHCPC, *_MODULES)).encode()).hexdigest()[:8]
+    files = Tiny(directory / "vmlinuz", directory / f"initrd-{recipe}.gz")
     if not all(file.exists() for file in files):
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory) as scratch:
@@ -94,9 +116,23 @@ def boot_sector(path: Path) -> Path:
     return path
 
 
-def tiny_domain(name: str, uuid: UUID, kernel: Path, initrd: Path, domain_type: str, *, memory: int = 128) -> str:
-    """The XML of a VM that runs the tiny guest."""
+def tiny_domain(
+    name: str,
+    uuid: UUID,
+    kernel: Path,
+    initrd: Path,
+    domain_type: str,
+    *,
+    memory: int = 128,
+    interfaces: Mapping[str, str] | None = None,
+) -> str:
+    """The XML of a VM that runs the tiny guest; `interfaces` are MAC addresses with their bridges."""
     domain = _domain(name, uuid, domain_type, memory)
+    for mac, bridge in (interfaces or {}).items():
+        interface = _add(_devices(domain), "interface", type="bridge")
+        _add(interface, "mac", address=mac)
+        _add(interface, "source", bridge=bridge)
+        _add(interface, "model", type="virtio")
     system = domain.find("os")
     assert system is not None  # noqa: S101
     _add(system, "kernel", str(kernel))
@@ -108,9 +144,7 @@ def tiny_domain(name: str, uuid: UUID, kernel: Path, initrd: Path, domain_type: 
 def boot_sector_domain(name: str, uuid: UUID, image: Path, domain_type: str) -> str:
     """The XML of a VM that boots from the disk that `boot_sector` made."""
     domain = _domain(name, uuid, domain_type, memory=16)
-    devices = domain.find("devices")
-    assert devices is not None  # noqa: S101
-    disk = _add(devices, "disk", type="file", device="disk")
+    disk = _add(_devices(domain), "disk", type="file", device="disk")
     _add(disk, "driver", name="qemu", type="raw")
     _add(disk, "source", file=str(image))
     _add(disk, "target", dev="vda", bus="virtio")
@@ -140,6 +174,12 @@ def _domain(name: str, uuid: UUID, domain_type: str, memory: int) -> etree._Elem
     return domain
 
 
+def _devices(domain: etree._Element) -> etree._Element:
+    devices = domain.find("devices")
+    assert devices is not None  # noqa: S101
+    return devices
+
+
 def _add(parent: etree._Element, tag: str, text: str | None = None, **attributes: str) -> etree._Element:
     element = etree.SubElement(parent, tag, attributes)
     element.text = text
@@ -151,7 +191,7 @@ async def _unpack_kernel(scratch: Path) -> None:
     try:
         await _download_kernel(scratch)
     except Failed:  # what apt knows of its archive may be missing or out of date
-        await run(["apt-get", "update", "-q"], timeout=300)
+        await run([*network.outside(), "apt-get", "update", "-q"], timeout=300)
         await _download_kernel(scratch)
     package = await asyncio.to_thread(lambda: next(scratch.glob("*.deb")))
     await run(["dpkg-deb", "-x", str(package), str(scratch)], timeout=120)
@@ -163,7 +203,7 @@ async def _download_kernel(scratch: Path) -> None:
     if match is None:
         raise Failed(f"apt knows no package {_PACKAGE}.", code="package-missing")
     download = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", match[1]]
-    await run(["env", "-C", str(scratch), *download], timeout=300)
+    await run([*network.outside(), "env", "-C", str(scratch), *download], timeout=300)
 
 
 def _build(scratch: Path, files: Tiny) -> None:
@@ -177,6 +217,7 @@ def _initramfs(modules: Path) -> bytes:
     entries = [("bin", 0o40755, b""), ("lib", 0o40755, b"")]
     entries.append(("bin/busybox", 0o100755, _BUSYBOX.read_bytes()))
     entries.append(("init", 0o100755, _INIT.encode()))
+    entries.append(("lib/udhcpc", 0o100755, _UDHCPC.encode()))
     for name in _MODULES:
         for module in modules.rglob(f"{name}.ko*"):
             data = module.read_bytes()

@@ -89,7 +89,7 @@ def libvirtd(directory: Path, *, hostname: str | None = None) -> Service:
         return bool(await _ask(_socket(directory, "libvirt-sock"), _AUTH_LIST))
 
     binds = _BINDS | {name: f"/etc/{name}" for name in _USER_FILES}
-    options = () if hostname is None else ("--hostname", hostname)
+    options = ("--network", *(() if hostname is None else ("--hostname", hostname)))
     return Service("libvirtd", _argv(directory, "libvirtd", binds, options), ready, prepare=prepare)
 
 

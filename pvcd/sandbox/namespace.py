@@ -1,9 +1,10 @@
 """Run a program in a mount namespace and with a host name of its own, over which chosen directories are bound.
 
-    python -m pvcd.sandbox.namespace --bind SOURCE:TARGET ... [--hostname NAME] -- PROGRAM ARGUMENT ...
+    python -m pvcd.sandbox.namespace --bind SOURCE:TARGET ... [--hostname NAME] [--network] -- PROGRAM ARGUMENT ...
 
 The host sees none of the mounts, and they end with the last process inside. The program is killed when the process
-that started it ends. A target that does not exist is made, empty, since there is nothing else to bind over.
+that started it ends. A target that does not exist is made, empty, since there is nothing else to bind over. With
+--network /sys shows the links of the network that it runs in, and not of the one in which /sys was mounted.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def main(arguments: list[str]) -> None:
         if not os.path.lexists(target):
             Path(target).mkdir(parents=True)
         _mount(source, target, _MS_BIND | _MS_REC)
+    if options.network:
+        _mount("sysfs", "/sys", 0, "sysfs")
     if options.hostname:
         socket.sethostname(options.hostname)
     os.execvp(options.program[0], options.program)  # noqa: S606 - an argument vector, and no shell is wanted
@@ -49,13 +52,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="namespace", allow_abbrev=False)
     parser.add_argument("--bind", action="append", default=[], metavar="SOURCE:TARGET")
     parser.add_argument("--hostname")
+    parser.add_argument("--network", action="store_true")
     parser.add_argument("program", nargs="+")
     return parser
 
 
-def _mount(source: str | None, target: str, flags: int) -> None:
-    names = (None if source is None else os.fsencode(source), os.fsencode(target))
-    _done(_libc.mount(*names, None, ctypes.c_ulong(flags), None), f"mount {source or ''} on {target}")
+def _mount(source: str | None, target: str, flags: int, kind: str | None = None) -> None:
+    names = (name if name is None else os.fsencode(name) for name in (source, target, kind))
+    _done(_libc.mount(*names, ctypes.c_ulong(flags), None), f"mount {source or ''} on {target}")
 
 
 def _done(result: int, what: str) -> None:

@@ -26,6 +26,11 @@ def is_free(port: int) -> bool:
     return True
 
 
+def choose_one(name: str, asked: int | None, free: Callable[[int], bool] = is_free) -> int:
+    """The port of one server, as `choose` would choose it."""
+    return choose({name: asked}, free)[name]
+
+
 def choose(asked: Mapping[str, int | None], free: Callable[[int], bool] = is_free) -> dict[str, int]:
     """A port for each server of `USUAL`. One that was asked for is taken or refused, never replaced."""
     ports: dict[str, int] = {}

@@ -18,5 +18,7 @@ class Service:
     """Added to a minimal environment."""
     prepare: Callable[[], None] | None = None
     """Writes its files; runs in a thread, and again before each start."""
+    sockets: tuple[int, ...] = ()
+    """Descriptors that it inherits."""
     stop_timeout: float = 10.0
     """Seconds from SIGTERM to SIGKILL."""

@@ -136,6 +136,7 @@ class Supervisor:
                     stderr=STDOUT,
                     env={**environment, **service.environment},
                     start_new_session=True,
+                    pass_fds=service.sockets,
                 )
         except OSError as error:
             raise Failed(f"{service.name} cannot be started: {error}.") from error

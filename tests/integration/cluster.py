@@ -35,7 +35,7 @@ class Cluster(Client):
         return done.stdout
 
     def up(self) -> None:
-        self.run("up", "--detach", "--cache", str(CACHE))
+        self.run("up", "--detach", "--host-network", "--cache", str(CACHE))
         self.api = self.status()["api"]
 
     def down(self) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from pvcd.errors import Conflict, Failed
@@ -379,12 +380,25 @@ async def test_the_command_brings_a_whole_cluster_up_and_down(directory):
         again = await pvcd("sandbox", "up", *at)
         assert again.returncode == 0
         assert f"is up already. API: {facts['api']}".encode() in again.stdout
+        await of_its_own(at, facts["api"])
     finally:
         down = await pvcd("sandbox", "down", *at)
     assert down.returncode == 0, down
     assert not everything(directory)
     assert (await pvcd("sandbox", "status", *at)).returncode == 3
     assert [log for log in (directory / "log").glob("*.log") if "Traceback" in log.read_text()] == []
+
+
+async def of_its_own(at, api):
+    """Its API is reached from this network, of which it sees and changes nothing."""
+    async with aiohttp.ClientSession() as session, session.get(f"{api}/node") as reply:
+        assert [node["name"] for node in await reply.json()] == ["pvchv1"]
+    made = await pvcd("sandbox", "exec", *at, "--", "ip", "link", "add", "inside", "type", "bridge")
+    assert made.returncode == 0, made
+    inside = await pvcd("sandbox", "exec", *at, "ip", "-j", "link")
+    assert [link["ifname"] for link in json.loads(inside.stdout)] == ["lo", "inside"]
+    outside = await run(["ip", "-j", "link"], timeout=10)
+    assert "inside" not in [link["ifname"] for link in json.loads(outside.stdout)]
 
 
 async def test_the_command_says_why_it_cannot_come_up_in_the_background(directory):

@@ -46,7 +46,7 @@ def test_a_daemon_ends_with_the_code_that_it_returns(
 ) -> None:
     roles: list[Role] = []
 
-    def daemon(asked: Role, *, shared_port: bool = False) -> int:
+    def daemon(asked: Role, *, shared_port: bool = False, fd: int | None = None) -> int:
         roles.append(asked)
         return code
 
