@@ -130,9 +130,9 @@ class User(threading.Thread):
         self._ask(count, "GET", f"/node/hv{1 + count % 2}")
 
     def _ask(self, first: int, method: str, path: str, **values: str) -> bool:
-        """Whether one of the servers did it; the other one is asked if the first fails."""
+        """Whether one of the servers did it; the other one is asked if the first fails, and then the first again."""
         said = []
-        for attempt in range(2):
+        for attempt in range(3):
             connection = self._connections[(first + attempt) % 2]
             try:
                 status, body = self._send(connection, method, path, values)
@@ -141,7 +141,7 @@ class User(threading.Thread):
                 said.append(type(error).__name__)
                 self.retried[said[-1]] += 1
                 continue
-            done = attempt == 1 and body.get("code") == "vm-exists"  # by the first one, whose answer was lost
+            done = attempt > 0 and body.get("code") == "vm-exists"  # by the first one, whose answer was lost
             if status == 200 or done:
                 return True
             said.append(f"{status} {body}")
