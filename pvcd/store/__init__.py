@@ -24,6 +24,7 @@ __all__ = ["Change", "Check", "Create", "Delete", "Link", "Put", "Store", "retri
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
+CATCH_UP_SECONDS = 10.0
 RETRY_SECONDS = 0.2
 
 
@@ -52,7 +53,7 @@ class Store:
         try:
             await self.tree.watch(self._replica.roots)
             await self._replica.reload()
-        except BaseException:
+        except BaseException:  # also when we are cancelled: nobody else would end the session
             await self.close()
             raise
         if self.stale_since is None:
@@ -84,6 +85,16 @@ class Store:
         await self.tree.sync()
         self._replica.apply(path, await self.tree.get(path))
         return self.get(record_type, *keys)
+
+    async def catch_up(self) -> None:
+        """Return when all that anybody has written before is in memory: for decisions that rest on many records."""
+        await self.tree.sync()
+        # The tree has hinted at all of it by now: hints and answers come in one order.
+        hints = set(self._tasks)
+        if hints:
+            _, late = await asyncio.wait(hints, timeout=CATCH_UP_SECONDS)
+            if late:
+                raise StoreUnavailable(f"What others wrote could not be read within {CATCH_UP_SECONDS:g} s.")
 
     async def write(self, *changes: Change) -> None:
         """All of the changes or none; they are seen by reads of this process before it returns.

@@ -413,6 +413,13 @@ async def test_a_tree_is_told_of_its_own_changes(bench: Bench, tree: Tree) -> No
     await bench.clients[0].hinted("/a/x")
 
 
+async def test_when_sync_returns_all_earlier_changes_were_hinted(tree: Tree, other: Client) -> None:
+    for number in range(20):
+        await tree.commit([CreateNode(f"/a/x{number}", b"1")])
+        await other.tree.sync()
+        assert f"/a/x{number}" in other.hints
+
+
 async def test_hints_come_for_every_depth(tree: Tree, other: Client) -> None:
     await create(tree, "/a/b/c/d")
     await other.hinted("/a/b/c/d")

@@ -9,19 +9,23 @@ from uuid import UUID
 
 import pytest
 
-from pvcd import Context, Create, Handlers
+from pvcd import Context, Create, Delete, Handlers
 from pvcd import sessions as sessions_module
 from pvcd.clock import settle
 from pvcd.commands import Command, CommandResult
 from pvcd.errors import Failed, NotFound, StoreUnavailable, TimedOut
+from pvcd.handlers import SIDE_BY_SIDE
 from pvcd.lease import assign
 from pvcd.registry import Plugin, collect
 from pvcd.sessions import Life
+from pvcd.store import Change
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT
 from pvcd.testing import SimulatedCluster
 
 from .conftest import Thing, plugin
+
+LEASE_LOST = "Node {} lost the lease of the primary while it was asked for lead."
 
 
 class Node:
@@ -56,8 +60,10 @@ class Node:
         }
         return values[what]
 
-    async def lead(self, context: Context, lose: bool = False) -> str:
+    async def lead(self, context: Context, lose: bool = False, number: int = 0) -> str:
         self.asked.append((context.node, "lead"))
+        if number in self.gates:
+            await self.gates[number].wait()
         if lose:
             await assign(context.store, "hv2")
         await context.store.write(Create(Thing(name="led")))
@@ -285,7 +291,7 @@ async def test_who_is_not_primary_refuses_what_only_the_primary_can_do(cluster: 
     await settle()
     error = asking.exception()
     assert isinstance(error, Failed)
-    assert (error.sentence, error.code) == ("Node hv2 is not the primary any more.", "lease-lost")
+    assert (error.sentence, error.code) == (LEASE_LOST.format("hv2"), "lease-lost")
     assert node.asked == []
 
 
@@ -294,6 +300,117 @@ async def test_what_the_primary_writes_for_a_command_is_fenced(cluster: Simulate
     await cluster.advance(6)
     assert isinstance(asking.exception(), Failed)
     assert cluster.api.store.get(Thing, "led") is None
+
+
+async def test_who_loses_the_lease_in_the_middle_is_given_up_by_the_next_primary(
+    cluster: SimulatedCluster, node: Node
+) -> None:
+    node.gates[1] = asyncio.Event()
+    asking = asyncio.ensure_future(cluster.api.commands.ask_primary("lead", number=1, seconds=7 * 86400))
+    await settle()
+    assert node.asked == [("hv1", "lead")]
+    await assign(cluster.api.store, "hv2")
+    await cluster.advance(1)
+    error = asking.exception()
+    assert isinstance(error, Failed)
+    assert (error.sentence, error.code) == (LEASE_LOST.format("hv1"), "lease-lost")
+    assert left(cluster) == []
+    node.gates[1].set()
+    await cluster.advance(60)
+    assert node.asked == [("hv1", "lead")], "it should be done once at most"
+    assert cluster.api.store.get(Thing, "led") is None
+    assert left(cluster) == []
+
+
+async def test_what_the_next_primary_finds_unclaimed_is_given_up_too(cluster: SimulatedCluster) -> None:
+    await cluster.kill_agent("hv1")
+    await cluster.advance(1)
+    now = cluster.clock.time()
+    command = Command(node="hv1", id=UUID(int=5), verb="lead", asked=now, seconds=1000)
+    await cluster.api.store.write(Create(command))
+    await settle()
+    result = cluster.api.store.get(CommandResult, "hv1", command.id)
+    assert result is not None
+    assert (result.state, result.code) == ("failed", "lease-lost")
+
+
+@pytest.mark.parametrize("seconds", [1.0, 6.0])
+async def test_a_primary_that_lost_touch_goes_on_or_says_that_it_was_stopped(
+    cluster: SimulatedCluster, node: Node, seconds: float
+) -> None:
+    node.gates[1] = asyncio.Event()
+    asking = asyncio.ensure_future(cluster.api.commands.ask_primary("lead", number=1, seconds=7 * 86400))
+    await settle()
+    tree = cluster.agents["hv1"].store.tree
+    assert isinstance(tree, MemoryTree)
+    cluster.server.cut(tree)
+    await cluster.advance(seconds)
+    assert not asking.done()
+    cluster.server.heal(tree)
+    await cluster.advance(6)
+    if seconds < 5:
+        node.gates[1].set()
+        await settle()
+        assert asking.result() == "hv1"
+    else:
+        error = asking.exception()
+        assert isinstance(error, Failed)
+        assert (error.sentence, error.code) == (LEASE_LOST.format("hv1"), "lease-lost")
+    assert node.asked == [("hv1", "lead")]
+    assert left(cluster) == []
+
+
+async def test_an_answer_waits_until_the_store_is_back(cluster: SimulatedCluster, node: Node) -> None:
+    node.gates[1] = asyncio.Event()
+    asking = ask(cluster, "hv2", "double", number=1, seconds=1000)
+    await settle()
+    tree = cluster.agents["hv2"].store.tree
+    assert isinstance(tree, MemoryTree)
+    cluster.server.cut(tree)
+    node.gates[1].set()
+    await cluster.advance(2)
+    assert not asking.done()
+    cluster.server.heal(tree)
+    await cluster.advance(5)
+    assert asking.result() == 2
+
+
+async def test_an_asker_that_went_away_before_the_claim_leaves_nothing_and_nothing_is_done(
+    cluster: SimulatedCluster, node: Node
+) -> None:
+    store = cluster.agents["hv1"].store
+    command = Command(node="hv1", id=UUID(int=4), verb="double", arguments={"number": 1}, asked=0.0, seconds=10)
+    write = store.write
+    claims: list[object] = []
+
+    async def late(*changes: Change) -> None:
+        if any(isinstance(change.record, CommandResult) for change in changes) and not claims:
+            claims.append(changes)
+            stored = cluster.api.store.get(Command, "hv1", command.id)
+            assert stored is not None
+            await cluster.api.store.write(Delete(stored))
+        await write(*changes)
+
+    store.write = late  # type: ignore[method-assign]
+    await cluster.api.store.write(Create(command))
+    await settle()
+    assert claims
+    assert node.asked == []
+    assert left(cluster) == []
+
+
+async def test_any_number_of_long_ones_blocks_nobody(cluster: SimulatedCluster, node: Node) -> None:
+    node.gates[1] = asyncio.Event()
+    for verb, values in (("lead", {"number": 1}), ("double", {"number": 1})):
+        asking = [ask(cluster, "hv1", verb, seconds=1000, **values) for _ in range(2 * SIDE_BY_SIDE)]
+        await settle(200)
+        other = ask(cluster, "hv1", "double", number=2)
+        await settle(200)
+        assert other.done() and other.result() == 4
+        node.gates[1].set()
+        await settle(500)
+        assert all(each.done() for each in asking)
+        node.gates[1].clear()
 
 
 async def test_without_a_primary_nobody_is_asked(cluster: SimulatedCluster) -> None:

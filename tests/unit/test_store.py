@@ -380,6 +380,14 @@ async def test_read_asks_the_store_itself(bench: Bench) -> None:
     assert deaf.get(Thing, "a") is read
 
 
+async def test_after_catching_up_all_that_others_have_written_is_in_memory(bench: Bench) -> None:
+    one, other = await bench.store(), await bench.store()
+    for number in range(30):
+        await one.write(Create(Thing(name=f"thing{number}")))
+    await other.catch_up()
+    assert len(other.all(Thing)) == 30
+
+
 async def test_wait_for_returns_when_the_condition_holds(bench: Bench) -> None:
     one, other = await bench.store(), await bench.store()
     waiting = asyncio.ensure_future(other.wait_for(lambda: other.get(Thing, "b") is not None, 10))
