@@ -4,110 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from statistics import median, quantiles
-from urllib.parse import urlencode
 from uuid import uuid4
 
-import yaml
 from kazoo.client import KazooClient
 
+from bench import networks
 from bench.fill import NODES, fill, vm_xml
+from bench.servers import Server, api, free_port, row, server
+from pvcd.sandbox import network
 from pvcd.sandbox.supervisor import Supervisor
 from pvcd.sandbox.zookeeper import zookeeper
 from pvcd.sessions import Life, Session
 
-HERE = Path(__file__).parent
 SIZES = (1000, 5000)
-
-
-@dataclass
-class Server:
-    """A process that listens on a port of loopback."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    connection: http.client.HTTPConnection = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-
-    def ask(self, method: str, path: str, **values: str) -> bytes:
-        """The body of a reply; raises if it is no success."""
-        headers = {"Content-Type": "application/x-www-form-urlencoded"} if values else {}
-        self.connection.request(method, path, urlencode(values) or None, headers)
-        reply = self.connection.getresponse()
-        body = reply.read()
-        if reply.status not in (200, 209):
-            raise RuntimeError(f"{method} {path}: {reply.status} {body[:300]!r}")
-        return body
-
-    def memory(self) -> float:
-        """MB of resident memory."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def wait(self, path: str) -> None:
-        """Return when it answers."""
-        for _ in range(6000):
-            try:
-                self.ask("GET", path)
-                return
-            except (OSError, http.client.HTTPException):
-                self.connection.close()
-                time.sleep(0.005)
-        raise RuntimeError("a server did not start")
-
-
-@contextlib.contextmanager
-def server(*argv: str, port: int, **environment: str) -> Iterator[Server]:
-    """A server of our own, ended with the block."""
-    process = subprocess.Popen([sys.executable, *argv], env=os.environ | environment, stderr=subprocess.DEVNULL)
-    try:
-        yield Server(process, port)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def api(folder: Path, address: str, chroot: str) -> Iterator[Server]:
-    """An API server on the filled store."""
-    port = free_port()
-    values = {
-        "debug": False,
-        "coordinators": [address],
-        "api": {
-            "listen_address": "127.0.0.1",
-            "listen_port": port,
-            "authentication": {"enabled": False},
-            "ssl": {"enabled": False},
-        },
-        "zookeeper": {"chroot": chroot, "deadline": 10},
-        "plugins": {"directories": [str(HERE / "plugins")]},
-    }
-    config = folder / f"api-{port}.yaml"
-    config.write_text(yaml.safe_dump({"pvc": values}))
-    with server("-m", "pvcd", "api", port=port, PVC_CONFIG_FILE=str(config)) as started:
-        yield started
 
 
 def times(count: int, *sides: Callable[[], object]) -> list[list[float]]:
@@ -119,17 +34,6 @@ def times(count: int, *sides: Callable[[], object]) -> list[list[float]]:
             side()
             mine.append((time.perf_counter() - begun) * 1e3)
     return taken
-
-
-def row(what: str, ours: list[float], least: list[float] | None = None) -> None:
-    """One line of the table."""
-    p99 = quantiles(ours, n=100)[98] if len(ours) > 1 else ours[0]
-    line = f"| {what:<34} | {median(ours):>8.2f} | {p99:>8.2f} |"
-    print(
-        f"{line} {median(least):>8.2f} | {median(ours) / median(least):>5.2f} |"
-        if least
-        else f"{line}          |       |"
-    )
 
 
 def measure(folder: Path, address: str, vms: int) -> None:
@@ -249,7 +153,9 @@ async def main() -> None:
         async with zookeeper_server(Path(name)) as address:
             for vms in sizes:
                 await asyncio.to_thread(measure, Path(name), address, vms)
+            await asyncio.to_thread(networks.measure, Path(name), address)
 
 
 if __name__ == "__main__":
+    network.enter()
     asyncio.run(main())

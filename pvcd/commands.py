@@ -159,7 +159,7 @@ def _is_primary(context: Context) -> bool:
 
 
 async def _answer(context: Context, command: Command) -> None:
-    """Claim a command, do it, and write the answer. This turn is the only one at it, so one that is claimed was left."""
+    """Claim a command, do it, and write the answer. This turn is the only one at it: one that is claimed was left."""
     if context.store.get(CommandResult, command.node, command.id):
         return await _give_up(context, command)
     try:

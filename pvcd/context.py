@@ -52,6 +52,8 @@ class Component(Generic[T]):
     roles: tuple[Role, ...]
     needs: tuple[ComponentKey[Any], ...] = ()
     """Components that are opened before it and closed after it, where the role has them."""
+    fake: Callable[[Context], AbstractAsyncContextManager[T]] | None = None
+    """Opened in its place in a simulated cluster: see pvcd.testing."""
 
     @property
     def name(self) -> str:

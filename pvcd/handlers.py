@@ -93,7 +93,7 @@ class Handlers:
         """Declare what is done after a record of a type was removed; it is called with what the record was."""
 
         def declare(function: Callable[[Context, R], Awaitable[None]]) -> Callable[[Context, R], Awaitable[None]]:
-            name = _full_name(function, record_type)
+            name = f"{_full_name(function, record_type)} gone"
             self.handlers.append(Handler(name, self.scope, record_type, function, gone=True))
             return function
 

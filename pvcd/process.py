@@ -13,6 +13,7 @@ import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pvcd.errors import Failed, TimedOut
 
@@ -50,7 +51,8 @@ async def run(
     Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.
     """
-    process = await _start(argv, input, environment)
+    stdin = DEVNULL if input is None else PIPE
+    process = await start(argv, environment=environment, stdin=stdin, stdout=PIPE, stderr=PIPE)
     result = None
     try:
         async with asyncio.timeout(timeout):
@@ -65,20 +67,25 @@ async def run(
     return result
 
 
-async def _start(argv: Sequence[str], input: bytes | None, environment: Mapping[str, str] | None) -> Process:
+async def start(argv: Sequence[str], *, environment: Mapping[str, str] | None = None, **options: Any) -> Process:
+    """Start a program that the caller ends, in a process group of its own; `options` are those of asyncio.
+
+    Raises `ProgramFailed` when it cannot be started. If the caller is cancelled, nothing of it is left.
+    """
+    env = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
+    creation = asyncio.create_subprocess_exec(*argv, env=env, start_new_session=True, **options)
+    starting = asyncio.ensure_future(creation)
     try:
-        return await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=DEVNULL if input is None else PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
-            start_new_session=True,
-        )
+        return await asyncio.shield(starting)
     except FileNotFoundError:
         raise ProgramFailed(f"The program {argv[0]} is not installed here.", code="program-missing") from None
     except OSError as error:
         raise ProgramFailed(f"The program {argv[0]} cannot be started: {error.strerror}.") from error
+    except asyncio.CancelledError:
+        # Cancelled itself, while its pipes are being connected, asyncio would wait for ever (python/cpython#119710).
+        with contextlib.suppress(OSError):
+            await _end(await starting)
+        raise
 
 
 async def _finish(process: Process, program: str, input: bytes | None) -> Result:

@@ -5,8 +5,8 @@
             reply = await cluster.request("GET", "/api/v1/node")
             assert reply.status == 200
 
-The API and the agents are the real ones; the store is in memory, time stands still until `advance`, and components can
-be replaced by their fakes.
+The API and the agents are the real ones; the store is in memory, time stands still until `advance`, and of components
+that declare a fake the fake is opened; others can be replaced.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class SimulatedCluster:
 
 def _with_fakes(registry: Registry, fakes: Mapping[ComponentKey[Any], Open]) -> Registry:
     components = tuple(
-        dataclasses.replace(component, open=fakes.get(component.key, component.open))
+        dataclasses.replace(component, open=fakes.get(component.key, component.fake or component.open))
         for component in registry.components
     )
     return dataclasses.replace(registry, components=components)

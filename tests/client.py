@@ -85,6 +85,11 @@ class Client:
         assert status == 200, body
         return body
 
+    def delete(self, path: str, /, **values: Any) -> Any:
+        status, body = self.ask("DELETE", path, **values)
+        assert status == 200, body
+        return body
+
     def refused(self, method: str, path: str, /, **values: Any) -> str:
         """The code of a failure."""
         status, body = self.ask(method, path, **values)

@@ -30,7 +30,7 @@ class Osd(Record, path="/ceph-osds/{id}"):
 
 
 class Pool(Record, path="/ceph-pools/{name}"):
-    """A pool for volumes; `failed_reason` says why its volumes could not be listed."""
+    """A pool for volumes; `failed_reason` says why its volumes could not be listed, or which of them are incomplete."""
 
     name: Name
     facts: said.Pool

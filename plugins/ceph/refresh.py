@@ -102,13 +102,15 @@ class Mirror:
         listed, failed_reason = None, None
         try:
             listed = await context[CLUSTER].volumes(pool)
+            failed_reason = _incomplete(listed)
         except NotFound:
             return
         except (CephError, CephUnavailable, CephRefused) as error:
             failed_reason = f"Its volumes could not be listed: {error.sentence}"
         await _put_failed_reason(context, pool, failed_reason)
         if listed is not None:
-            await self._write(context, lambda: self._news_of_list(context, pool, listed))
+            whole = [volume for volume in listed if volume.id]
+            await self._write(context, lambda: self._news_of_list(context, pool, whole))
 
     async def _look_closer(self, context: Context) -> None:
         """Look at each volume of which the list told news."""
@@ -168,6 +170,12 @@ async def _side_by_side(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     finally:
         for work in waiting:
             work.close()
+
+
+def _incomplete(listed: Iterable[said.ListedVolume]) -> str | None:
+    """What is said of those that are no volumes but have a name."""
+    names = ", ".join(volume.name for volume in listed if not volume.id)
+    return f"Made or removed by half only, so that they can but be removed: {names}." if names else None
 
 
 def is_ours(pool: said.Pool) -> bool:

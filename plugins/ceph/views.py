@@ -136,7 +136,7 @@ class PoolView(BaseModel):
     mincopies: int
     applications: list[str]
     failed_reason: str | None
-    """Why its volumes could not be listed."""
+    """Why its volumes could not be listed, or which of them were made or removed by half only."""
     updated: float
 
 

@@ -20,6 +20,7 @@ from pvcd_plugins.vm import (
     allocation,
     components,
     handlers,
+    networks,
     records,
     routes,
     selectors,
@@ -47,7 +48,14 @@ def register_records() -> list[type[Record]]:
 @hookimpl
 def register_components() -> list[Component[Any]]:
     """The hypervisor of this node and its guests' way to Ceph; in the API all VMs, encoded; what VMs take and use."""
-    return [*components.COMPONENTS, storage.COMPONENT, views.COMPONENT, allocation.COMPONENT, volumes.COMPONENT]
+    return [
+        *components.COMPONENTS,
+        storage.COMPONENT,
+        views.COMPONENT,
+        allocation.COMPONENT,
+        volumes.COMPONENT,
+        networks.COMPONENT,
+    ]
 
 
 @hookimpl
@@ -82,5 +90,9 @@ def register_guards() -> list[Guard]:
 
 @hookimpl
 def register_listeners() -> list[Listener]:
-    """A node's flush shuts its VMs down, and its return brings them back."""
-    return [Listener("vm-drain", (DRAIN,), handlers.drain), Listener("vm-restore", (RESTORE,), handlers.restore)]
+    """A node's flush shuts its VMs down, and its return brings them back; a network that they use stays."""
+    return [
+        Listener("vm-drain", (DRAIN,), handlers.drain),
+        Listener("vm-restore", (RESTORE,), handlers.restore),
+        *networks.LISTENERS,
+    ]

@@ -23,6 +23,7 @@ from pvcd_plugins.node import service as nodes
 from pvcd_plugins.vm import disks, placement, states
 from pvcd_plugins.vm.disks import VolumeLock
 from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
+from pvcd_plugins.vm.networks import usable
 from pvcd_plugins.vm.records import VM, VMName, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST, State, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
@@ -85,6 +86,7 @@ def list_vms(context: Context, limit: str | None, node: str | None, state: State
     )
 
 
+@retried
 async def define(
     context: Context, xml: str, node: str | None, limit: list[str] | None, selector: str | None, autostart: bool
 ) -> Message:
@@ -104,7 +106,7 @@ async def define(
         xml=xml,
     )
     try:
-        await context.store.write(Create(VMName(name=vm.name, uuid=vm.uuid)), Create(vm))
+        await context.store.write(Create(VMName(name=vm.name, uuid=vm.uuid)), Create(vm), *usable(context, xml))
     except Exists:
         raise _taken(context, domain) from None
     return Message(
@@ -163,14 +165,15 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
     reason = placement.misfit(context, vm.node, domain)
     if reason:
         raise Conflict(f"VM {vm.name} could not run with this XML: {reason}.", code="no-suitable-node")
+    in_use = usable(context, xml)
     if restart and vm.state in WANTS_GUEST:
         _refuse_if_it_may_not_run(context, vm)
-        await let_run(context, vm.changed(xml=xml, state=State.RESTART, turn=vm.turn + 1))
+        await let_run(context, vm.changed(xml=xml, state=State.RESTART, turn=vm.turn + 1), *in_use)
         return Message(message=f"VM {vm.name} is modified and restarts.")
     if vm.state in WANTS_GUEST:  # it may be started anew at any time, with what it is now
-        await let_run(context, vm.changed(xml=xml))
+        await let_run(context, vm.changed(xml=xml), *in_use)
     else:
-        await context.store.write(Put(vm.changed(xml=xml)))
+        await context.store.write(Put(vm.changed(xml=xml)), *in_use)
     return Message(message=f"VM {vm.name} is modified; the change counts from its next start.")
 
 

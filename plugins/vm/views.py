@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Address, IPv6Address
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from pvcd import Component, ComponentKey, Context, Encoded, Invalid, Role, View
+from pvcd import Component, ComponentKey, Context, Encoded, Invalid, Record, Role, View
+from pvcd_plugins.network.service import Lease
 from pvcd_plugins.vm.domain import Controller, Disk, Domain, Network, parse
+from pvcd_plugins.vm.networks import ATTACHMENTS, Attachments
 from pvcd_plugins.vm.placement import DEFAULT_SELECTOR
 from pvcd_plugins.vm.records import VM, VMReport
 from pvcd_plugins.vm.states import State, shown
+
+
+class NetworkView(Network):
+    """One network interface, with the addresses that it has leased."""
+
+    ip4_address: IPv4Address | None = None
+    ip6_address: IPv6Address | None = None
 
 
 class VMView(BaseModel):
@@ -42,7 +52,7 @@ class VMView(BaseModel):
     console: str | None
     emulator: str | None
     features: list[str]
-    networks: list[Network]
+    networks: list[NetworkView]
     disks: list[Disk]
     controllers: list[Controller]
     xml: str
@@ -75,8 +85,8 @@ class VMConsole(BaseModel):
     data: str
 
 
-def render(vm: VM, report: VMReport | None) -> VMView:
-    """The VM with what its node says of it."""
+def render(vm: VM, report: VMReport | None, attachments: Attachments) -> VMView:
+    """The VM with what its node says of it, and what its interfaces have leased."""
     reason = report.failed_reason if report else None
     try:
         domain = parse(vm.xml)
@@ -97,7 +107,17 @@ def render(vm: VM, report: VMReport | None) -> VMView:
         node_autostart=vm.node_autostart,
         profile=vm.profile,
         xml=vm.xml,
-        **domain.model_dump(exclude={"name", "uuid", "domain_type"}),
+        networks=[_interface(network, attachments) for network in domain.networks],
+        **domain.model_dump(exclude={"name", "uuid", "domain_type", "networks"}),
+    )
+
+
+def _interface(network: Network, attachments: Attachments) -> NetworkView:
+    addresses = [lease.address for lease in attachments.leases(network.source, network.mac)]
+    return NetworkView(
+        **network.model_dump(),
+        ip4_address=next((each for each in addresses if isinstance(each, IPv4Address)), None),
+        ip6_address=next((each for each in addresses if isinstance(each, IPv6Address)), None),
     )
 
 
@@ -110,11 +130,29 @@ def _unknown(vm: VM) -> Domain:
     )
 
 
+class VMViews(View[VM, VMView]):
+    """All VMs, encoded; unlike other views they rest also on the leases of their interfaces."""
+
+    def __init__(self, context: Context) -> None:
+        store, self._attachments = context.store, context[ATTACHMENTS]
+        super().__init__(
+            store,
+            VM,
+            lambda vm: render(vm, store.get(VMReport, vm.uuid), self._attachments),
+            lambda vm: (vm.name, str(vm.uuid)),
+        )
+
+    def _changed(self, path: str, old: Record | None, new: Record | None) -> None:
+        for lease in (old, new):
+            for uuid in self._attachments.of(lease) if isinstance(lease, Lease) else ():
+                super()._changed(VM.at(uuid), None, None)
+        super()._changed(path, old, new)
+
+
 @contextlib.asynccontextmanager
 async def open_view(context: Context) -> AsyncIterator[View[VM, VMView]]:
     """All VMs, encoded, sorted by name."""
-    store = context.store
-    view = View(store, VM, lambda vm: render(vm, store.get(VMReport, vm.uuid)), lambda vm: (vm.name, str(vm.uuid)))
+    view = VMViews(context)
     try:
         yield view
     finally:
@@ -122,4 +160,4 @@ async def open_view(context: Context) -> AsyncIterator[View[VM, VMView]]:
 
 
 VMS: ComponentKey[View[VM, VMView]] = ComponentKey("vms")
-COMPONENT = Component(VMS, open_view, roles=(Role.API,))
+COMPONENT = Component(VMS, open_view, roles=(Role.API,), needs=(ATTACHMENTS,))

@@ -84,15 +84,15 @@ def volumes_of(xml: str) -> tuple[UsedVolume, ...]:
         return ()
 
 
-async def let_run(context: Context, vm: VM) -> None:
-    """Write a VM that is to have a guest, with the claims on its volumes.
+async def let_run(context: Context, vm: VM, *checks: Check) -> None:
+    """Write a VM that is to have a guest, with the claims on its volumes and with what else is to hold.
 
     Raises `VolumeInUse` when the guest of another VM runs, or may, on one of them. The transaction fails when anything
     that this rests on was changed, be it unknown here by then: of two VMs that start at once, each puts itself into the
     same claims.
     """
     try:
-        await context.store.write(Put(vm), *await _claims(context, vm))
+        await context.store.write(Put(vm), *await _claims(context, vm), *checks)
     except Exists as error:  # somebody made the claim that we looked for in vain
         raise Changed(error.path) from None
 

@@ -59,6 +59,11 @@ _BOUNDS = {
     "maxLength": "at most",
 }
 
+
+class Switch(str):
+    """What true or false of a JSON body is as text, which is no value of an argument that is text."""
+
+
 Given = str | list[str] | None
 """One value as it was sent: JSON has lists and null, which means that nothing was given."""
 Pairs = list[tuple[str, Given]]
@@ -215,9 +220,9 @@ def _json_value(name: str, value: object) -> Given:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
-        return str(value).lower()
+        return Switch(str(value).lower())
     if isinstance(value, list) and all(isinstance(item, str | bool) for item in value):
-        return [item if isinstance(item, str) else str(item).lower() for item in value]
+        return [item if isinstance(item, str) else Switch(str(item).lower()) for item in value]
     raise Invalid(f"{shown(name)} in the JSON body must be text, a number, true, false or a list of these.")
 
 
@@ -288,6 +293,7 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
         _refuse_characters(parameter, text)
     if parameter.place == "flag":
         return _flag(parameter, texts[0])
+    switched = next((text for text in texts if isinstance(text, Switch)), None)
     texts = _items(parameter, texts)
     if len(texts) > MAX_FIELDS:
         raise Invalid(f"{parameter.name} has more than {MAX_FIELDS} items.")
@@ -300,9 +306,12 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
         if sentences:
             raise Invalid(" ".join(sentences))
     try:
-        return parameter.adapter.validate_python(texts if parameter.many else texts[0])
+        value = parameter.adapter.validate_python(texts if parameter.many else texts[0])
     except ValidationError as error:
         raise Invalid(" ".join(islice(_sentences(parameter, texts, error), MAX_COMPLAINTS))) from None
+    if switched and any(isinstance(item, str) for item in (value if parameter.many else [value])):
+        raise Invalid(f"{parameter.name} must be text, not {switched}.")
+    return value
 
 
 def _flag(parameter: Parameter, text: str) -> bool:

@@ -266,7 +266,7 @@ async def end(directory: Path, report: Report) -> None:
             report(f"{'sandbox':<11} did not stop within {STOP_LIMIT:g} s and is killed")
             state.send(known.supervisor, signal.SIGKILL)
             await state.wait_until_gone([known.supervisor], state.END_LIMIT)
-    if directory.exists():  # a temporary one is gone by now
+    if state.is_sandbox(directory):  # a temporary one is gone by now
         with state.lock(directory):
             await clean(directory, report)
             state.forget(directory)
@@ -312,6 +312,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "domain_types": ["kvm", "qemu"] if sandbox.domain_type == "kvm" else ["qemu"],
                 "console_directory": str(directory / "console"),
             },
+            "network": {"device": "lo", "directory": str(directory / "network")},
             "ceph": {**ceph.settings(directory / CEPH), "refresh": 5, "deadline": 10},
         }
     }

@@ -24,6 +24,9 @@ from pvcd.sandbox import network
 GREETING = "pvcd guest is ready"
 """What the tiny guest writes to its serial console when it listens to the power button."""
 
+ADDRESS = "address "
+"""What it writes before each address that it leases."""
+
 COMMAND_LINE = "console=ttyS0 quiet panic=1 mitigations=off nokaslr"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 
@@ -58,12 +61,12 @@ n=0
 while :; do n=$((n+1)); echo "tick $n"; /bin/busybox sleep 5; done
 """
 
-_UDHCPC = """\
+_UDHCPC = f"""\
 #!/bin/busybox sh
 [ $1 = bound ] || [ $1 = renew ] || exit 0
 /bin/busybox ip address replace $ip/$mask dev $interface
 [ -z "$router" ] || /bin/busybox ip route replace default via $router
-[ $1 = renew ] || echo "address $ip" >/dev/console
+[ $1 = renew ] || echo "{ADDRESS}$ip" >/dev/console
 """
 """What the guest does with a lease."""
 
@@ -243,6 +246,6 @@ def _write(path: Path, data: bytes) -> None:
             file.write(data)
             os.fchmod(descriptor, 0o644)
         os.replace(scratch, path)
-    except BaseException:
+    except BaseException:  # whatever it is, also Ctrl-C: no scratch file stays
         os.unlink(scratch)
         raise

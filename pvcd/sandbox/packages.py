@@ -47,6 +47,8 @@ NEEDS = (
     Need("qemu-storage-daemon", "qemu-system-common", "ceph-osd"),
     Need("losetup", "mount", "ceph-osd"),
     Need("ip", "iproute2", "node"),
+    Need("dnsmasq", "dnsmasq-base", "node"),
+    Need("nft", "nftables", "node"),
     Need("busybox", "busybox-static", "node"),
     Need("cpio", "cpio", "node"),
     Need("xz", "xz-utils", "node"),

@@ -15,32 +15,49 @@ from pvcd.sandbox import guest
 from pvcd.sandbox.cluster import NODE, Sandbox
 
 NAME = "hello"
+MAC = "52:54:00:68:65:6c"
+BRIDGE = "vmbr200"
+NETWORK = {
+    "vni": "200",
+    "description": "app",
+    "nettype": "managed",
+    "ip4_network": "10.20.0.0/24",
+    "ip4_gateway": "10.20.0.1",
+    "dhcp4": "true",
+    "dhcp4_start": "10.20.0.100",
+    "dhcp4_end": "10.20.0.199",
+}
 BOOT_SECONDS = 120.0
 REPLY_SECONDS = 30.0
 Say = Callable[[str], None]
 
 
 async def show(sandbox: Sandbox, say: Say) -> None:
-    """Define a small guest, start it and show its console; says what was sent and what came back."""
+    """Make a network, start a small guest in it and show its console; says what was sent and what came back."""
     api = sandbox.api
     files = await guest.tiny(sandbox.cache / "guest")
     say(f"\nA small guest, made from Debian's kernel and busybox, lies in {files.kernel.parent}")
     definition = sandbox.directory / f"{NAME}.xml"
-    xml = guest.tiny_domain(NAME, uuid4(), files.kernel, files.initrd, sandbox.domain_type)
+    xml = guest.tiny_domain(NAME, uuid4(), files.kernel, files.initrd, sandbox.domain_type, interfaces={MAC: BRIDGE})
     await asyncio.to_thread(definition.write_text, xml)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPLY_SECONDS)) as session:
         curl = _Curl(session, api, say)
         await curl.show("GET", "/node")
+        await curl.show(
+            "POST", "/network", " ".join(f"-d {name}={value}" for name, value in NETWORK.items()), **NETWORK
+        )
         await curl.show("POST", "/vm", f"--data-urlencode xml@{definition}", xml=xml)
         await curl.show("POST", f"/vm/{NAME}/state", "-d state=start", state="start")
         say("\nIt boots; this is its console:\n")
         await _show_console(curl, say)
         await curl.show("GET", f"/vm/{NAME}/state")
+        await curl.show("GET", "/network/app/lease")
     say(
         f"\nThe cluster stays up. Try in another terminal:\n"
         f"  curl {api}/vm\n"
         f"  curl '{api}/vm/{NAME}/console?lines=5'\n"
         f"  curl {api}/vm/{NAME}/dump\n"
+        f"  sudo .venv/bin/pvcd sandbox exec --directory {sandbox.directory} ping -c 3 10.20.0.1\n"
         f"  curl -X POST {api}/vm/{NAME}/state -d state=restart\n"
         f"  curl -X POST {api}/vm/{NAME}/state -d state=shutdown\n"
         f"  curl -X POST {api}/node/{NODE}/domain-state -d domain-state=flush\n"
@@ -72,7 +89,7 @@ class _Curl:
 
 
 async def _show_console(curl: _Curl, say: Say) -> None:
-    """Show the guest's console until it says that it is up."""
+    """Show the guest's console until it says that it is up and has an address."""
     shown = 0
     async with asyncio.timeout(BOOT_SECONDS):
         while True:
@@ -80,6 +97,6 @@ async def _show_console(curl: _Curl, say: Say) -> None:
             for line in lines[shown:]:
                 say(f"  | {line}")
             shown = len(lines)
-            if any(guest.GREETING in line for line in lines):
+            if all(any(text in line for line in lines) for text in (guest.GREETING, guest.ADDRESS)):
                 return
             await asyncio.sleep(0.5)

@@ -148,6 +148,10 @@ class CliBench:
         """What `rbd` writes."""
         return (await run(("rbd", "--conf", self.conf, *words), timeout=LIMIT, input=input)).stdout
 
+    async def rados(self, *words: str) -> bytes:
+        """What `rados` writes."""
+        return (await run(("rados", "--conf", self.conf, "--pool", POOL, *words), timeout=LIMIT)).stdout
+
     async def write(self, volume: str, data: bytes) -> None:
         written = b"rbd diff v1\nw" + struct.pack("<QQ", 0, len(data)) + data + b"e"
         await self.rbd("import-diff", "--no-progress", "-", f"{POOL}/{volume}", input=written)
@@ -232,7 +236,8 @@ class CliBench:
         for loop in self._loops:
             await run(("losetup", "--detach", loop), timeout=LIMIT)
         for volume in await self.cluster.volumes(POOL):
-            await self.rbd("snap", "purge", "--no-progress", f"{POOL}/{volume.name}")
+            if volume.id:
+                await self.rbd("snap", "purge", "--no-progress", f"{POOL}/{volume.name}")
             await self.rbd("rm", "--no-progress", f"{POOL}/{volume.name}")
         assert not left
 

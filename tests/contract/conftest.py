@@ -60,8 +60,9 @@ ENSEMBLE = ["initLimit=20", "syncLimit=10", "standaloneEnabled=false", "reconfig
 class ZooKeeperServer:
     """A ZooKeeper server as a child process, with its data in a folder of its own."""
 
-    def __init__(self, folder: Path, port: int, peers: list[str] | None = None) -> None:
-        self.hosts = f"127.0.0.1:{port}"
+    def __init__(self, folder: Path, port: int, peers: list[str] | None = None, address: str = "127.0.0.1") -> None:
+        self.hosts = f"{address}:{port}"
+        self._address = address
         self._port = port
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,7 +71,7 @@ class ZooKeeperServer:
         settings = [
             f"dataDir={folder}/data",
             f"clientPort={port}",
-            "clientPortAddress=127.0.0.1",
+            f"clientPortAddress={address}",
             "tickTime=500",
             "minSessionTimeout=1000",
             "maxSessionTimeout=60000",
@@ -104,7 +105,7 @@ class ZooKeeperServer:
     def mode(self) -> str:
         """`standalone`, `leader` or `follower`; nothing while it does not serve."""
         try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=2) as connection:
+            with socket.create_connection((self._address, self._port), timeout=2) as connection:
                 connection.sendall(b"srvr")
                 answer = connection.makefile("rb").read().decode()
         except OSError:

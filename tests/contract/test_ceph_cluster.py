@@ -267,6 +267,62 @@ async def test_the_snapshot_of_an_interrupted_clone_does_not_keep_a_volume(real:
     assert await real.cluster.volumes(POOL) == []
 
 
+async def test_the_snapshot_of_an_interrupted_clone_goes_when_it_is_finished(real: CliBench) -> None:
+    await real.cluster.create_volume(POOL, "source", 4 * MiB)
+    snapshot = f"{POOL}/source@{LEFTOVER}1234"
+    await real.rbd("snap", "create", "--no-progress", snapshot)
+    await real.rbd("clone", "--rbd-default-clone-format", "2", snapshot, f"{POOL}/copy")
+    await real.cluster.flatten_volume(POOL, "copy")
+    assert await real.cluster.snapshots(POOL, "source") == []
+
+
+async def test_a_volume_that_was_made_or_removed_by_half_is_named_and_can_be_removed(real: CliBench) -> None:
+    cluster = real.cluster
+    for name in ("half", "whole"):
+        await cluster.create_volume(POOL, name, 4 * MiB)
+    await real.rados("rm", f"rbd_header.{(await cluster.volume(POOL, 'half')).id}")
+    assert [(each.name, bool(each.id)) for each in await cluster.volumes(POOL)] == [("half", False), ("whole", True)]
+    assert await outcome(cluster.volume(POOL, "half")) == "volume-not-found"
+    assert await outcome(cluster.create_volume(POOL, "half", 4 * MiB)) == "volume-incomplete"
+    assert await outcome(cluster.clone_volume(POOL, "whole", "half")) == "volume-incomplete"
+    assert await outcome(cluster.rename_volume(POOL, "whole", "half")) == "volume-incomplete"
+    await cluster.remove_volume(POOL, "half")
+    assert [each.name for each in await cluster.volumes(POOL)] == ["whole"]
+    await cluster.rename_volume(POOL, "whole", "half")
+    assert await cluster.snapshots(POOL, "half") == []
+
+
+@pytest.mark.parametrize("kept", ["old", "new"])
+async def test_a_volume_that_was_renamed_by_half_has_one_name_and_keeps_its_data(real: CliBench, kept: str) -> None:
+    cluster, stray = real.cluster, {"old": "new", "new": "old"}[kept]
+    await cluster.create_volume(POOL, kept, 4 * MiB)
+    await real.write(kept, b"data")
+    await real.rados("cp", f"rbd_id.{kept}", f"rbd_id.{stray}")
+    assert [each.name for each in await cluster.volumes(POOL)] == [kept]
+    for work in (
+        cluster.volume(POOL, stray),
+        cluster.remove_volume(POOL, stray),
+        cluster.rollback(POOL, stray, "s"),
+        cluster.flatten_volume(POOL, stray),
+    ):
+        assert await outcome(work) == "volume-not-found"
+    assert await outcome(cluster.rename_volume(POOL, "old", "new")) == ("done" if kept == "old" else "volume-exists")
+    assert (await real.read("new")).startswith(b"data\0")
+    await cluster.create_volume(POOL, "old", 8 * MiB)
+    await cluster.remove_volume(POOL, "old")
+    assert (await real.read("new")).startswith(b"data\0")
+    assert [each.name for each in await cluster.volumes(POOL)] == ["new"]
+
+
+async def test_a_name_that_leads_nowhere_is_in_nobodys_way(real: CliBench) -> None:
+    await real.cluster.create_volume(POOL, "lost", 4 * MiB)
+    await real.rados("cp", "rbd_id.lost", "rbd_id.kept")
+    await real.cluster.remove_volume(POOL, "lost")
+    assert await outcome(real.cluster.remove_volume(POOL, "kept")) == "volume-not-found"
+    await real.cluster.create_volume(POOL, "kept", 4 * MiB)
+    assert [each.name for each in await real.cluster.volumes(POOL)] == ["kept"]
+
+
 async def test_a_volume_grows_and_shrinks_only_on_request(bench: Bench) -> None:
     await bench.cluster.create_volume(POOL, "disk", 4 * MiB)
     await bench.cluster.resize_volume(POOL, "disk", 4 * MiB)
@@ -429,9 +485,8 @@ async def test_while_ceph_does_not_answer_everything_fails_within_the_deadline(b
             *(cluster.remove_volume(POOL, "disk"), cluster.resize_volume(POOL, "other", 8 * MiB)),
             *(cluster.clone_volume(POOL, "disk", "copy"), cluster.set_option("noout")),
         ]
-        begun = time.monotonic()
-        results = await asyncio.gather(*works, return_exceptions=True)
-        assert time.monotonic() - begun < 6
+        async with asyncio.timeout(60):  # much less than what is marked as long may take
+            results = await asyncio.gather(*works, return_exceptions=True)
         assert {type(result) for result in results} == {CephUnavailable}
         assert all("did not answer within" in str(result) for result in results)
     finally:
@@ -471,7 +526,8 @@ async def _remove(bench: Bench, osd: int) -> None:
     await bench.cluster.osd_out(osd)
 
     async def drained() -> bool:
-        return osd in await bench.cluster.safe_to_destroy([osd])
+        states = (await bench.cluster.status()).pgs_by_state
+        return osd in await bench.cluster.safe_to_destroy([osd]) and set(states) == {"active+clean"}
 
     await until(drained)
     for _ in range(2):

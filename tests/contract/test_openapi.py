@@ -153,10 +153,15 @@ def needs_ceph(path: str) -> bool:
     return "/storage/ceph" in path and not path.endswith(("/osd", "/pool", "/volume", "/snapshot"))
 
 
+NAMES = {
+    **{"vm": "web1", "node": "hv1", "who": "you", "osd": "0", "pool": "vms", "volume": "a", "snapshot": "b"},
+    **{"network": "app", "lease": "10.20.0.50", "acl": "ssh"},
+}
+
+
 async def test_replies_are_as_the_document_says(cluster: SimulatedCluster, described: Any) -> None:
     async def ask(method: str, template: str, status: int = 200, **values: str) -> None:
-        names = {"vm": "web1", "node": "hv1", "who": "you", "osd": "0", "pool": "vms", "volume": "a", "snapshot": "b"}
-        path = template.format(**names)
+        path = template.format(**NAMES)
         reply = await cluster.request(method, path, **values)
         assert reply.status == status, reply.body
         check(described, reply, method, template)
@@ -164,6 +169,10 @@ async def test_replies_are_as_the_document_says(cluster: SimulatedCluster, descr
     await ask("GET", "/api/v1/vm/{vm}", 510)
     await ask("POST", "/api/v1/vm", xml=DOMAIN, limit="hv1,hv9")
     await ask("POST", "/api/v1/vm/{vm}/state", state="start")
+    addresses = {"ip4_network": "10.20.0.0/24", "ip4_gateway": "10.20.0.1", "ip6_network": "fd00::/64"}
+    await ask("POST", "/api/v1/network", vni="200", description="app", nettype="managed", **addresses)
+    await ask("POST", "/api/v1/network/{network}/lease", macaddress="52:54:00:00:00:01", ipaddress="10.20.0.50")
+    await ask("POST", "/api/v1/network/{network}/acl", description="ssh", direction="in", rule="accept")
     await cluster.advance(2)
     for route in cluster.registry.routes:
         if route.method == "GET":

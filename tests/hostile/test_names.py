@@ -83,7 +83,18 @@ REQUESTS = (
     ("GET", "/node/{}"),
     ("POST", "/node/{}/domain-state?domain-state=flush"),
     ("POST", "/node/{}/coordinator-state?coordinator-state=secondary"),
+    ("GET", "/storage/ceph/osd/{}"),
+    ("GET", "/storage/ceph/pool/{}"),
+    ("GET", "/storage/ceph/volume/vms/{}"),
+    ("GET", "/storage/ceph/volume/snapshot/vms/web1/{}"),
+    ("DELETE", "/storage/ceph/osd/{}?yes_i_really_mean_it"),
+    ("DELETE", "/storage/ceph/pool/{}?yes_i_really_mean_it"),
+    ("PUT", "/storage/ceph/volume/vms/{}?size=1G"),
+    ("DELETE", "/storage/ceph/volume/vms/{}"),
+    ("DELETE", "/storage/ceph/volume/snapshot/vms/web1/{}"),
 )
+THINGS = ("vm", "node", "osd", "pool", "volume", "snapshot")
+REFUSALS = ("invalid-value", "not-found", "method-not-allowed", *(f"{thing}-not-found" for thing in THINGS))
 NAMES: tuple[str, ...] = (
     "",
     " ",
@@ -133,7 +144,7 @@ def test_no_name_reaches_anything_but_what_has_it(victim: Cluster, name: str) ->
         assert status in (404, 405, 510), (method, path, body)
         assert headers["Content-Type"] == "application/json" and "X-Forged" not in headers
         failure = json.loads(body)
-        assert failure["code"] in ("vm-not-found", "node-not-found", "invalid-value", "not-found", "method-not-allowed")
+        assert failure["code"] in REFUSALS, (method, path, failure)
         assert len(failure["message"]) < 9000 and failure["message"].isprintable()
 
 

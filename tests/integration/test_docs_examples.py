@@ -2,7 +2,7 @@
 
 An example is a code block with lines that begin with `curl`. All must succeed; if a JSON block follows at once, it is
 the last one's answer, and one with a `code` is a failure. They find the VM `web1` defined and the VM `hello` running,
-unless they define `web1` themselves. `<!-- not run: why -->` before a block excuses it.
+unless they define `web1` themselves, and the network `app`. `<!-- not run: why -->` before a block excuses it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,22 @@ EXAMPLES = [example for page in PAGES for example in examples_of(page.name, page
 RUN = [example for example in EXAMPLES if not example.not_run]
 
 
+APP = {
+    "vni": "200",
+    "description": "app",
+    "nettype": "managed",
+    "ip4_network": "10.20.0.0/24",
+    "ip4_gateway": "10.20.0.1",
+    "dhcp4": "on",
+    "dhcp4_start": "10.20.0.100",
+    "dhcp4_end": "10.20.0.199",
+}
+
+
 def prepare(cluster: Cluster, guests: Guests, text: str) -> None:
-    """Have the VMs that a block speaks of."""
+    """Have the VMs and the network that a block speaks of."""
+    if "/api/v1/network" in text:
+        cluster.post("/network", **APP)
     if "/vm/hello" in text:
         cluster.post("/vm", xml=guests.sector("hello"))
         cluster.post("/vm/hello/state", state="start")
@@ -104,9 +118,11 @@ def test_a_curl_example_is_answered_as_the_documentation_says(
 
 
 def become_ready(cluster: Cluster) -> None:
-    """Undo a flush, which waits for its guests."""
+    """Undo a flush, which waits for its guests; and forget the networks."""
     for vm in cluster.get("/vm"):
         cluster.ask("DELETE", f"/vm/{vm['name']}")
+    for network in cluster.get("/network"):
+        cluster.ask("DELETE", f"/network/{network['vni']}")
     if cluster.get("/node/pvchv1/domain-state")["domain_state"] != "ready":
         cluster.post("/node/pvchv1/domain-state", **{"domain-state": "ready"})
         cluster.until(lambda: cluster.get("/node/pvchv1/domain-state")["domain_state"] == "ready")

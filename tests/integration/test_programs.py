@@ -92,6 +92,17 @@ async def test_children_that_outlive_the_program_and_hold_its_output_are_killed_
     assert await wait_until_gone(processes, 5)
 
 
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_caller_that_is_cancelled_while_the_program_starts_ends_at_once(steps):
+    task = asyncio.ensure_future(run(["sleep", "1000"], timeout=60))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def test_a_caller_that_is_cancelled_takes_the_program_with_it(tmp_path):
     task = asyncio.create_task(run(python(FAMILY, str(tmp_path / "f"), "1000"), timeout=60))
     processes = await family(tmp_path / "f")

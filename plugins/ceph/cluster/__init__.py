@@ -46,6 +46,7 @@ __all__ = (
     "DeviceRefused",
     "HasSnapshots",
     "InUse",
+    "Incomplete",
     "ListedVolume",
     "Lock",
     "Monitors",
@@ -128,6 +129,15 @@ class HasSnapshots(Conflict):
         super().__init__(f"The volume {volume!r} has snapshots: remove them first.")
 
 
+class Incomplete(Conflict):
+    """A volume has a name but is not all there, as after the death of whoever made or removed it."""
+
+    code = "volume-incomplete"
+
+    def __init__(self, volume: str) -> None:
+        super().__init__(f"The volume {volume!r} was made or removed by half only: remove it, and repeat the request.")
+
+
 class Shrinks(Conflict):
     """A volume would lose what lies behind its new end."""
 
@@ -177,7 +187,11 @@ class Cluster(Protocol):
         """Let its data move elsewhere, and return at once; fine when it is out."""
 
     async def safe_to_destroy(self, osds: Collection[int]) -> frozenset[int]:
-        """Those of them without which no data would lose a copy; one that there is not counts as safe."""
+        """Those of them that Ceph calls safe to destroy; one that there is not counts as safe.
+
+        That is no promise for an OSD that is out: it has no placement groups any more, so it is called safe at once,
+        while objects wait to be copied from it. Who destroys it must also see all placement groups active and clean.
+        """
 
     async def purge_osd(self, osd: int) -> None:
         """Forget one that is down and safe to destroy, with its key; fine when it is forgotten."""
@@ -192,7 +206,7 @@ class Cluster(Protocol):
         """Remove a pool with everything in it."""
 
     async def volumes(self, pool: str) -> list[ListedVolume]:
-        """The volumes of a pool with their snapshots, by name."""
+        """The volumes of a pool with their snapshots, by name. One without an `id` is `Incomplete`."""
 
     async def volume(self, pool: str, volume: str) -> Volume:
         """One volume."""

@@ -209,6 +209,17 @@ def volumes(pool: str, rows: Iterable[Json]) -> list[ListedVolume]:
     ]
 
 
+def unopened(result: Result) -> set[str]:
+    """The names of which `rbd ls -l` complains that there is nothing to open."""
+    found = re.findall(r"^rbd: error opening (.+): \(2\)", result.stderr.decode(errors="replace"), re.MULTILINE)
+    return {name for name in found if is_name(name)}
+
+
+def incomplete(pool: str, name: str) -> ListedVolume:
+    """What a name is in the list that has no volume."""
+    return ListedVolume(pool=pool, name=name, id="", size=0, parent=None, locked=False, snapshots=())
+
+
 def volume(pool: str, info: Json) -> Volume:
     """From `rbd info`."""
     return Volume(

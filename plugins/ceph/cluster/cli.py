@@ -7,7 +7,7 @@ import contextlib
 import errno
 import secrets
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from weakref import WeakValueDictionary
 
 from pvcd.errors import Locked, NotFound, PvcdError
@@ -18,6 +18,7 @@ from pvcd_plugins.ceph.cluster import (
     CephError,
     CephRefused,
     HasSnapshots,
+    Incomplete,
     InUse,
     ListedVolume,
     Lock,
@@ -42,6 +43,8 @@ from pvcd_plugins.ceph.cluster.programs import Programs, together
 _COUNTERS_LIMIT = 5.0
 """Seconds for what is nice to know: how busy each OSD is."""
 _COUNTING_PAUSE = 0.2
+_MAKING_LIMIT = 1.0
+"""Seconds after which a name that nobody has was left by somebody, and not taken just now."""
 
 
 class CliCluster:
@@ -109,7 +112,7 @@ class CliCluster:
             raise NotFound("OSD", osd)
 
     async def safe_to_destroy(self, osds: Collection[int]) -> frozenset[int]:
-        """Those of them without which no data would lose a copy; one that there is not counts as safe."""
+        """Those of them that Ceph calls safe to destroy, which is no promise for one that is out."""
         if not osds:
             return frozenset()
         # Asked for JSON it always ends with 0: the list is the answer.
@@ -171,21 +174,59 @@ class CliCluster:
             raise NotFound("pool", pool)
 
     async def volumes(self, pool: str) -> list[ListedVolume]:
-        """The volumes of a pool with their snapshots, by name."""
-        # An image that is gone by half, as after an interrupted removal, is missing in the list, which says so.
+        """The volumes of a pool with their snapshots, by name. One without an `id` is `Incomplete`."""
         words = ("ls", "-l", check_name("pool", pool), "--format", "json")
-        return answers.volumes(pool, answers.document(await self._run.rbd(*words, fine=errno.ENOENT)))
+        result = await self._run.rbd(*words, fine=errno.ENOENT)
+        found = answers.volumes(pool, answers.document(result))
+        if unopened := answers.unopened(result):
+            # Without those that were just removed.
+            found += [answers.incomplete(pool, name) for name in unopened & await self._names(pool)]
+        return sorted(found, key=lambda volume: volume.name)
 
     async def volume(self, pool: str, volume: str) -> Volume:
         """One volume."""
-        info = await self._run.rbd_json("info", _image(pool, volume), no=_no_volume(volume))
+        looking = self._run.rbd_json("info", _image(pool, volume), no=_no_volume(volume))
+        info, _ = await together(looking, self._need_name(pool, volume))
         return answers.volume(pool, info)
+
+    async def _names(self, pool: str) -> frozenset[str]:
+        """All names in a pool."""
+        return frozenset(await self._run.rbd_json("ls", check_name("pool", pool)))
+
+    async def _need_name(self, pool: str, volume: str) -> None:
+        """Raise `NotFound` for a name that is in no list, though it may be half of one: see `_name`."""
+        if volume not in await self._names(pool):
+            raise NotFound("volume", volume)
+
+    async def _name(self, pool: str, volume: str, *words: str, no: Mapping[int, PvcdError] | None = None) -> None:
+        """Run what gives a volume its name, also when somebody died who gave it the same name, or another one.
+
+        A name is an entry in the list of its pool and an object that leads to the image. Where a volume was renamed
+        by half, such an object without an entry leads to an image of another name, which would be removed with it.
+        """
+        no = {errno.EEXIST: AlreadyThere("volume", volume), **(no or {})}
+        try:
+            await self._run.rbd(*words, no=no)
+        except AlreadyThere:
+            for pause in (0.0, _MAKING_LIMIT):
+                await asyncio.sleep(pause)
+                if volume in await self._names(pool):
+                    await self._refuse_incomplete(pool, volume)
+                    raise
+            await self._run.rados("--pool", pool, "rm", f"rbd_id.{volume}")
+            await self._run.rbd(*words, no=no)
+
+    async def _refuse_incomplete(self, pool: str, volume: str) -> None:
+        try:
+            await self.volume(pool, volume)
+        except NotFound:
+            raise Incomplete(volume) from None
 
     async def create_volume(self, pool: str, volume: str, size: int) -> None:
         """Make an empty volume."""
-        image, there = _image(pool, volume), {errno.EEXIST: AlreadyThere("volume", volume)}
+        image = _image(pool, volume)
         async with self._alone(image):
-            await self._run.rbd("create", "--size", f"{check_size(size)}B", image, no=there)
+            await self._name(pool, volume, "create", "--size", f"{check_size(size)}B", image)
 
     async def clone_volume(self, pool: str, source: str, volume: str) -> None:
         """Make a copy of a volume as it is now, in its pool, that needs the source no more."""
@@ -194,9 +235,9 @@ class CliCluster:
         async with self._alone(image):
             await self._run.rbd("snap", "create", "--no-progress", snapshot, no=_no_volume(source))
             try:
-                there = {errno.EEXIST: AlreadyThere("volume", volume), errno.ENOENT: NotFound("volume", source)}
                 # Of the second format, so that the snapshot can go at once, into hiding until nobody needs it.
-                await self._run.rbd("clone", "--rbd-default-clone-format", "2", snapshot, image, no=there)
+                words = ("clone", "--rbd-default-clone-format", "2", snapshot, image)
+                await self._name(pool, volume, *words, no=_no_volume(source))
             finally:
                 await self._run.rbd("snap", "rm", "--no-progress", snapshot, fine=errno.ENOENT)
             await self._run.rbd_long("flatten", image, on=image, no=_no_volume(volume))
@@ -205,8 +246,11 @@ class CliCluster:
         """Let a clone need its source no more; fine when it does not."""
         image = _image(pool, volume)
         async with self._alone(image):
-            if (await self.volume(pool, volume)).parent is not None:
+            parent = (await self.volume(pool, volume)).parent
+            if parent is not None:
                 await self._run.rbd_long("flatten", image, on=image, no=_no_volume(volume))
+                if LEFTOVER in parent:
+                    await self._run.rbd("snap", "rm", "--no-progress", parent, fine=errno.ENOENT)
 
     async def resize_volume(self, pool: str, volume: str, size: int, *, shrink: bool = False) -> None:
         """Change its size. Less than it has is refused unless `shrink` says that what lies behind may go."""
@@ -223,11 +267,10 @@ class CliCluster:
 
     async def rename_volume(self, pool: str, volume: str, new: str) -> None:
         """Give it another name."""
-        no = {errno.EEXIST: AlreadyThere("volume", new), **_no_volume(volume)}
         images = _image(pool, volume), _image(pool, new)
         # At the same time as a removal it would leave a name of nothing.
         async with self._alone(*images):
-            await self._run.rbd("rename", *images, no=no)
+            await self._name(pool, new, "rename", *images, no=_no_volume(volume))
 
     async def remove_volume(self, pool: str, volume: str) -> None:
         """Remove it. Refused while it has snapshots or somebody has it open."""
@@ -238,6 +281,7 @@ class CliCluster:
             **_no_volume(volume),
         }
         async with self._alone(image):
+            await self._need_name(pool, volume)
             try:
                 await self._run.rbd_long("rm", image, on=image, no=no)
             except HasSnapshots:
@@ -291,6 +335,7 @@ class CliCluster:
 
     async def rollback(self, pool: str, volume: str, snapshot: str) -> None:
         """Let a volume that nobody has open be again what it was."""
+        await self._need_name(pool, volume)
         if await self.watchers(pool, volume):
             raise InUse("volume", volume, OPEN)
         no = {errno.EROFS: InUse("volume", volume, OPEN), **_no_snapshot(snapshot)}

@@ -164,6 +164,7 @@ class ListedVolume:
     pool: str
     name: str
     id: str
+    """Empty for one that was made or removed by half only: there is no such volume, but its name is taken."""
     size: int
     parent: str | None
     locked: bool

@@ -191,7 +191,7 @@ class FakeCluster(FakeVolumes):
             found.in_, found.drained = False, self._clock.monotonic() + self.drain_seconds
 
     async def safe_to_destroy(self, osds: Collection[int]) -> frozenset[int]:
-        """Those of them without which no data would lose a copy; one that there is not counts as safe."""
+        """Those of them that hold nothing, or that there are not."""
         self._enter("safe_to_destroy")
         return frozenset(osd for osd in osds if osd not in self._osds or self._is_empty(self._osds[osd]))
 

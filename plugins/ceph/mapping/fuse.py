@@ -52,7 +52,7 @@ class FuseMapping:
             await self._rbd.refuse_if_open(pool, volume, DEAD_CLIENT if left else 0.0)
             try:
                 return await self._put_up(place, pool, volume)
-            except BaseException:
+            except BaseException:  # also when we are cancelled: half a mapping is of no use to anybody
                 with contextlib.suppress(PvcdError):  # `clean` will find it
                     await _take_apart(place)
                 raise

@@ -35,7 +35,7 @@ class KernelMapping:
                 # Exclusive: the lock is not handed over to whoever asks for it while it is mapped.
                 options = ("--exclusive", "--pool", pool, "--image", volume)
                 output = await self._rbd("map", *options, timeout=MAP_LIMIT)
-            except BaseException:
+            except BaseException:  # also when we are cancelled, and the kernel may have done it all the same
                 if (pool, volume) not in await self._devices():
                     mark.unlink()
                 raise

@@ -80,6 +80,18 @@ def test_volumes_have_their_snapshots_and_those_with_odd_names_are_left_out() ->
     assert (web.name, web.parent, web.locked, web.snapshots) == ("web", None, True, ("one", "two"))
 
 
+def test_names_that_lead_nowhere_are_read_from_the_complaints() -> None:
+    complaints = (
+        "2026-01-02T03:04:05.678+0000 7f89eb7fe6c0 -1 librbd::image::OpenRequest: failed to retrieve initial metadata\n"
+        "rbd: error opening half: (2) No such file or directory\n"
+        "rbd: error opening busy: (16) Device or resource busy\n"
+        "rbd: error opening an odd one: (2) No such file or directory\n"
+        "rbd: listing images failed: (2) No such file or directory\n"
+    )
+    assert answers.unopened(Result(2, b"[]", complaints.encode())) == {"half"}
+    assert answers.unopened(Result(0, b"[]", b"")) == set()
+
+
 def test_pools_with_odd_names_are_left_out() -> None:
     def pool(name: str) -> dict[str, Any]:
         numbers = {"pool": 1, "pg_num_target": 8, "size": 3, "min_size": 2}

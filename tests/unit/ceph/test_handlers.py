@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from pvcd.lease import assign
 from pvcd_plugins.ceph.cluster import CephError, InUse
 from pvcd_plugins.ceph.records import Osd, Volume
 from tests.unit.ceph.conftest import Storage
@@ -124,32 +125,94 @@ async def test_a_second_client_does_not_finish_the_clone_of_the_first(storage: S
 async def test_ceph_away_is_a_sentence_and_changes_no_record(storage: Storage) -> None:
     await storage.make("vms", "one")
     storage.door.away = True
-    for method, path, values in (
-        ("POST", "/volume", {"pool": "vms", "volume": "two", "size": "1G"}),
-        ("PUT", "/volume/vms/one", {"size": "2G"}),
-        ("DELETE", "/volume/vms/one", {}),
-        ("POST", "/pool", {"pool": "more", "pgs": "8"}),
-        ("POST", "/cluster-option", {"action": "set", "option": "noout"}),
-        ("DELETE", f"/osd/0{REALLY}", {}),
-    ):
+    for method, path, values in INTERRUPTED.values():
         reply = await storage.ask(method, path, **values)
         assert reply.json == {"message": "Ceph did not answer within 30 s.", "code": "ceph-unavailable"}
     assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
 
 
-async def test_an_agent_killed_in_the_middle_is_said_and_the_next_look_agrees_with_ceph(storage: Storage) -> None:
-    held = storage.door.hold_answer("create_volume")  # Ceph has done it, but nobody was told
-    asking = asyncio.ensure_future(
-        storage.cluster.request("POST", "/api/v1/storage/ceph/volume", pool="vms", volume="one", size="1G")
-    )
-    await storage.cluster.advance(0.5)
-    assert held.waiting
+SNAPSHOT = "/volume/snapshot/vms/one/then"
+INTERRUPTED: dict[str, tuple[str, str, dict[str, str]]] = {
+    "create_pool": ("POST", "/pool", {"pool": "more", "pgs": "8", "replcfg": "copies=1,mincopies=1"}),
+    "remove_pool": ("DELETE", f"/pool/vms{REALLY}", {}),
+    "create_volume": ("POST", "/volume", {"pool": "vms", "volume": "two", "size": "1G"}),
+    "clone_volume": ("POST", "/volume", {"pool": "vms", "volume": "two", "source_volume": "one"}),
+    "resize_volume": ("PUT", "/volume/vms/one", {"size": "3G"}),
+    "rename_volume": ("PUT", "/volume/vms/one", {"name": "two"}),
+    "remove_volume": ("DELETE", "/volume/vms/other", {}),
+    "create_snapshot": ("POST", "/volume/snapshot", {"pool": "vms", "volume": "one", "snapshot": "now"}),
+    "rename_snapshot": ("PUT", SNAPSHOT, {"name": "before"}),
+    "remove_snapshot": ("DELETE", SNAPSHOT, {}),
+    "rollback": ("POST", f"{SNAPSHOT}/rollback", {}),
+    "set_option": ("POST", "/cluster-option", {"action": "set", "option": "noout"}),
+    "osd_out": ("POST", "/osd/2/state", {"state": "out"}),
+    "purge_osd": ("DELETE", f"/osd/2{REALLY}", {}),
+}
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["not yet", "nobody was told"])
+@pytest.mark.parametrize("verb", INTERRUPTED)
+async def test_an_agent_killed_in_the_middle_is_said_and_the_next_look_agrees_with_ceph(
+    storage: Storage, verb: str, done: bool
+) -> None:
+    for name in ("one", "other"):
+        await storage.make("vms", name)
+    await storage.ask("POST", "/volume/snapshot", pool="vms", volume="one", snapshot="then")
+    held = storage.door.hold_answer(verb) if done else storage.door.hold(verb)
+    method, path, values = INTERRUPTED[verb]
+    asking = asyncio.ensure_future(storage.ask_long(method, path, **values))
+    while not held.waiting:
+        assert not asking.done(), asking.result().body
+        await storage.cluster.advance(0.1)
     await storage.cluster.kill_agent("hv1")
-    await storage.cluster.advance(1)
     reply = await asking
     assert (reply.status, reply.json["code"]) == (510, "node-not-running")
+    held.release()
     await storage.refresh()
-    assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
+    assert await told(storage) == await so(storage)
+    reply = await storage.ask_long(method, path, **values)
+    assert reply.status == 200 or reply.json["code"].endswith(("-exists", "-not-found")), reply.body
+    assert await told(storage) == await so(storage)
+
+
+async def told(storage: Storage) -> dict[str, object]:
+    """What the API says that there is."""
+    return {
+        "pools": [pool["name"] for pool in await storage.get("/pool")],
+        "volumes": [
+            (each["name"], each["stats"]["size_bytes"], each["parent"]) for each in await storage.get("/volume")
+        ],
+        "snapshots": [each["snapshot"] for each in await storage.get("/volume/snapshot")],
+        "options": set((await storage.get("/status"))["options"]),
+        "osds": [(each["id"], each["stats"]["in"]) for each in await storage.get("/osd")],
+    }
+
+
+async def so(storage: Storage) -> dict[str, object]:
+    """What there is in Ceph."""
+    pools = [pool.name for pool in await storage.ceph.pools()]
+    volumes = [each for pool in pools for each in await storage.ceph.volumes(pool)]
+    return {
+        "pools": pools,
+        "volumes": [(each.name, each.size, each.parent) for each in volumes],
+        "snapshots": [snapshot for each in volumes for snapshot in each.snapshots],
+        "options": await storage.ceph.options(),
+        "osds": [(str(osd.id), int(osd.in_)) for osd in await storage.ceph.osds()],
+    }
+
+
+async def test_a_lease_that_moves_in_the_middle_is_said_soon_and_the_next_look_agrees(storage: Storage) -> None:
+    storage.door.answers["safe_to_destroy"] = frozenset()
+    removing = asyncio.ensure_future(storage.ask_long("DELETE", f"/osd/2{REALLY}"))
+    await storage.cluster.advance(10)
+    await assign(storage.context.store, "hv2")
+    await storage.cluster.advance(1)
+    assert (await removing).json["code"] == "lease-lost"
+    await storage.refresh()
+    assert await told(storage) == await so(storage)
+    assert (await storage.get("/osd/2"))[0]["progress"] is None
+    del storage.door.answers["safe_to_destroy"]
+    assert (await storage.ask_long("DELETE", f"/osd/2{REALLY}")).status == 200
 
 
 # OSDs

@@ -10,7 +10,7 @@ import pytest
 
 from pvcd.store import memory
 from pvcd.testing import SimulatedCluster
-from pvcd_plugins.ceph.cluster import LEFTOVER, CephError
+from pvcd_plugins.ceph.cluster import LEFTOVER, CephError, ListedVolume
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
 from pvcd_plugins.ceph.refresh import BATCH
 from tests.unit.ceph.conftest import REFRESH, Storage
@@ -141,6 +141,22 @@ async def test_a_pool_that_cannot_be_listed_says_so_and_hides_no_other(storage: 
     storage.door.failing.clear()
     await storage.refresh()
     assert {pool["failed_reason"] for pool in await storage.get("/pool")} == {None}
+
+
+async def test_volumes_that_are_there_by_half_are_named_and_can_be_removed(storage: Storage) -> None:
+    await storage.make("vms", "one")
+    half = ListedVolume("vms", "half", id="", size=0, parent=None, locked=False, snapshots=())
+    listed = await storage.ceph.volumes("vms")
+    storage.door.answers["volumes"] = [half, *listed]
+    await storage.refresh()
+    (pool,) = await storage.get("/pool")
+    assert pool["failed_reason"] == "Made or removed by half only, so that they can but be removed: half."
+    assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
+    storage.door.answers["remove_volume"] = True
+    assert (await storage.ask("DELETE", "/volume/vms/half")).status == 200
+    storage.door.answers.clear()
+    await storage.refresh()
+    assert (await storage.get("/pool"))[0]["failed_reason"] is None
 
 
 async def test_a_volume_that_cannot_be_looked_at_keeps_no_other_from_it(storage: Storage) -> None:

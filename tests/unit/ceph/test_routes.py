@@ -66,7 +66,7 @@ async def test_what_is_no_replication_is_refused(storage: Storage, text: str) ->
     assert "write copies=N,mincopies=M" in reply.json["message"]
 
 
-@pytest.mark.parametrize("name", ["vms/../x", "-p", "a@b", "a,b", "..", "a\tb", "ä", "", "x" * 129])
+@pytest.mark.parametrize("name", ["vms/../x", "-p", " -p", "a@b", "a,b", "..", "a\tb", "ä", "", " ", "x" * 129])
 async def test_a_hostile_name_is_refused_with_a_sentence_and_reaches_nobody(storage: Storage, name: str) -> None:
     await storage.make("vms", "one")
     storage.door.calls.clear()
@@ -88,7 +88,14 @@ async def test_a_hostile_name_is_refused_with_a_sentence_and_reaches_nobody(stor
     assert [each for each in storage.door.calls if each.startswith(("create", "clone", "rename", "set"))] == []
 
 
-@pytest.mark.parametrize("path", ["vms%2F..%2Fx/one", "vms/-p", "vms/a%40b", "vms/one%2Ftwo", "vms%2Fone/x", "-p/one"])
+async def test_a_blank_in_a_name_is_a_plus_that_a_form_wrote(storage: Storage) -> None:
+    assert (await storage.ask("POST", "/volume", pool="vms", volume="one two", size="1G")).status == 200
+    assert [volume.name for volume in await storage.ceph.volumes("vms")] == ["one+two"]
+
+
+@pytest.mark.parametrize(
+    "path", ["vms/one%20two", "vms%2F..%2Fx/one", "vms/-p", "vms/a%40b", "vms/one%2Ftwo", "vms%2Fone/x", "-p/one"]
+)
 async def test_a_hostile_path_finds_nothing(storage: Storage, path: str) -> None:
     await storage.make("vms", "one")
     for method, values in (("GET", {}), ("PUT", {"size": "2G"}), ("DELETE", {})):

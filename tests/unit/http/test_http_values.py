@@ -473,6 +473,7 @@ async def test_the_complaints_are_bounded(read: Read) -> None:
         (b'{"vcpus": NaN}', JSON, "NaN is no number"),
         (b'{"vcpus": {"a": 1}}', JSON, "'vcpus' in the JSON body must be text, a number"),
         (b'{"vcpus": [[1]]}', JSON, "'vcpus' in the JSON body must be text, a number"),
+        (b'{"note": false}', JSON, "note must be text, not false"),
         (b'{"states": [null]}', JSON, "'states' in the JSON body must be text, a number"),
         (b'{"a":' * 100_000, JSON, "The body is not valid JSON"),
         (b"note=\xff", FORM, "The body is not valid utf-8"),

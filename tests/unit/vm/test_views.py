@@ -63,7 +63,8 @@ async def test_everything_of_a_vm_is_shown_with_its_type(cluster: Cluster) -> No
         "controllers": [{"type": "scsi", "model": "virtio-scsi"}],
         "xml": xml,
     }
-    assert networks == [{"type": "bridge", "mac": "52:54:00:00:00:01", "source": "br200", "model": "virtio"}]
+    interface = {"type": "bridge", "mac": "52:54:00:00:00:01", "source": "br200", "model": "virtio"}
+    assert networks == [{**interface, "ip4_address": None, "ip6_address": None}]
     assert disks == [{"type": "rbd", "name": "vms/web1_sda", "dev": "sda", "bus": "scsi"}]
 
 

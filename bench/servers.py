@@ -1,0 +1,116 @@
+"""The servers that the benchmarks measure, and the table that they print."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from urllib.parse import urlencode
+
+import yaml
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Server:
+    """A process that listens on a port of loopback."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    connection: http.client.HTTPConnection = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def ask(self, method: str, path: str, **values: str) -> bytes:
+        """The body of a reply; raises if it is no success."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if values else {}
+        self.connection.request(method, path, urlencode(values) or None, headers)
+        reply = self.connection.getresponse()
+        body = reply.read()
+        if reply.status not in (200, 209):
+            raise RuntimeError(f"{method} {path}: {reply.status} {body[:300]!r}")
+        return body
+
+    def memory(self) -> float:
+        """MB of resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def wait(self, path: str) -> None:
+        """Return when it answers."""
+        for _ in range(6000):
+            try:
+                self.ask("GET", path)
+                return
+            except (OSError, http.client.HTTPException):
+                self.connection.close()
+                time.sleep(0.005)
+        raise RuntimeError("a server did not start")
+
+
+@contextlib.contextmanager
+def server(*argv: str, port: int, **environment: str) -> Iterator[Server]:
+    """A server of our own, ended with the block."""
+    process = subprocess.Popen([sys.executable, *argv], env=os.environ | environment, stderr=subprocess.DEVNULL)
+    try:
+        yield Server(process, port)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def settings(address: str, chroot: str, port: int) -> dict[str, Any]:
+    """Those that every daemon needs."""
+    listen = {"listen_address": "127.0.0.1", **({"listen_port": port} if port else {})}
+    return {
+        "debug": False,
+        "coordinators": [address],
+        "api": {**listen, "authentication": {"enabled": False}, "ssl": {"enabled": False}},
+        "zookeeper": {"chroot": chroot, "deadline": 10},
+        "plugins": {"directories": [str(HERE / "plugins")]},
+    }
+
+
+def write(file: Path, values: dict[str, Any]) -> str:
+    """The path of a settings file with these values."""
+    file.write_text(yaml.safe_dump({"pvc": values}))
+    return str(file)
+
+
+@contextlib.contextmanager
+def api(folder: Path, address: str, chroot: str) -> Iterator[Server]:
+    """An API server on the filled store."""
+    port = free_port()
+    config = write(folder / f"api-{port}.yaml", settings(address, chroot, port))
+    with server("-m", "pvcd", "api", port=port, PVC_CONFIG_FILE=config) as started:
+        yield started
+
+
+def row(what: str, ours: list[float], least: list[float] | None = None) -> None:
+    """One line of the table."""
+    p99 = quantiles(ours, n=100)[98] if len(ours) > 1 else ours[0]
+    line = f"| {what:<34} | {median(ours):>8.2f} | {p99:>8.2f} |"
+    print(
+        f"{line} {median(least):>8.2f} | {median(ours) / median(least):>5.2f} |"
+        if least
+        else f"{line}          |       |"
+    )

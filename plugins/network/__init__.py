@@ -1,0 +1,47 @@
+"""Networks of VMs: bridges on every node, and gateways, DHCP, DNS and packet filters for the managed ones."""
+
+from typing import Any
+
+from pvcd import PLUGIN_API_1, Component, Handlers, Record, Routes, SettingsSection, hookimpl
+from pvcd_plugins.network import components, handlers, records, routes, settings, views
+
+REQUIRES_PLUGIN_API = PLUGIN_API_1
+
+
+@hookimpl
+def register_settings() -> list[SettingsSection]:
+    """pvc.network"""
+    return [settings.SECTION]
+
+
+@hookimpl
+def register_records() -> list[type[Record]]:
+    """What networks, leases and ACLs should be, what is taken, and what nodes say of it."""
+    return [
+        records.Network,
+        records.NetworkName,
+        records.Plan,
+        records.Reservations,
+        records.Acls,
+        records.Lease,
+        records.NodeNetwork,
+        records.ServedNetworks,
+    ]
+
+
+@hookimpl
+def register_components() -> list[Component[Any]]:
+    """The doors of networks; in the API all networks, encoded."""
+    return [*components.COMPONENTS, *views.COMPONENTS]
+
+
+@hookimpl
+def register_routes() -> list[Routes]:
+    """The manual's chapter: network endpoints."""
+    return [routes.routes]
+
+
+@hookimpl
+def register_handlers() -> list[Handlers]:
+    """What each node does for the networks, and what the primary does for their hosts."""
+    return [handlers.handlers, handlers.primary]

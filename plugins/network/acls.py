@@ -1,0 +1,85 @@
+"""The rules for ACLs: one ordered record for each network, changed as a whole."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pvcd import Check, Conflict, Context, Message, NotFound, Put, retried
+from pvcd.matching import matcher
+from pvcd_plugins.network.components import FIREWALL
+from pvcd_plugins.network.records import Acl, Acls, has_room
+from pvcd_plugins.network.service import find, find_managed, need, said
+from pvcd_plugins.network.views import AclView
+
+Direction = Literal["in", "out"]
+LISTS: dict[Direction, Literal["inward", "outward"]] = {"in": "inward", "out": "outward"}
+"""By direction the field that has its rules."""
+
+
+def list_acls(context: Context, network: str, limit: str | None, direction: Direction | None) -> list[AclView]:
+    """The ACLs of a network whose description matches a limit, in their order."""
+    matches = matcher(limit)
+    return [
+        acl
+        for acl in _acls(context, network)
+        if matches((acl.description,)) and (direction is None or acl.direction == direction)
+    ]
+
+
+def get_acl(context: Context, network: str, description: str) -> list[AclView]:
+    """The ACLs of this description: one, one for each direction, or none."""
+    return [acl for acl in _acls(context, network) if acl.description == description]
+
+
+def _acls(context: Context, network: str) -> list[AclView]:
+    acls = context.store.get(Acls, find(context, network).vni)
+    return [
+        AclView(direction=direction, order=order, description=acl.description, rule=acl.rule)
+        for direction, field in LISTS.items()
+        for order, acl in enumerate(getattr(acls, field) if acls else ())
+    ]
+
+
+async def add_acl(
+    context: Context, network: str, description: str, direction: Direction, rule: str, order: int | None
+) -> Message:
+    """Put a rule among the others, once it is known to be one."""
+    find_managed(context, network)
+    acl = Acl(description=description, rule=await context[FIREWALL].check(rule))
+    return await _insert(context, network, acl, direction, order)
+
+
+@retried
+async def _insert(context: Context, key: str, acl: Acl, direction: Direction, order: int | None) -> Message:
+    network, field = find_managed(context, key), LISTS[direction]
+    acls = need(context, Acls, network.vni)
+    rules: list[Acl] = list(getattr(acls, field))
+    if any(acl.description == other.description for other in rules):
+        raise Conflict(
+            f"{said(network)} has an ACL {acl.description!r} in direction {direction} already.", code="acl-exists"
+        )
+    rules.insert(len(rules) if order is None else order, acl)
+    changed = acls.changed(**{field: tuple(rules)})
+    if not has_room(changed):
+        raise Conflict(
+            f"{said(network)} has {len(acls.inward) + len(acls.outward)} ACLs, and no room for more.",
+            code="network-full",
+        )
+    await context.store.write(Put(changed), Check(network))
+    return Message(
+        message=f"ACL {acl.description} is number {rules.index(acl)} in direction {direction} "
+        f"of network {network.description}."
+    )
+
+
+@retried
+async def remove_acl(context: Context, key: str, description: str, direction: Direction) -> Message:
+    """Take a rule out; those after it move up."""
+    network, field = find_managed(context, key), LISTS[direction]
+    acls = need(context, Acls, network.vni)
+    rules: tuple[Acl, ...] = getattr(acls, field)
+    kept = tuple(acl for acl in rules if acl.description != description)
+    if len(kept) == len(rules):
+        raise NotFound("ACL", description)
+    await context.store.write(Put(acls.changed(**{field: kept})), Check(network))
+    return Message(message=f"ACL {description} is removed from direction {direction} of network {network.description}.")

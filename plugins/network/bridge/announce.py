@@ -1,0 +1,117 @@
+"""Tells a network's hosts that an address has moved to this node: gratuitous ARP and unsolicited advertisements."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from pvcd.clock import Clock
+from pvcd_plugins.network.bridge import Address
+
+PAUSES = (0.0, 1.0, 1.0)
+"""Seconds before each time: a host may have missed one, or not yet have been ready to change its mind."""
+
+_ARP, _IPV6 = 0x0806, 0x86DD
+_ALL = b"\xff" * 6
+_ALL_NODES, _ALL_NODES_MAC = IPv6Address("ff02::1"), bytes.fromhex("333300000001")
+_ROUTER_OVERRIDE = 0xA0000000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Announced:
+    """An address on a bridge."""
+
+    bridge: str
+    mac: str
+    address: Address
+
+    def frame(self) -> bytes:
+        """What is sent."""
+        mac = bytes.fromhex(self.mac.replace(":", ""))
+        if isinstance(self.address, IPv4Address):
+            return gratuitous_arp(mac, self.address)
+        return advertisement(mac, self.address)
+
+
+def gratuitous_arp(mac: bytes, address: IPv4Address) -> bytes:
+    """A question of everybody for an address, by the one who has it (RFC 5227)."""
+    question = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + address.packed + bytes(6) + address.packed
+    return _ALL + mac + struct.pack("!H", _ARP) + question
+
+
+def advertisement(mac: bytes, address: IPv6Address) -> bytes:
+    """An advertisement to all nodes that nobody asked for, by a router (RFC 4861, 7.2.6)."""
+    body = struct.pack("!I", _ROUTER_OVERRIDE) + address.packed + b"\x02\x01" + mac
+    length = 4 + len(body)
+    pseudo = address.packed + _ALL_NODES.packed + struct.pack("!II", length, socket.IPPROTO_ICMPV6)
+    message = struct.pack("!BBH", 136, 0, _checksum(pseudo + struct.pack("!BBH", 136, 0, 0) + body)) + body
+    header = struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_ICMPV6, 255) + address.packed + _ALL_NODES.packed
+    return _ALL_NODES_MAC + mac + struct.pack("!H", _IPV6) + header + message
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class Announcer:
+    """Announces addresses several times, in the background, for as long as they are held."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._held: frozenset[Announced] = frozenset()
+        self._until = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def hold(self, held: Collection[Announced], until: float) -> None:
+        """Tell of these only, and until then only: a late word would take an address from the node that has it."""
+        self._held, self._until = frozenset(held), until
+
+    def announce(self, new: Collection[Announced]) -> None:
+        """Begin to tell of these."""
+        if new:
+            task = asyncio.create_task(self._announce(new))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def aclose(self) -> None:
+        """Tell no more."""
+        self._held = frozenset()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _announce(self, new: Collection[Announced]) -> None:
+        for pause in PAUSES:
+            await self._clock.sleep(pause)
+            if self._clock.monotonic() < self._until:
+                send([each for each in new if each in self._held])
+
+
+def send(announced: Collection[Announced]) -> None:
+    """Put the frames on the wire without waiting; one that is lost is made up for by the next."""
+    try:
+        with contextlib.closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as packets:
+            packets.setblocking(False)
+            for each in announced:
+                _send(packets, each)
+    except OSError as error:
+        _log.warning("Addresses cannot be announced: %s", error.strerror)
+
+
+def _send(packets: socket.socket, announced: Announced) -> None:
+    try:
+        packets.sendto(announced.frame(), (announced.bridge, 0))
+    except OSError as error:
+        _log.info("%s could not be announced on %s: %s", announced.address, announced.bridge, error.strerror)

@@ -1,0 +1,204 @@
+"""What `ip` and `bridge` tell of this node's links, and how they are told to change them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+from pvcd.process import run
+from pvcd_plugins.network.bridge import Address, Gateway, bridge_name
+
+READ = 10.0
+"""Seconds for reading."""
+WRITE = 60.0
+"""Seconds for a batch; the kernel needs about 10 ms for each link that is removed."""
+
+ALIAS = "pvcd"
+"""Tells people whose a link is."""
+GROUP = "1886806884"
+"""Tells us the same: `pvcd` as a number. Unlike an alias it is there from the moment at which the link is made."""
+DOOMED = "1886806885"
+"""The group of links that are to be removed: the kernel removes a group faster than its links one by one."""
+
+FOREVER = 2**32 - 1
+FLOOD = "00:00:00:00:00:00"
+_UNSUPPORTED = ("Unknown device type", "Operation not supported")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """An address of a link."""
+
+    interface: Gateway
+    scope: str
+    forever: bool
+    usable: bool = True
+    """Neither being tried nor on its way out."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link of this node."""
+
+    name: str
+    ours: bool = False
+    kind: str = ""
+    mtu: int = 1500
+    up: bool = False
+    mac: str = ""
+    master: str | None = None
+    device: str | None = None
+    """The one beneath it."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What is peculiar to its kind."""
+    addresses: tuple[Assigned, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a batch."""
+
+    vni: int
+    words: tuple[str, ...]
+    makes: str | None = None
+    """The link that is there afterwards."""
+    needs: str = ""
+    """The module without which the kernel cannot do it."""
+
+
+async def look() -> dict[str, Link]:
+    """All links by name."""
+    links, addresses = await asyncio.gather(_read("ip", "-d", "link", "show"), _read("ip", "address", "show"))
+    return links_of(links, addresses)
+
+
+async def floods() -> dict[str, set[Address]]:
+    """By tunnel: where what is meant for all goes."""
+    return floods_of(await _read("bridge", "fdb", "show"))
+
+
+async def default_device() -> str | None:
+    """The device of the default route."""
+    for family in ("-4", "-6"):
+        routes = [route for route in await _read("ip", family, "route", "show", "default") if "dev" in route]
+        if routes:
+            device: str = min(routes, key=lambda route: route.get("metric", 0))["dev"]
+            return device
+    return None
+
+
+async def _read(program: str, *words: str) -> list[dict[str, Any]]:
+    text = (await run((program, "-j", *words), timeout=READ)).stdout
+    # With nothing to tell some versions write nothing, others `[]` or `[{}]`.
+    return [each for each in json.loads(text.strip() or b"[]") if each]
+
+
+def links_of(links: Sequence[Mapping[str, Any]], addresses: Sequence[Mapping[str, Any]]) -> dict[str, Link]:
+    """The links, from what `ip -j` tells."""
+    infos = {each["ifname"]: each.get("addr_info", ()) for each in addresses}
+    return {each["ifname"]: _link(each, infos.get(each["ifname"], ())) for each in links}
+
+
+def _link(told: Mapping[str, Any], infos: Collection[Mapping[str, Any]]) -> Link:
+    details = told.get("linkinfo", {}).get("info_data", {})
+    return Link(
+        name=told["ifname"],
+        ours=told.get("group") in (GROUP, DOOMED) or told.get("ifalias") == ALIAS,
+        kind=told.get("linkinfo", {}).get("info_kind", ""),
+        mtu=told["mtu"],
+        up="UP" in told.get("flags", ()),
+        mac=told.get("address", ""),
+        master=told.get("master"),
+        device=told.get("link") or details.get("link"),
+        details=details,
+        addresses=tuple(_assigned(info) for info in infos if "local" in info),
+    )
+
+
+def _assigned(info: Mapping[str, Any]) -> Assigned:
+    return Assigned(
+        interface=ip_interface(f"{info['local']}/{info['prefixlen']}"),
+        scope=info.get("scope", ""),
+        forever=info.get("valid_life_time", FOREVER) == FOREVER,
+        usable=not any(info.get(flag) for flag in ("tentative", "dadfailed", "deprecated", "temporary")),
+    )
+
+
+def floods_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, set[Address]]:
+    """The same as `floods`, from what `bridge -j` tells."""
+    found: dict[str, set[Address]] = {}
+    for entry in entries:
+        if entry.get("mac") == FLOOD and "dst" in entry:
+            found.setdefault(entry["ifname"], set()).add(ip_address(entry["dst"]))
+    return found
+
+
+class Batch:
+    """Lets `ip` or `bridge` take steps, and remembers what was made and which network's step failed and why."""
+
+    def __init__(self, undone: str) -> None:
+        self.failures: dict[int, str] = {}
+        """One sentence by VNI; no more steps are taken for these."""
+        self.made: dict[int, list[str]] = {}
+        """Links by VNI."""
+        self._undone = undone
+
+    async def take(self, program: str, steps: Sequence[Step]) -> None:
+        """Take the steps in turn. After one that fails, the others of its network are left out."""
+        while steps := [step for step in steps if step.vni not in self.failures]:
+            text = "".join(f"{' '.join(step.words)}\n" for step in steps).encode()
+            result = await run((program, "-batch", "-"), timeout=WRITE, input=text, check=False)
+            if result.returncode == 0:
+                self._note(steps)
+                return
+            line, reason = failure(result.stderr.decode(errors="replace"))
+            if line is None:
+                # It gave up without telling where.
+                for step in steps:
+                    self.fail(step.vni, reason)
+                return
+            self._note(steps[: line - 1])
+            self._fail(steps[line - 1], reason, steps)
+            steps = steps[line:]
+
+    def fail(self, vni: int, reason: str) -> None:
+        """Take no more steps for a network."""
+        self.failures.setdefault(vni, f"{self._undone.format(bridge_name(vni))}: {reason}.")
+
+    def _note(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if step.makes:
+                self.made.setdefault(step.vni, []).append(step.makes)
+
+    def _fail(self, failed: Step, reason: str, steps: Sequence[Step]) -> None:
+        if failed.needs and any(text in reason for text in _UNSUPPORTED):
+            for step in steps:
+                if step.needs == failed.needs:
+                    self.fail(step.vni, f"this kernel lacks the module {failed.needs} ({reason})")
+        else:
+            self.fail(failed.vni, reason)
+
+
+def failure(errors: str) -> tuple[int | None, str]:
+    """At which line a batch stopped, if that is told, and why."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    number = None
+    if lines and lines[-1].startswith("Command failed -:"):
+        number = int(lines.pop().rpartition(":")[2])
+    reason = lines[-1] if lines else "no reason was given"
+    return number, reason.removeprefix("Error: ").removeprefix("RTNETLINK answers: ").rstrip(".")[:300]
+
+
+async def remove(names: Collection[str]) -> None:
+    """Remove links; one that cannot be removed is left for the next time."""
+    text = "".join(f"link set dev {name} group {DOOMED}\n" for name in names) + f"link del group {DOOMED}\n"
+    result = await run(("ip", "-force", "-batch", "-"), timeout=WRITE, input=text.encode(), check=False)
+    if result.returncode:
+        _log.warning("Not all of %s could be removed: %s", ", ".join(names), failure(result.stderr.decode())[1])

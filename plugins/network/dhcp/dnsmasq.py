@@ -1,0 +1,188 @@
+"""The real servers: one dnsmasq for each network, whose leases are remembered elsewhere.
+
+<directory>/leases              the socket at which the scripts are answered
+           /<vni>/dnsmasq.conf  a network's settings
+                 /lease-script  what its dnsmasq tells of leases with
+                 /reservations  a file for each reserved address; a new one counts at once
+                 /names         a file for the name of each reserved address
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pvcd.errors import Failed, PvcdError
+from pvcd_plugins.network.bridge import bridge_name
+from pvcd_plugins.network.dhcp import Leases, Served, lines, script
+from pvcd_plugins.network.dhcp.configuration import Place, configuration, names, reservations
+from pvcd_plugins.network.dhcp.memory import Memory
+from pvcd_plugins.network.dnsmasq import Account, Server, account, prepare, write
+
+AT_ONCE = 8
+"""How many networks are started side by side."""
+PYTHON = Path(sys.executable).resolve()
+"""The interpreter of the script, which needs no more than the standard library."""
+SCRIPT = "script.py"
+LAUNCHER = """#!/bin/sh
+case "$1$DNSMASQ_DATA_MISSING" in
+    init*) exec cat {known} ;;
+    old1) ;; # repeated at the start for each lease that was known, where Python would take 30 ms for each
+    *) exec {python} -SEI {script} {vni} "$@" ;;
+esac
+"""
+
+
+@dataclass
+class _Network:
+    """A network as it is served now."""
+
+    served: Served
+    configuration: str
+    bridge: int
+    """The number of the bridge; a new one of the same name has another."""
+    server: Server
+
+
+class DnsmasqDhcp:
+    """Serves each network with a dnsmasq of its own, between `open` and `close`."""
+
+    def __init__(self, directory: Path, leases: Leases) -> None:
+        self._directory = directory
+        self._memory = Memory(leases)
+        self._account: Account | None = None
+        self._networks: dict[int, _Network] = {}
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Prepare the directory, from which what a killed process left behind is removed."""
+        self._directory, self._account = await asyncio.to_thread(_prepare, self._directory)
+        await self._memory.open(self._directory, self._account)
+
+    async def close(self) -> None:
+        """End all servers, after they have told of all leases."""
+        try:
+            await self.apply(())
+        finally:
+            await self._memory.close()
+
+    async def apply(self, wanted: Collection[Served]) -> dict[int, str]:
+        """Serve these networks and no others; by VNI a sentence for each that is not served."""
+        async with self._turn:
+            await self._memory.retry()
+            places = asyncio.Semaphore(AT_ONCE)
+            tasks: dict[int, asyncio.Task[str | None]] = {}
+            async with asyncio.TaskGroup() as group:
+                for vni in self._networks.keys() - {each.vni for each in wanted}:
+                    group.create_task(self._end(vni))
+                for each in wanted:
+                    if not self._is_same(each):
+                        tasks[each.vni] = group.create_task(self._change(each, places))
+            troubles = {vni: network.server.trouble for vni, network in self._networks.items()}
+            troubles |= {vni: task.result() for vni, task in tasks.items() if task.result()}
+        return {vni: trouble for vni, trouble in troubles.items() if trouble is not None}
+
+    def _is_same(self, served: Served) -> bool:
+        now = self._networks.get(served.vni)
+        return now is not None and now.served == served and now.bridge == _index(served)
+
+    async def _change(self, served: Served, places: asyncio.Semaphore) -> str | None:
+        """Let what is served become this; why it cannot."""
+        place = Place(self._directory / f"{served.vni:d}")
+        try:
+            text = configuration(served, place)
+            files = {place.names: names(served), place.reservations: reservations(served)}
+            now, bridge = self._networks.get(served.vni), _index(served)
+            if now is not None and (now.configuration, now.bridge) == (text, bridge):
+                # Files that are new count at once, all else when they are read again.
+                if await asyncio.to_thread(_sync, files):
+                    now.server.reload()
+                now.served = served
+                return None
+            await self._stop(served.vni)
+            if served.ip4 is None and served.ip6 is None:
+                return None
+            if bridge is None:
+                return f"Network {served.vni} is not served yet: there is no {bridge_name(served.vni)}."
+            async with places:
+                await asyncio.to_thread(_fill, place, text, files)
+                before = partial(self._remind, served.vni, place.known)
+                server = Server(f"The dnsmasq of network {served.vni}", place.configuration, self._account, before)
+                self._networks[served.vni] = _Network(served, text, bridge, server)
+                await server.start()
+        except OSError as error:
+            return f"Network {served.vni} is not served: its files cannot be written: {error.strerror}."
+        except PvcdError as error:
+            return error.sentence
+        return None
+
+    async def _remind(self, vni: int, path: Path) -> None:
+        """Write down the leases that a server begins with."""
+        text = lines.known(vni, await self._memory.known(vni))
+        await asyncio.to_thread(write, path, text, 0o600, self._account)
+
+    async def _stop(self, vni: int) -> None:
+        network = self._networks.pop(vni, None)
+        if network is not None:
+            await network.server.stop()
+
+    async def _end(self, vni: int) -> None:
+        """Serve a network no more."""
+        await self._stop(vni)
+        self._memory.forget(vni)
+        await asyncio.to_thread(shutil.rmtree, self._directory / f"{vni:d}", ignore_errors=True)
+
+
+def _index(served: Served) -> int | None:
+    """The number of a network's bridge, if there is one: without it dnsmasq would serve every link."""
+    try:
+        return socket.if_nametoindex(bridge_name(served.vni))
+    except OSError:
+        return None
+
+
+def _prepare(directory: Path) -> tuple[Path, Account | None]:
+    directory = prepare(directory)
+    if os.statvfs(directory).f_flag & os.ST_NOEXEC:
+        raise Failed(
+            f"The directory {directory} cannot be used for dnsmasq: no program may be run from there (noexec)."
+        )
+    for left in directory.iterdir():
+        if left.name.isdecimal():
+            shutil.rmtree(left)
+    write(directory / SCRIPT, Path(script.__file__).read_text())
+    return directory, account(directory, PYTHON)
+
+
+def _fill(place: Place, text: str, files: dict[Path, dict[str, str]]) -> None:
+    """Write all files of a network."""
+    for directory in (place.directory, *files):
+        directory.mkdir(mode=0o755, exist_ok=True)
+        directory.chmod(0o755)
+    words = {"known": place.known, "python": PYTHON, "script": place.directory.parent / SCRIPT}
+    quoted = {name: shlex.quote(str(path)) for name, path in words.items()}
+    write(place.script, LAUNCHER.format(**quoted, vni=place.directory.name), 0o755)
+    write(place.configuration, text)
+    _sync(files)
+
+
+def _sync(files: dict[Path, dict[str, str]]) -> bool:
+    """Let directories hold these files and no others; whether one has gone or changed."""
+    altered = False
+    for directory, wanted in files.items():
+        there = {file.name: file.read_text() for file in directory.iterdir() if not file.name.startswith(".")}
+        for name in there.keys() - wanted.keys():
+            (directory / name).unlink()
+        for name, text in wanted.items():
+            if there.get(name) != text:
+                write(directory / name, text)
+        altered = altered or any(wanted.get(name) != text for name, text in there.items())
+    return altered

@@ -1,0 +1,139 @@
+"""What each node does for the networks, and what the primary does for their hosts.
+
+Everything is done as a whole: whatever changed, one look at all records says what should be, and the doors compare.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv6Interface
+
+from pvcd import Again, Context, Create, Failed, Handlers, Put, Record, Session, retried
+from pvcd.lease import Primary
+from pvcd_plugins.network.bridge import Address, Bridge, Gateway, Kind
+from pvcd_plugins.network.components import BRIDGES, DHCP, DNS, FIREWALL, GATEWAYS
+from pvcd_plugins.network.dhcp import Served
+from pvcd_plugins.network.dns import Zone
+from pvcd_plugins.network.firewall import Filter
+from pvcd_plugins.network.leases import clear
+from pvcd_plugins.network.records import Acls, Network, NodeNetwork, Reservations, ServedNetworks
+from pvcd_plugins.network.settings import NetworkSettings
+
+DNS_PORT = 53
+handlers = Handlers()
+primary = Handlers(scope="primary")
+
+
+@handlers.on(Session)
+async def follow(context: Context, session: Session) -> None:
+    """Make this node's bridges and packet filter what the networks say."""
+    if session.node != context.node:
+        return
+    store, bridges = context.store, context[BRIDGES]
+    networks, failed = store.all(Network), {}
+    address = None
+    try:
+        address = await bridges.address()
+    except Failed as error:
+        failed = {network.vni: error.sentence for network in networks if network.kind is Kind.MANAGED}
+    wanted = [Bridge(network.vni, network.kind) for network in networks if network.vni not in failed]
+    peers = [each.address for each in store.all(NodeNetwork) if each.node != context.node and each.address]
+    failed |= await bridges.apply(wanted, peers)
+    await context[FIREWALL].apply([_filter(acls) for acls in store.all(Acls)])
+    await _report(context, NodeNetwork, NodeNetwork.at(context.node), {"address": address, "failed": failed})
+
+
+async def look_again(context: Context, record: Record) -> None:
+    """Something changed that this node's links rest on."""
+    session = context.store.get(Session, context.node)
+    if session:
+        context.wake(session)
+
+
+@primary.on(Primary)
+async def serve(context: Context, lease: Primary) -> Again:
+    """Hold the gateways, and answer the hosts of all managed networks.
+
+    The gateways vanish with our session, should this node not be able to hold them anew or to give them up: for then
+    another one may have them.
+    """
+    networks = [network for network in context.store.all(Network) if network.kind is Kind.MANAGED]
+    seconds = context.settings.zookeeper.session_timeout
+    mtu = await context[BRIDGES].mtu()
+    name_servers = await _name_servers(context)
+    gateways = {network.vni: gateways_of(network) for network in networks if gateways_of(network)}
+    failed = await context[GATEWAYS].hold(gateways, seconds)
+    served = [_served(context, network, mtu, name_servers) for network in networks if network.vni in gateways]
+    failed |= await context[DHCP].apply([each for each in served if each.vni not in failed])
+    await context[DNS].apply([_zone(each) for each in served if each.vni not in failed])
+    await clear(context)
+    await _report(context, ServedNetworks, ServedNetworks.at(), {"node": context.node, "failed": failed})
+    return Again(seconds / 3)
+
+
+async def serve_again(context: Context, record: Record) -> None:
+    """Something changed that the hosts of a network are told."""
+    lease = context.store.get(Primary)
+    if lease:
+        context.wake(lease)
+
+
+def gateways_of(network: Network) -> list[Gateway]:
+    """The addresses that the primary has in a network."""
+    found: list[Gateway] = []
+    if network.ip4_network and network.ip4_gateway:
+        found.append(IPv4Interface((network.ip4_gateway, network.ip4_network.prefixlen)))
+    if network.ip6_network and network.ip6_gateway:
+        found.append(IPv6Interface((network.ip6_gateway, network.ip6_network.prefixlen)))
+    return found
+
+
+def _filter(acls: Acls) -> Filter:
+    return Filter(acls.vni, tuple(acl.rule for acl in acls.inward), tuple(acl.rule for acl in acls.outward))
+
+
+async def _name_servers(context: Context) -> tuple[Address, ...]:
+    """Whom the server of a network asks that has none of its own: the one for all networks, which asks others."""
+    settings = context.settings.of(NetworkSettings)
+    addresses = settings.dns_addresses or (await context[BRIDGES].address(),)
+    return addresses if settings.dns_port == DNS_PORT else ()
+
+
+def _served(context: Context, network: Network, mtu: int, name_servers: tuple[Address, ...]) -> Served:
+    addresses = gateways_of(network)
+    reserved = context.store.get(Reservations, network.vni)
+    pool = (network.dhcp4_start, network.dhcp4_end)
+    return Served(
+        vni=network.vni,
+        domain=network.domain or "",
+        mtu=mtu,
+        ip4=next((each for each in addresses if isinstance(each, IPv4Interface)), None),
+        ip6=next((each for each in addresses if isinstance(each, IPv6Interface)), None),
+        dhcp4=(pool[0], pool[1]) if network.dhcp4 and pool[0] and pool[1] else None,
+        reservations=reserved.reservations if reserved else (),
+        name_servers=network.name_servers or name_servers,
+    )
+
+
+def _zone(served: Served) -> Zone:
+    gateways = [each for each in (served.ip4, served.ip6) if each]
+    return Zone(served.domain, gateways[0].ip, tuple(each.network for each in gateways))
+
+
+@retried
+async def _report(context: Context, kind: type[Record], path: str, values: dict[str, object]) -> None:
+    """Write what is so, if it was not known."""
+    old = context.store.find(path)
+    if old is None:
+        await context.store.write(Create(kind.model_validate({"node": context.node, **values})))
+    elif any(getattr(old, name) != value for name, value in values.items()):
+        await context.store.write(Put(old.changed(**values)))
+
+
+_LINKS_REST_ON: tuple[type[Record], ...] = (Network, Acls, NodeNetwork)
+for _kind in _LINKS_REST_ON:
+    handlers.on(_kind)(look_again)
+    handlers.gone(_kind)(look_again)
+_HOSTS_ARE_TOLD_OF: tuple[type[Record], ...] = (Network, Reservations)
+for _kind in _HOSTS_ARE_TOLD_OF:
+    primary.on(_kind)(serve_again)
+    primary.gone(_kind)(serve_again)

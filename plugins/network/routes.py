@@ -1,0 +1,182 @@
+"""The manual's chapter: network endpoints. Leases stand below `lease` and below `dhcp`, which are the same."""
+
+from __future__ import annotations
+
+from pvcd import Context, Message, Routes
+from pvcd_plugins.network import acls, reservations, service
+from pvcd_plugins.network.definition import Options
+from pvcd_plugins.network.params import (
+    AclDescription,
+    AclKey,
+    AclLimit,
+    Description,
+    Dhcp4,
+    Dhcp4End,
+    Dhcp4Start,
+    Direction,
+    Domain,
+    Hostname,
+    Ip4Gateway,
+    Ip4Network,
+    Ip6Gateway,
+    Ip6Network,
+    IpAddress,
+    LeaseKey,
+    LeaseLimit,
+    MacAddress,
+    NameServers,
+    NetworkKey,
+    NetworkKind,
+    NetworkLimit,
+    Order,
+    Rule,
+    Static,
+    Vni,
+)
+from pvcd_plugins.network.views import AclView, LeaseView, NetworkList
+
+routes = Routes("/api/v1/network", tag="Networks")
+
+
+@routes.get()
+async def list_networks(context: Context, limit: NetworkLimit = None) -> NetworkList:
+    """All networks, sorted by description, or those whose description or VNI matches `limit`."""
+    return service.list_networks(context, limit)
+
+
+@routes.post(operation="network-create")
+async def create(
+    context: Context,
+    vni: Vni,
+    description: Description,
+    nettype: NetworkKind,
+    domain: Domain = None,
+    name_servers: NameServers = None,
+    ip4_network: Ip4Network = None,
+    ip4_gateway: Ip4Gateway = None,
+    ip6_network: Ip6Network = None,
+    ip6_gateway: Ip6Gateway = None,
+    dhcp4: Dhcp4 = None,
+    dhcp4_start: Dhcp4Start = None,
+    dhcp4_end: Dhcp4End = None,
+) -> Message:
+    """Create a network. A bridged one is its VLAN only: all optional values are ignored."""
+    options = Options(
+        domain=domain,
+        name_servers=name_servers,
+        ip4_network=ip4_network,
+        ip4_gateway=ip4_gateway,
+        ip6_network=ip6_network,
+        ip6_gateway=ip6_gateway,
+        dhcp4=dhcp4,
+        dhcp4_start=dhcp4_start,
+        dhcp4_end=dhcp4_end,
+    )
+    return await service.create(context, vni, description, nettype, options)
+
+
+@routes.get("/{network}")
+async def get_network(context: Context, network: NetworkKey) -> NetworkList:
+    """One network by VNI or description, as a list of one."""
+    return service.get_network(context, network)
+
+
+@routes.put("/{network}", operation="network-modify")
+async def modify(
+    context: Context,
+    network: NetworkKey,
+    description: Description | None = None,
+    domain: Domain = None,
+    name_servers: NameServers = None,
+    ip4_network: Ip4Network = None,
+    ip4_gateway: Ip4Gateway = None,
+    ip6_network: Ip6Network = None,
+    ip6_gateway: Ip6Gateway = None,
+    dhcp4: Dhcp4 = None,
+    dhcp4_start: Dhcp4Start = None,
+    dhcp4_end: Dhcp4End = None,
+) -> Message:
+    """Change a network; what is not given stays, and an empty value takes away what was there."""
+    options = Options(
+        domain=domain,
+        name_servers=name_servers,
+        ip4_network=ip4_network,
+        ip4_gateway=ip4_gateway,
+        ip6_network=ip6_network,
+        ip6_gateway=ip6_gateway,
+        dhcp4=dhcp4,
+        dhcp4_start=dhcp4_start,
+        dhcp4_end=dhcp4_end,
+    )
+    return await service.modify(context, network, description, options)
+
+
+@routes.delete("/{network}", operation="network-remove")
+async def remove(context: Context, network: NetworkKey) -> Message:
+    """Remove a network that no VM uses, with its leases and ACLs."""
+    return await service.remove(context, network)
+
+
+@routes.get("/{network}/lease")
+@routes.get("/{network}/dhcp")
+async def list_leases(
+    context: Context, network: NetworkKey, limit: LeaseLimit = None, static: Static = False
+) -> list[LeaseView]:
+    """The active and the static leases of a network, sorted by MAC address, or those that satisfy every filter."""
+    return reservations.list_leases(context, network, limit, static)
+
+
+@routes.post("/{network}/lease", operation="network-lease-add")
+@routes.post("/{network}/dhcp", operation="network-lease-add")
+async def add_lease(
+    context: Context, network: NetworkKey, macaddress: MacAddress, ipaddress: IpAddress, hostname: Hostname = None
+) -> Message:
+    """Add a static lease: the host with this MAC address always gets this IP address."""
+    return await reservations.add_lease(context, network, macaddress, ipaddress, hostname)
+
+
+@routes.get("/{network}/lease/{lease}")
+@routes.get("/{network}/dhcp/{lease}")
+async def get_lease(context: Context, network: NetworkKey, lease: LeaseKey) -> list[LeaseView]:
+    """The lease of one host, as a list; a host with IPv4 and IPv6 has more than one."""
+    return reservations.get_lease(context, network, lease)
+
+
+@routes.delete("/{network}/lease/{lease}", operation="network-lease-remove")
+@routes.delete("/{network}/dhcp/{lease}", operation="network-lease-remove")
+async def remove_lease(context: Context, network: NetworkKey, lease: LeaseKey) -> Message:
+    """Remove a static lease."""
+    return await reservations.remove_lease(context, network, lease)
+
+
+@routes.get("/{network}/acl")
+async def list_acls(
+    context: Context, network: NetworkKey, limit: AclLimit = None, direction: Direction | None = None
+) -> list[AclView]:
+    """The ACLs of a network, `in` before `out`, each direction in its order, or those that satisfy every filter."""
+    return acls.list_acls(context, network, limit, direction)
+
+
+@routes.post("/{network}/acl", operation="network-acl-add")
+async def add_acl(
+    context: Context,
+    network: NetworkKey,
+    description: AclDescription,
+    direction: Direction,
+    rule: Rule,
+    order: Order = None,
+) -> Message:
+    """Add a rule to the packet filter of a network; those at its place and after it move on by one."""
+    return await acls.add_acl(context, network, description, direction, rule, order)
+
+
+@routes.get("/{network}/acl/{acl}")
+async def get_acl(context: Context, network: NetworkKey, acl: AclKey) -> list[AclView]:
+    """The ACLs of this description, one for each direction at most; without any the list is empty."""
+    return acls.get_acl(context, network, acl)
+
+
+@routes.delete("/{network}/acl/{acl}", operation="network-acl-remove")
+async def remove_acl(context: Context, network: NetworkKey, acl: AclKey, direction: Direction) -> Message:
+    """Remove a rule; those after it move up by one."""
+    return await acls.remove_acl(context, network, acl, direction)

@@ -1,0 +1,382 @@
+"""The rules for networks where several are at work at once, and what other plugins are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from typing import Any
+
+import pytest
+
+from pvcd import Changed, Check, Context, Create, Delete, Guard, Invalid, Listener, Operation, Put, Refused, Role
+from pvcd.context import make_context
+from pvcd.store.memory import MemoryTree
+from pvcd.testing import Reply
+from pvcd_plugins.network import service
+from pvcd_plugins.network.definition import Options
+from pvcd_plugins.network.records import (
+    Acls,
+    Lease,
+    Network,
+    NetworkName,
+    NodeNetwork,
+    Plan,
+    Reservations,
+    ServedNetworks,
+)
+from tests.unit.network.conftest import Networks
+
+Tell = Callable[[Context, Operation], Awaitable[Any]]
+
+
+class Users:
+    """What the plugins above say of a network that is to go."""
+
+    def __init__(self) -> None:
+        self.asked: list[Operation] = []
+        self.answer: list[str] = []
+        self.then: Tell | None = None
+
+    async def tell(self, context: Context, operation: Operation) -> list[str]:
+        self.asked.append(operation)
+        if self.then:
+            await self.then(context, operation)
+        return self.answer
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+@pytest.fixture
+async def networks(users: Users) -> AsyncIterator[Networks]:
+    made = Networks(listeners=[Listener("users", (service.RETIRE,), users.tell)])
+    async with made.cluster:
+        yield made
+
+
+async def all_at_once(networks: Networks, *asked: Awaitable[Reply]) -> list[str]:
+    """The codes of the failures, and nothing for each success."""
+    replies = asyncio.gather(*asked)
+    while not replies.done():
+        await networks.cluster.advance(0.1)
+    return sorted(reply.json.get("code", "") for reply in await replies)
+
+
+async def another(networks: Networks) -> Context:
+    """The context of another API server."""
+    cluster = networks.cluster
+    context = make_context(Role.API, cluster.settings, cluster.registry, MemoryTree(cluster.server), cluster.clock)
+    await context.store.open()
+    return context
+
+
+def network_of(networks: Networks, vni: int = 200) -> Network:
+    network = networks.context.store.get(Network, vni)
+    assert network
+    return network
+
+
+# What is for one alone
+
+
+@pytest.mark.parametrize(
+    ("shared", "code"),
+    [
+        ({"vni": 200}, "network-exists"),
+        ({"description": "app"}, "network-exists"),
+        ({"domain": "app.example"}, "domain-exists"),
+        ({"ip4_network": "10.20.0.0/24", "ip4_gateway": "10.20.0.1"}, "network-overlap"),
+        ({"ip6_network": "fd00::/64"}, "network-overlap"),
+    ],
+)
+async def test_of_many_that_take_the_same_at_once_one_does(
+    networks: Networks, shared: dict[str, Any], code: str
+) -> None:
+    values = [{"vni": 300 + n, "description": f"net{n}", "nettype": "managed"} | shared for n in range(8)]
+    codes = await all_at_once(networks, *(networks.ask("POST", "", **each) for each in values))
+    assert codes == ["", *[code] * 7]
+    assert networks.count(Network) == networks.count(NetworkName) == networks.count(Reservations) == 1
+
+
+async def test_many_that_share_nothing_are_all_created(networks: Networks) -> None:
+    asked = [
+        networks.ask(
+            "POST",
+            "",
+            vni=n,
+            description=f"net{n}",
+            nettype="managed",
+            ip4_network=f"10.{n}.0.0/16",
+            ip4_gateway=f"10.{n}.0.1",
+        )
+        for n in range(1, 31)
+    ]
+    assert await all_at_once(networks, *asked) == [""] * 30
+    assert len(await networks.get("")) == 30
+
+
+async def test_two_servers_that_know_nothing_of_each_other_do_not_both_take_the_same(networks: Networks) -> None:
+    """What the other has done is not in this one's memory yet when it decides."""
+    await networks.create(100, "first")
+    other = await another(networks)
+    try:
+        tree = other.store.tree
+        assert isinstance(tree, MemoryTree)
+        tree.hear = lambda paths: None  # type: ignore[method-assign]  # hints are late
+        await networks.create(200, "app", ip4_network="10.20.0.0/24", ip4_gateway="10.20.0.1")
+        assert other.store.get(Network, 200) is None
+        options = Options(ip4_network=IPv4Network("10.20.0.0/16"), ip4_gateway=IPv4Address("10.20.0.1"))
+        creating = asyncio.ensure_future(service.create(other, 201, "other", service.Kind.MANAGED, options))
+        while not creating.done():
+            await networks.cluster.advance(0.1)
+        error = creating.exception()
+        assert isinstance(error, Refused) and error.code == "network-overlap"
+    finally:
+        await other.store.close()
+
+
+async def test_what_a_network_gives_up_another_one_can_take(networks: Networks) -> None:
+    await networks.create(ip4_network="10.20.0.0/24", ip4_gateway="10.20.0.1", domain="x.example")
+    await networks.do("PUT", "/app", ip4_network="", domain="y.example")
+    await networks.create(201, "b", ip4_network="10.20.0.0/16", ip4_gateway="10.20.0.1", domain="x.example")
+    await networks.do("DELETE", "/app")
+    await networks.create(202, "c", domain="y.example")
+    plan = networks.context.store.get(Plan)
+    assert plan and sorted(plan.managed) == [201, 202]
+
+
+async def test_a_network_does_not_take_the_addresses_by_which_nodes_reach_each_other(networks: Networks) -> None:
+    await networks.context.store.write(Create(NodeNetwork(node="hv1", address=ip_address("10.99.0.1"))))
+    wanted = {"vni": 200, "description": "app", "nettype": "managed"}
+    addresses = {"ip4_network": "10.99.0.0/16", "ip4_gateway": "10.99.9.1"}
+    code, sentence = await networks.refused("POST", "", **wanted, **addresses)
+    assert code == "network-overlap"
+    assert sentence == "10.99.0.0/16 holds 10.99.0.1, at which other nodes reach node hv1."
+    await networks.create()
+
+
+async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pvcd_plugins.network.records.ROOM", 100)
+    await networks.create()
+    code, sentence = await networks.refused("POST", "", vni=201, description="b", nettype="managed")
+    assert code == "network-limit"
+    assert sentence == "There are 1 managed networks, and what they take fills the room that there is for it."
+
+
+# Other plugins
+
+
+async def test_a_bridge_names_its_network(networks: Networks) -> None:
+    await networks.create(200, "app")
+    found = service.by_bridge(networks.context, "vmbr200")
+    assert found and (found.vni, found.bridge) == (200, "vmbr200")
+    for name in (
+        "vmbr20",
+        "vmbr2000",
+        "vmbr0200",
+        "vmbr",
+        "br200",
+        "xvmbr200",
+        "vmbr200x",
+        "vmbr+200",
+        "",
+        "vmbr\uff12\uff10\uff10",
+    ):
+        assert service.by_bridge(networks.context, name) is None
+    assert service.find(networks.context, "app") == service.find(networks.context, "200") == found
+
+
+async def test_who_begins_to_use_a_network_writes_a_check_of_it_along(networks: Networks) -> None:
+    await networks.create(200, "app")
+    await networks.create(100, "db")
+    checks = service.usable(networks.context, ["vmbr200", "brcluster", "vmbr100", "vmbr200", "virbr0", "br200"])
+    assert [check.record for check in checks] == [network_of(networks, 100), network_of(networks, 200)]
+    with pytest.raises(Invalid, match=r"^There is no network 300, whose bridge would be vmbr300\.$"):
+        service.usable(networks.context, ["vmbr200", "vmbr300"])
+    assert service.usable(networks.context, []) == []
+    await networks.do("DELETE", "/app")
+    with pytest.raises(Changed):
+        await networks.context.store.write(*checks)
+
+
+async def test_nobody_begins_to_use_a_network_that_is_being_removed(networks: Networks) -> None:
+    await networks.create()
+    await networks.context.store.write(Put(network_of(networks).changed(removing=True)))
+    with pytest.raises(Invalid, match=r"^Network app \(200\), whose bridge is vmbr200, is being removed\.$"):
+        service.usable(networks.context, ["vmbr200"])
+    for method, path, values in (
+        ("POST", "/lease", {"macaddress": "52:54:00:00:00:01", "ipaddress": "10.20.0.50"}),
+        ("DELETE", "/lease/x", {}),
+        ("POST", "/acl", {"description": "a", "direction": "in", "rule": "accept"}),
+        ("DELETE", "/acl/x", {"direction": "in"}),
+    ):
+        code, sentence = await networks.refused(method, f"/app{path}", **values)
+        assert (code, sentence) == ("network-removing", "Network app (200) is being removed.")
+
+
+# Removal
+
+
+async def test_a_network_that_is_used_stays_and_says_by_whom(networks: Networks, users: Users) -> None:
+    await networks.create()
+    users.answer = ["VM web2", "VM web1"]
+    code, sentence = await networks.refused("DELETE", "/app")
+    assert code == "network-in-use"
+    assert sentence == "Network app (200) is not removed, for it is used by VM web1, VM web2."
+    assert dict(users.asked[0].arguments) == {"vni": 200, "bridge": "vmbr200"}
+    assert not network_of(networks).removing
+    users.answer = [f"VM web{number}" for number in range(8)]
+    assert (await networks.refused("DELETE", "/app"))[1].endswith("VM web4 and 3 more.")
+    users.answer = []
+    await networks.do("DELETE", "/app")
+
+
+async def test_users_are_asked_when_nobody_can_begin_to_use_it_any_more(networks: Networks, users: Users) -> None:
+    await networks.create()
+    before = network_of(networks)
+
+    async def begin(context: Context, operation: Operation) -> None:
+        assert network_of(networks).removing
+        with pytest.raises(Changed):
+            await context.store.write(Check(before))
+        with pytest.raises(Invalid, match="is being removed"):
+            service.usable(context, ["vmbr200"])
+
+    users.then = begin
+    await networks.do("DELETE", "/app")
+    assert len(users.asked) == 1
+
+
+async def test_a_listener_that_refuses_or_fails_keeps_the_network(networks: Networks, users: Users) -> None:
+    await networks.create()
+
+    async def refuse(context: Context, operation: Operation) -> None:
+        raise Refused("Not today.")
+
+    async def fail(context: Context, operation: Operation) -> None:
+        raise RuntimeError
+
+    users.then = refuse
+    assert await networks.refused("DELETE", "/app") == ("refused", "Not today.")
+    assert not network_of(networks).removing
+    users.then = fail
+    assert (await networks.ask("DELETE", "/app")).status == 500
+    assert not network_of(networks).removing
+
+
+async def test_a_guard_is_asked_first() -> None:
+    async def check(context: Context, operation: Operation) -> None:
+        raise Refused(f"{operation.name} of {operation.arguments['network']}")
+
+    guarded = Networks(guards=[Guard("all", ("network-*",), check)])
+    async with guarded.cluster:
+        for method, path, values, name in (
+            ("DELETE", "/app", {}, "network-remove of app"),
+            ("PUT", "/app", {"domain": "x"}, "network-modify of app"),
+            ("DELETE", "/app/lease/x", {}, "network-lease-remove of app"),
+            ("DELETE", "/app/dhcp/x", {}, "network-lease-remove of app"),
+            ("DELETE", "/app/acl/x", {"direction": "in"}, "network-acl-remove of app"),
+        ):
+            assert await guarded.refused(method, path, **values) == ("refused", name)
+
+
+async def test_thousands_of_leases_go_with_their_network_and_no_others(networks: Networks) -> None:
+    await networks.create()
+    store = networks.context.store
+    for start in range(0, 1300, 100):
+        await store.write(*(Create(Lease(vni=200, address=ip_address(0x0A140000 + start + n), expires=1e10))
+                            for n in range(100)))  # fmt: skip
+    await networks.lease("10.21.0.1", None, vni=201)
+    await networks.do("DELETE", "/app")
+    assert [lease.vni for lease in store.all(Lease)] == [201]
+
+
+async def test_a_network_has_no_leases_of_one_that_had_its_vni(networks: Networks) -> None:
+    await networks.lease("10.20.0.100", "52:54:00:00:00:01")
+    await networks.lease("10.21.0.100", "52:54:00:00:00:01", vni=201)
+    await networks.create()
+    assert await networks.get("/app/lease") == []
+    assert networks.count(Lease) == 1
+
+
+async def test_a_removal_that_ended_in_the_middle_can_be_repeated_or_undone(networks: Networks) -> None:
+    await networks.create()
+    for vni, description, method in ((200, "app", "DELETE"), (201, "db", "PUT")):
+        if vni == 201:
+            await networks.create(201, "db")
+        await networks.context.store.write(Put(network_of(networks, vni).changed(removing=True)))
+        assert (await networks.get(f"/{description}"))[0]["removing"] is True
+        await networks.do(method, f"/{description}")
+    assert [(each["vni"], each["removing"]) for each in await networks.get("")] == [(201, False)]
+
+
+async def test_who_keeps_a_network_that_is_being_removed_wins(networks: Networks, users: Users) -> None:
+    await networks.create()
+
+    async def keep(context: Context, operation: Operation) -> None:
+        await networks.do("PUT", "/app")
+
+    users.then = keep
+    code, sentence = await networks.refused("DELETE", "/app")
+    assert (code, sentence) == ("changed", "Network app (200) was changed by somebody else, and so is kept.")
+    assert not network_of(networks).removing
+
+
+async def test_of_two_that_remove_a_network_at_once_both_succeed_or_find_nothing(networks: Networks) -> None:
+    await networks.create()
+    codes = await all_at_once(networks, networks.ask("DELETE", "/app"), networks.ask("DELETE", "/200"))
+    assert codes in (["", ""], ["", "network-not-found"])
+    assert networks.count(Network) == 0
+
+
+async def test_networks_come_and_go_while_others_change(networks: Networks) -> None:
+    for n in range(10):
+        await networks.create(200 + n, f"net{n}")
+    asked = [networks.ask("DELETE", f"/net{n}") for n in range(10)]
+    asked += [networks.ask("POST", "", vni=300 + n, description=f"new{n}", nettype="managed") for n in range(10)]
+    assert await all_at_once(networks, *asked) == [""] * 20
+    kinds = (Network, NetworkName, Reservations, Acls)
+    assert [networks.count(kind) for kind in kinds] == [10] * 4
+    plan = networks.context.store.get(Plan)
+    assert plan and len(plan.managed) == 10
+
+
+# The list
+
+
+async def test_what_nodes_could_not_do_is_shown(networks: Networks) -> None:
+    await networks.create()
+    await networks.create(201, "db")
+
+    async def failed() -> list[dict[str, str]]:
+        return [each["failed"] for each in await networks.get("")]
+
+    store = networks.context.store
+    assert await failed() == [{}, {}]
+    await store.write(Create(NodeNetwork(node="hv1", failed={200: "No link."})))
+    assert await failed() == [{"hv1": "No link."}, {}]
+    await store.write(Create(ServedNetworks(node="hv1", failed={200: "No DHCP.", 201: "No pool."})))
+    assert await failed() == [{"hv1": "No link. No DHCP."}, {"hv1": "No pool."}]
+    node = store.get(NodeNetwork, "hv1")
+    assert node
+    await store.write(Put(node.changed(failed={})))
+    assert await failed() == [{"hv1": "No DHCP."}, {"hv1": "No pool."}]
+    served = store.get(ServedNetworks)
+    assert served
+    await store.write(Delete(served))
+    assert await failed() == [{}, {}]
+
+
+async def test_a_list_that_did_not_change_is_not_encoded_again(networks: Networks) -> None:
+    await networks.create()
+    await networks.create(201, "db")
+    first = service.list_networks(networks.context, None)
+    assert service.list_networks(networks.context, None) is first
+    await networks.lease("10.20.0.100", None)
+    await networks.context.store.write(Create(NodeNetwork(node="hv1")))
+    assert service.list_networks(networks.context, None).body == first.body
+    await networks.do("PUT", "/app", domain="x")
+    assert service.list_networks(networks.context, None).body != first.body
