@@ -80,7 +80,8 @@ class Browser:
         argv = [*self._argv, f"--user-data-dir={profile}", f"--log-net-log={notes}", "--dump-dom", url]
         result = await run(argv, timeout=60, environment={"HOME": str(self._folder)})
         log = result.stderr.decode(errors="replace")
-        console = re.findall(r"^\[.*?CONSOLE.*?\] (.*)$", log, re.MULTILINE)
+        said = re.findall(r"^\[.*?CONSOLE.*?\] (.*)$", log, re.MULTILINE)
+        console = [line for line in said if "source: chrome" not in line]  # which is the browser's own
         return Page(result.stdout.decode(), console, _asked_by_page(notes, URL(url).origin()))
 
 

@@ -6,15 +6,12 @@ As a program it is a node: it runs the real door in the namespace where it was s
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
 import os
-import pickle
 import shutil
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any, NoReturn, Protocol
@@ -22,11 +19,11 @@ from typing import Any, NoReturn, Protocol
 import pytest
 
 from pvcd.clock import VirtualClock
-from pvcd.errors import PvcdError
 from pvcd.process import run
 from pvcd_plugins.network.bridge import Address, Bridge, Bridges, Gateway, bridge_name, uplink_name
 from pvcd_plugins.network.bridge.fake import FakeBridges
 from pvcd_plugins.network.bridge.linux import LinuxBridges
+from tests.contract.remote import Remote, serve
 
 LIMIT = 30.0
 _numbers = itertools.count()
@@ -97,69 +94,29 @@ class FakeBench:
         await self._clock.advance(0.2)
 
 
-class Remote:
+class RemoteBridges(Remote):
     """The real door in another process."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
     async def address(self) -> Address:
-        return await self._call("address")  # type: ignore[no-any-return]
+        return await self.call("address")  # type: ignore[no-any-return]
 
     async def mtu(self) -> int:
-        return await self._call("mtu")  # type: ignore[no-any-return]
+        return await self.call("mtu")  # type: ignore[no-any-return]
 
     async def apply(self, wanted: Collection[Bridge], peers: Collection[Address]) -> dict[int, str]:
-        return await self._call("apply", list(wanted), list(peers))  # type: ignore[no-any-return]
+        return await self.call("apply", list(wanted), list(peers))  # type: ignore[no-any-return]
 
     async def hold(self, gateways: Mapping[int, Collection[Gateway]], seconds: float) -> dict[int, str]:
-        return await self._call("hold", gateways, seconds)  # type: ignore[no-any-return]
+        return await self.call("hold", gateways, seconds)  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
-        await self._call("aclose")
-
-    async def _call(self, name: str, *values: Any) -> Any:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(_line((name, values)))
-        async with asyncio.timeout(LIMIT):
-            line = await self._process.stdout.readline()
-        assert line, "the process with the door has ended; it may have said why"
-        result = _value(line)
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    async def end(self) -> None:
-        """Let the process end as a node does."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        try:
-            async with asyncio.timeout(LIMIT):
-                assert await self._process.wait() == 0
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        await self.call("aclose")
 
 
-def _line(value: object) -> bytes:
-    return base64.b64encode(pickle.dumps(value)) + b"\n"
-
-
-def _value(line: bytes) -> Any:
-    return pickle.loads(base64.b64decode(line))
-
-
-async def serve(device: str | None, vlan_device: str | None) -> None:
-    """Do as the lines of the input say."""
+async def main(device: str | None, vlan_device: str | None) -> None:
+    """Be a node, for the test that writes to it."""
     async with LinuxBridges(device, vlan_device) as bridges:
-        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
-            name, values = _value(line)
-            try:
-                result = await getattr(bridges, name)(*values)
-            except PvcdError as error:
-                result = error
-            sys.stdout.buffer.write(_line(result))
-            sys.stdout.buffer.flush()
+        await serve(lambda name, *values: getattr(bridges, name)(*values))
 
 
 class Host:
@@ -205,13 +162,12 @@ class Node(Host):
     def __init__(self, namespace: str) -> None:
         super().__init__(namespace)
         self.bridges: Bridges
-        self._remotes: list[Remote] = []
+        self._remotes: list[RemoteBridges] = []
 
     async def start(self, device: str | None = "up0", vlan_device: str | None = "up0") -> None:
         """Start a process with the door; the last one that was started is the node's."""
-        argv = ("ip", "netns", "exec", self.namespace, sys.executable, __file__, device or "", vlan_device or "")
-        process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, limit=2**20)
-        self._remotes.append(Remote(process))
+        devices = (device or "", vlan_device or "")
+        self._remotes.append(await RemoteBridges.start(self.namespace, "tests.contract.bridges", *devices))
         self.bridges = self._remotes[-1]
 
     async def stop(self) -> None:
@@ -337,4 +293,4 @@ async def bench_fixture(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1] or None, sys.argv[2] or None))
+    asyncio.run(main(sys.argv[1] or None, sys.argv[2] or None))

@@ -6,28 +6,24 @@ As a program it is a node: it runs the real door in the namespace where it was s
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import ctypes
 import itertools
 import os
-import pickle
 import shutil
 import socket
-import sys
 import threading
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import pytest
 
-from pvcd.errors import PvcdError
 from pvcd.process import run
 from pvcd_plugins.network.firewall import Filter, Firewall
 from pvcd_plugins.network.firewall.fake import FakeFirewall
 from pvcd_plugins.network.firewall.nft import NftFirewall, generation
+from tests.contract.remote import Remote, serve
 
 LIMIT = 30.0
 SILENCE = 0.3
@@ -86,59 +82,24 @@ class FakeBench:
         self.fake.tamper()
 
 
-class Remote:
+class RemoteFirewall(Remote):
     """The real door, in a process that stands in another namespace."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._turn = asyncio.Lock()
-
     async def check(self, rule: str) -> str:
-        return str(await self.ask("check", rule))
+        return str(await self.call("check", rule))
 
     async def apply(self, filters: Collection[Filter]) -> None:
-        await self.ask("apply", tuple(filters))
-
-    async def ask(self, name: str, *values: object) -> Any:
-        """What a function of the door returns or raises there."""
-        assert self._process.stdin and self._process.stdout
-        async with self._turn, asyncio.timeout(LIMIT):
-            self._process.stdin.write(_line((name, values)))
-            result = _value(await self._process.stdout.readline())
-        if isinstance(result, PvcdError):
-            raise result
-        return result
-
-    async def end(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        try:
-            async with asyncio.timeout(LIMIT):
-                assert await self._process.wait() == 0
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        await self.call("apply", tuple(filters))
 
 
-def _line(value: object) -> bytes:
-    return base64.b64encode(pickle.dumps(value)) + b"\n"
-
-
-def _value(line: bytes) -> Any:
-    return pickle.loads(base64.b64decode(line))
-
-
-async def serve() -> None:
-    """Do as the lines of the input say."""
+async def main() -> None:
+    """Be a node, for the test that writes to it."""
     firewall = NftFirewall()
-    while line := await asyncio.to_thread(sys.stdin.buffer.readline):
-        name, values = _value(line)
-        try:
-            result = generation() if name == "generation" else await getattr(firewall, name)(*values)
-        except PvcdError as error:
-            result = error
-        sys.stdout.buffer.write(_line(result))
-        sys.stdout.buffer.flush()
+
+    async def call(name: str, *values: Any) -> Any:
+        return generation() if name == "generation" else await getattr(firewall, name)(*values)
+
+    await serve(call)
 
 
 @dataclass(frozen=True)
@@ -226,7 +187,7 @@ class NftBench:
         self.guests = {None: Host(f"{name}-out", 10), 200: Host(f"{name}-200", 20), 201: Host(f"{name}-201", 21)}
         self._made: list[Host] = []
         self._sockets: list[socket.socket] = []
-        self.firewall: Remote
+        self.firewall: RemoteFirewall
 
     async def start(self) -> None:
         for host in (self.node, *self.guests.values()):
@@ -239,9 +200,7 @@ class NftBench:
             await self.inside("sysctl", "-qw", f"net.{path}=1")
         for host in (self.node, *self.guests.values()):
             self._sockets += [host.listener(port) for port in PORTS]
-        argv = ("ip", "netns", "exec", self.node.namespace, sys.executable, __file__)
-        self.firewall = Remote(await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, limit=2**20))
-
+        self.firewall = await RemoteFirewall.start(self.node.namespace, "tests.contract.firewalls")
         await asyncio.gather(*(self._know(*each) for each in itertools.permutations(self.guests.values(), 2)))
 
     async def _know(self, source: Host, target: Host) -> None:
@@ -300,7 +259,7 @@ class NftBench:
         return False
 
     async def changes(self) -> int:
-        return int(await self.firewall.ask("generation"))
+        return int(await self.firewall.call("generation"))
 
     async def tamper(self) -> None:
         await self.inside("nft", "delete", "table", "inet", "pvc")
@@ -353,4 +312,4 @@ async def real_fixture() -> AsyncIterator[NftBench]:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve())
+    asyncio.run(main())
