@@ -52,7 +52,8 @@ async def run(
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.
     """
     stdin = DEVNULL if input is None else PIPE
-    process = await start(argv, environment=environment, stdin=stdin, stdout=PIPE, stderr=PIPE)
+    env = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
+    process = await start(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE)
     result = None
     try:
         async with asyncio.timeout(timeout):
@@ -67,13 +68,12 @@ async def run(
     return result
 
 
-async def start(argv: Sequence[str], *, environment: Mapping[str, str] | None = None, **options: Any) -> Process:
+async def start(argv: Sequence[str], **options: Any) -> Process:
     """Start a program that the caller ends, in a process group of its own; `options` are those of asyncio.
 
     Raises `ProgramFailed` when it cannot be started. If the caller is cancelled, nothing of it is left.
     """
-    env = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
-    creation = asyncio.create_subprocess_exec(*argv, env=env, start_new_session=True, **options)
+    creation = asyncio.create_subprocess_exec(*argv, start_new_session=True, **options)
     starting = asyncio.ensure_future(creation)
     try:
         return await asyncio.shield(starting)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pvcd.errors import Failed, PvcdError
+from pvcd.process import start
 
 log = logging.getLogger(__name__)
 START_LIMIT = 10.0
@@ -154,18 +155,10 @@ class Server:
         self._tail.clear()
         try:
             await self._before()
-            process = self._process = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=PIPE,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
-            )
+            env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
+            process = self._process = await start(self._argv, env=env, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
         except PvcdError as error:
             return f"cannot be started: {error.sentence.rstrip('.')}"
-        except OSError as error:
-            return f"cannot be started: {error.strerror}"
         reader = asyncio.create_task(self._read(process))
         try:
             status = await process.wait()

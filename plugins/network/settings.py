@@ -32,8 +32,8 @@ class NetworkSettings(Section):
     """The port that it answers at."""
     name_servers: tuple[IPvAnyAddress, ...] = ()
     """Who is asked for all other names; by default the name servers of /etc/resolv.conf."""
-    directory: Path = Path("/run/pvcd/network")
-    """Where nodes keep what their DHCP and name servers need while they run."""
+    directory: Path = Path("/var/lib/pvcd/network")
+    """Where nodes keep what their DHCP and name servers need while they run; programs must be allowed there."""
 
 
 SECTION = SettingsSection("network", NetworkSettings)

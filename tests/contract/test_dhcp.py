@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import os
 import signal
+import sys
 import time
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dhcp_benches import (  # noqa: F401
@@ -22,9 +27,11 @@ from dhcp_benches import (  # noqa: F401
     status,
     until,
 )
+from leases import KeptLeases
 
 from pvcd.errors import Failed
-from pvcd_plugins.network.dhcp import Leased
+from pvcd.process import run
+from pvcd_plugins.network.dhcp import Leased, script
 from pvcd_plugins.network.dhcp.dnsmasq import DnsmasqDhcp
 from pvcd_plugins.network.dnsmasq import Server, account
 
@@ -161,6 +168,14 @@ async def test_leases_and_names_follow_to_where_the_door_is_opened_anew(bench: B
     assert await bench.ask(200, second) == "second.net200.example."
     assert await bench.take(200, 2, "second") == second
     assert await bench.take(200, 4) not in (first, second, None)
+    known = expiry(bench, 200, second)
+
+    async def a_second_later() -> bool:
+        return time.time() + 48 * 3600 > known + 1.1
+
+    await until(a_second_later)
+    await bench.renew(200, 2)
+    await remembered(bench, 200, second, later_than=known)
 
 
 async def test_what_is_not_wanted_is_not_served(bench: Bench) -> None:
@@ -240,6 +255,30 @@ async def test_unchanged_leases_that_dnsmasq_repeats_are_not_written_again(real:
 
     await until(told)
     assert real.leases.writes.read_text() == writes + "x"
+
+
+async def test_the_script_tells_of_what_has_changed_since_the_start_only(real: RealBench) -> None:
+    expires, duid = int(time.time()) + 3600, f"00:03:00:01:{mac(2)}"
+    four = Leased(IPv4Address("10.20.0.120"), mac(1), f"01:{mac(1)}", "web", expires)
+    six = Leased(IPv6Address("fd00:200::7"), None, duid, None, expires, 7)
+    for lease in (four, six):
+        await real.leases.taken(200, lease)
+    await real.apply(network(200))
+    door = real.scratch / "door0"
+    (door / "script.py").unlink()
+    same4 = {"DNSMASQ_LEASE_EXPIRES": str(expires), "DNSMASQ_CLIENT_ID": f"01:{mac(1)}"}
+    same6 = {"DNSMASQ_LEASE_EXPIRES": str(expires), "DNSMASQ_IAID": "7"}
+    renewed = {"DNSMASQ_LEASE_EXPIRES": str(expires + 1)}
+    words4, words6 = (mac(1), "10.20.0.120", "web"), (duid, "fd00:200::7")
+    for action, words, environment, needs_python in (
+        *(("old", words4, same4, False), ("old", words6, same6, False)),
+        *(("old", words4, same4 | renewed, True), ("old", words6, same6 | renewed, True)),
+        *(("old", (*words4[:2], "new"), same4, True), ("old", words4[:2], same4, True), ("old", words6, same4, True)),
+        *(("add", words4, same4, True), ("del", words4, same4, True)),
+    ):
+        argv = (str(door / "200" / "lease-script"), action, *words)
+        result = await run(argv, timeout=10, environment=environment, check=False)
+        assert bool(result.returncode) == needs_python, argv
 
 
 async def test_what_could_not_be_remembered_is_remembered_later(real: RealBench) -> None:
@@ -410,16 +449,54 @@ async def test_nothing_is_written_when_nothing_has_changed(real: RealBench) -> N
 
 async def test_a_directory_that_dnsmasq_cannot_be_told_is_refused(tmp_path: Path) -> None:
     for name in ("a b", "a;b", "a'b", "ä"):
-        door = DnsmasqDhcp(tmp_path / name, None)  # type: ignore[arg-type]
+        door = DnsmasqDhcp(tmp_path / name, KeptLeases(tmp_path / "kept"))
         with pytest.raises(Failed, match="its path may hold"):
             await door.open()
+
+
+async def test_a_directory_from_which_nothing_may_be_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    door = DnsmasqDhcp(tmp_path / "door", KeptLeases(tmp_path / "kept"))
+    with pytest.raises(Failed, match="no program may be run from there"):
+        await door.open()
+
+
+async def test_the_script_fails_with_a_sentence_when_it_is_not_answered(tmp_path: Path) -> None:
+    copy = tmp_path / "script.py"
+    copy.write_text(inspect.getsource(script).replace("LIMIT = 8.0", "LIMIT = 0.2"))
+    argv = (sys.executable, "-SEI", str(copy), "200", "add", mac(1), "10.20.0.9")
+    result = await run(argv, timeout=10, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"the leases of network 200 are out of reach: [Errno 2]")
+    answers = iter([None, "", "Nothing is known of it.", script.OK])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readline()).startswith(b"200\0add\0")
+        text = next(answers)
+        if text is None:
+            await reader.read()  # until it has given up
+        writer.write((text or "").encode())
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, tmp_path / script.SOCKET):
+        told = [await run(argv, timeout=10, check=False) for _ in range(4)]
+    assert [each.returncode for each in told] == [1, 1, 1, 0]
+    sentences = [each.stderr.decode().strip() for each in told]
+    assert sentences[0].endswith("timed out") and sentences[1:] == [
+        "nothing was answered",
+        "Nothing is known of it.",
+        "",
+    ]
 
 
 async def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     server = Server("The server", tmp_path / "none", account(Path("/")))
     await server.start()
-    assert server.trouble == "The server cannot be started: No such file or directory, and is started again soon."
+    said = "The server cannot be started: The program setpriv is not installed here, and is started again soon."
+    assert server.trouble == said
     await server.stop()
 
 

@@ -33,11 +33,14 @@ PYTHON = Path(sys.executable).resolve()
 """The interpreter of the script, which needs no more than the standard library."""
 SCRIPT = "script.py"
 LAUNCHER = """#!/bin/sh
-case "$1$DNSMASQ_DATA_MISSING" in
-    init*) exec cat {known} ;;
-    old1) ;; # repeated at the start for each lease that was known, where Python would take 30 ms for each
-    *) exec {python} -SEI {script} {vni} "$@" ;;
-esac
+# At its start, and when it reads its files again, dnsmasq repeats every lease: Python would take 30 ms for each.
+same() {{
+    grep -qxF -e "$DNSMASQ_LEASE_EXPIRES $2 $3 ${{4:-*}} ${{DNSMASQ_CLIENT_ID:-*}}" \\
+        -e "$DNSMASQ_LEASE_EXPIRES $DNSMASQ_IAID $3 ${{4:-*}} $2" {known}
+}}
+[ "$1" = init ] && exec cat {known}
+[ "$1" = old ] && same "$@" && exit 0
+exec {python} -SEI {script} {vni} "$@"
 """
 
 
