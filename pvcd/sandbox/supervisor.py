@@ -128,7 +128,7 @@ class Supervisor:
         try:
             if service.prepare is not None:
                 await asyncio.to_thread(service.prepare)
-            with await asyncio.to_thread(self._log(service).open, "ab") as log:
+            with self._log(service).open("ab") as log:
                 return await asyncio.create_subprocess_exec(
                     *("setpriv", "--pdeathsig", "KILL", "--", *service.argv),
                     stdin=DEVNULL,

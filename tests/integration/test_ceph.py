@@ -98,6 +98,13 @@ class Ceph:
         return self.ask("GET", f"/osd/{number}")[0]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def pool(sandbox_cluster: Cluster) -> Iterator[None]:
+    """The pool `tests` goes after all tests that share it."""
+    yield
+    sandbox_cluster.ask("DELETE", f"{STORAGE}/pool/tests{REALLY}")
+
+
 @pytest.fixture
 def ceph(cluster: Cluster) -> Ceph:
     """With an empty pool `tests`, and no other OSDs than the sandbox's afterwards."""

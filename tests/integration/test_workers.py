@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pvcd.sandbox.state import ProcessId, runs, start_time
 from tests.client import Client
 from tests.contract.conftest import ZooKeeperServer, free_ports
 from tests.servers import Daemon, settings, zookeeper_server
@@ -61,11 +62,9 @@ def test_a_worker_that_is_killed_is_started_again_while_the_other_answers(worker
 
 
 def test_they_end_together(workers: Workers) -> None:
-    children = workers.children()
-    process = workers.process
-    assert workers.stop() == 0
-    assert process is not None
-    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    children = [ProcessId(pid, start_time(pid)) for pid in workers.children()]
+    assert children and workers.stop() == 0
+    assert not any(map(runs, children))
     workers.launch()
 
 
