@@ -59,11 +59,12 @@ class VirtualClock:
         end = self._now + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:
-            self._now, _, future = heapq.heappop(self._sleepers)
+            due, _, future = heapq.heappop(self._sleepers)
+            self._now = max(self._now, due)
             if not future.done():
                 future.set_result(None)
             await settle()
-        self._now = end
+        self._now = max(self._now, end)  # which somebody else may have let pass meanwhile
 
 
 async def settle(turns: int = 50) -> None:

@@ -15,11 +15,11 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from unittest import mock
 from urllib.parse import urlencode
 
@@ -35,6 +35,8 @@ from pvcd.settings import PluginsSection, Settings, build
 from pvcd.store.memory import MemoryServer, MemoryTree
 
 Open = Callable[[Context], AbstractAsyncContextManager[Any]]
+T = TypeVar("T")
+TICK = 0.1
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,20 @@ class SimulatedCluster:
         reader.feed_eof()
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if values else {}
         request = make_mocked_request(method, path, headers, payload=reader, app=self._app)
-        response = await self._app._handle(request)
+        response = await self._at_least_at_real_speed(self._app._handle(request))
         assert isinstance(response, web.Response)
         body = response.body if isinstance(response.body, bytes) else b""
         return Reply(response.status, body, response.headers)
+
+    async def _at_least_at_real_speed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Let time pass while something waits, since it may wait for a moment that nobody else lets come."""
+        working = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([working], timeout=TICK))[0]:
+                await self.clock.advance(TICK)
+            return working.result()
+        finally:
+            working.cancel()
 
     async def _live(self, context: Context, ready: asyncio.Event, end: asyncio.Event) -> None:
         async with agent(context) as running:
