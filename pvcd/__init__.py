@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from pvcd import tasks
 from pvcd.context import Component, ComponentKey, Context, Role
 from pvcd.errors import (
     Changed,
@@ -18,7 +19,7 @@ from pvcd.errors import (
 from pvcd.handlers import Again, Handlers
 from pvcd.hookspecs import PLUGIN_API_1, hookimpl
 from pvcd.http.parameters import Document, Flag, Path, Value
-from pvcd.http.replies import Encoded, Message, Produces, Text
+from pvcd.http.replies import Encoded, Message, Produces, Stream, Text
 from pvcd.http.routes import Routes
 from pvcd.nodes import NodeFact, NodeSelector
 from pvcd.operations import Guard, Listener, Operation
@@ -26,6 +27,7 @@ from pvcd.records import Name, Record
 from pvcd.sessions import Session
 from pvcd.settings import Section, SettingsSection
 from pvcd.store import Check, Create, Delete, Put, retried
+from pvcd.tasks import Outcome, Run, Step, Task
 from pvcd.views import View
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "NodeSelector",
     "NotFound",
     "Operation",
+    "Outcome",
     "Path",
     "Produces",
     "Put",
@@ -62,14 +65,19 @@ __all__ = [
     "Refused",
     "Role",
     "Routes",
+    "Run",
     "Section",
     "Session",
     "SettingsSection",
+    "Step",
     "StoreUnavailable",
+    "Stream",
+    "Task",
     "Text",
     "TimedOut",
     "Value",
     "View",
     "hookimpl",
     "retried",
+    "tasks",
 ]

@@ -63,6 +63,15 @@ def node() -> None:
 
 
 @main.command()
+def worker() -> None:
+    """Run tasks, such as the provisioning of VMs, until SIGTERM; those that run then are undone first."""
+    from pvcd.context import Role
+    from pvcd.daemons import run
+
+    sys.exit(run(Role.WORKER))
+
+
+@main.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def check(file: Path | None) -> None:
     """Check a settings FILE and the plugins it loads; exit 2 with one sentence for each mistake."""

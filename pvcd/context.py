@@ -31,6 +31,7 @@ class Role(StrEnum):
     NODE = "node"
     PRIMARY = "primary"
     """That of a node's agent while it holds the primary lease; its components are closed when the lease is lost."""
+    WORKER = "worker"
 
 
 class ComponentKey(Generic[T]):

@@ -28,6 +28,7 @@ from pvcd.registry import PluginError
 from pvcd.settings import Api, Settings, SettingsError, build, read_file, settings_file
 from pvcd.store.zookeeper import ZooKeeperTree
 from pvcd.tls import renew, server_tls
+from pvcd.worker import worker
 from pvcd.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def run(role: Role, *, shared_port: bool = False, fd: int | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     _log_to_stderr(debug=settings.debug)
-    serve: Serve = agent if role is Role.NODE else partial(api, shared_port=shared_port, fd=fd)
+    others: dict[Role, Serve] = {Role.NODE: agent, Role.WORKER: worker}
+    serve = others.get(role, partial(api, shared_port=shared_port, fd=fd))
     try:
         asyncio.run(_until_stopped(role, settings, declared, serve), debug=settings.debug)
     except SettingsError as error:

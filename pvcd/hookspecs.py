@@ -18,6 +18,7 @@ from pvcd.nodes import NodeFact, NodeSelector
 from pvcd.operations import Guard, Listener
 from pvcd.records import Record
 from pvcd.settings import SettingsSection
+from pvcd.tasks import Step
 
 PLUGIN_API = "1.0"
 PLUGIN_API_1 = ">=1,<2"
@@ -70,3 +71,8 @@ def register_guards() -> Iterable[Guard]:
 @hookspec
 def register_listeners() -> Iterable[Listener]:
     """Told after an operation, or asked to do their share of one."""
+
+
+@hookspec
+def register_steps() -> Iterable[Step]:
+    """What tasks are made of: each step has its kind of task and its place in the order."""

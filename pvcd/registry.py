@@ -27,13 +27,19 @@ from pvcd.records import Record
 from pvcd.schema import Schema
 from pvcd.sessions import Session
 from pvcd.settings import PluginsSection, Section, Settings, SettingsError, SettingsSection, build, plugins_section
+from pvcd.tasks import Step, logs, queue
+from pvcd.tasks.records import RECORDS as TASK_RECORDS
 
 ENTRY_POINTS = "pvcd"
 CORE = "the core"
-CORE_RECORDS: tuple[type[Record], ...] = (Schema, Session, Primary, logins.Login, *commands.COMMAND_RECORDS)
+CORE_RECORDS: tuple[type[Record], ...] = (
+    *(Schema, Session, Primary, logins.Login),
+    *commands.COMMAND_RECORDS,
+    *TASK_RECORDS,
+)
 CORE_HANDLERS = (*commands.CORE_HANDLERS, *logins.handlers.handlers)
 CORE_ROUTES = (*general_routes, *documents.routes)
-CORE_COMPONENTS: tuple[Component[Any], ...] = (documents.COMPONENT,)
+CORE_COMPONENTS: tuple[Component[Any], ...] = (documents.COMPONENT, logs.COMPONENT, queue.COMPONENT)
 CORE_SECTIONS = tuple(SettingsSection(name, Section) for name in Settings.model_fields)
 
 
@@ -65,6 +71,8 @@ class Registry:
     node_selectors: tuple[NodeSelector, ...] = ()
     guards: tuple[Guard, ...] = ()
     listeners: tuple[Listener, ...] = ()
+    steps: tuple[Step, ...] = ()
+    """In the order in which the tasks of each kind run them."""
 
 
 def start(values: dict[str, Any]) -> tuple[Settings, Registry]:
@@ -159,6 +167,7 @@ def collect(plugins: Iterable[Plugin]) -> Registry:
         node_selectors=_unique("node selector", ask("register_node_selectors", NodeSelector)),
         guards=_unique("guard", ask("register_guards", Guard)),
         listeners=_unique("listener", ask("register_listeners", Listener)),
+        steps=_in_turn(_unique("step", ask("register_steps", Step), _step_name)),
     )
     try:
         in_order(list(registry.components))
@@ -236,6 +245,14 @@ def _name(declaration: Any) -> str:
 
 def _record_name(record: type[Record]) -> str:
     return re.sub(r"\{\w+\}", "{}", record.template)
+
+
+def _step_name(step: Step) -> str:
+    return f"{step.kind} {step.name}"
+
+
+def _in_turn(steps: Iterable[Step]) -> tuple[Step, ...]:
+    return tuple(sorted(steps, key=lambda step: (step.kind, step.order, step.name)))
 
 
 def _route_name(route: Route) -> str:

@@ -184,10 +184,17 @@ class ZooKeeperSection(Section):
 
 
 class RedisSection(Section):
-    """pvc.redis: the queue that wakes provisioning workers"""
+    """pvc.redis: the queue that wakes workers, and the logs of tasks"""
 
     url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://", repr=False)
     """Where Redis listens; may hold a password."""
+
+
+class WorkerSection(Section):
+    """pvc.worker: what runs tasks, such as the provisioning of VMs"""
+
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """How many tasks a worker runs side by side."""
 
 
 class PluginsSection(Section):
@@ -210,6 +217,7 @@ class Pvc(Section):
     node: NodeSection = NodeSection()
     zookeeper: ZooKeeperSection = ZooKeeperSection()
     redis: RedisSection = RedisSection()
+    worker: WorkerSection = WorkerSection()
     plugins: PluginsSection = PluginsSection()
     handlers_resync: Seconds = 30.0
     """Seconds after which a node looks at everything again, even if nothing changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +14,13 @@ from pvcd import Component, ComponentKey, Context, PvcdError, Role
 from pvcd_plugins.ceph.cluster import CephUnavailable, Cluster, OsdHost
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.osd import CliOsdHost
+from pvcd_plugins.ceph.mapping import LazyMapping, Mapping
 from pvcd_plugins.ceph.settings import CephSettings
 
 log = logging.getLogger(__name__)
 CLUSTER: ComponentKey[Cluster] = ComponentKey("ceph")
 OSD_HOST: ComponentKey[OsdHost] = ComponentKey("ceph-osd-host")
+MAPPING: ComponentKey[Mapping] = ComponentKey("ceph-mapping")
 
 
 class Configured:
@@ -73,7 +76,24 @@ def _logged(what: str) -> Iterator[None]:
         log.info("%s: %s", what, error)
 
 
+@contextlib.asynccontextmanager
+async def open_mapping(context: Context) -> AsyncIterator[Mapping]:
+    """The way in which this machine maps volumes; it is chosen when the first one is wanted."""
+    settings = context.settings.of(CephSettings)
+    yield LazyMapping(settings.mapping_directory, settings.conf, settings.user)
+
+
+@contextlib.asynccontextmanager
+async def fake_mapping(context: Context) -> AsyncIterator[Mapping]:
+    """Files in a place of their own."""
+    from pvcd_plugins.ceph.mapping.fake import FakeMapping
+
+    with tempfile.TemporaryDirectory(prefix="pvcd-mapping-") as directory:
+        yield FakeMapping(Path(directory))
+
+
 COMPONENTS: list[Component[Any]] = [
-    Component(CLUSTER, open_cluster, roles=(Role.NODE,)),
+    Component(CLUSTER, open_cluster, roles=(Role.NODE, Role.WORKER)),
+    Component(MAPPING, open_mapping, roles=(Role.WORKER,), fake=fake_mapping),
     Component(OSD_HOST, open_osd_host, roles=(Role.NODE,)),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, Refused
 from pvcd.matching import matcher
 from pvcd_plugins.ceph.cluster import CephUnavailable, Lock, Monitors
-from pvcd_plugins.ceph.components import CLUSTER
+from pvcd_plugins.ceph.components import CLUSTER, MAPPING
 from pvcd_plugins.ceph.params import Replication
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
 from pvcd_plugins.ceph.settings import CephSettings
@@ -29,7 +29,7 @@ from pvcd_plugins.ceph.views import (
 )
 from pvcd_plugins.node import service as nodes
 
-__all__ = ["CephSettings", "Lock", "Monitors", "Pool", "Snapshot", "Volume"]
+__all__ = ["CLUSTER", "MAPPING", "CephSettings", "Lock", "Monitors", "NoSpace", "Pool", "Snapshot", "Volume"]
 
 LOOKS = 4
 """A command asks Ceph a few things in a row, each of which has a deadline of its own."""

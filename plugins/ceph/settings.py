@@ -21,6 +21,8 @@ class CephSettings(Section):
     """Who guests are to Ceph: client.<libvirt_user>, with profile rbd; nodes give its key to libvirt."""
     refresh: Annotated[float, Field(ge=0.5, le=3600)] = 15.0
     """Seconds from one look of the primary at all of Ceph to the next."""
+    mapping_directory: Path = Path("/run/pvcd/mapping")
+    """Where workers note which volumes they have mapped."""
     deadline: Annotated[float, Field(ge=1, le=600)] = 30.0
     """Seconds after which a request that Ceph does not answer has failed."""
 

@@ -24,7 +24,7 @@ from pvcd import (
 )
 from pvcd.store import Change
 from pvcd_plugins.network import plan
-from pvcd_plugins.network.bridge import Kind, bridge_name
+from pvcd_plugins.network.bridge import Address, Kind, bridge_name
 from pvcd_plugins.network.definition import Options, define, no_address_for_hosts, refuse_vni
 from pvcd_plugins.network.records import Acls, Lease, Network, NetworkName, NodeNetwork, Reservations
 from pvcd_plugins.network.settings import NetworkSettings
@@ -87,6 +87,16 @@ def leases_of(context: Context, vni: int) -> list[Lease]:
         (lease for lease in context.store.all(Lease) if lease.vni == vni and lease.expires > now),
         key=lambda lease: (lease.address.version, int(lease.address)),
     )
+
+
+def mac_of(context: Context, network: Network, address: Address) -> str | None:
+    """The host that an address was given to, by a static lease or by one that holds now."""
+    reserved = context.store.get(Reservations, network.vni)
+    for each in reserved.reservations if reserved else ():
+        if each.address == address:
+            return each.mac
+    lease = context.store.get(Lease, network.vni, address)
+    return lease.mac if lease and lease.expires > context.clock.time() else None
 
 
 # Networks

@@ -72,4 +72,4 @@ async def open_allocation(context: Context) -> AsyncIterator[Allocation]:
 
 
 ALLOCATION: ComponentKey[Allocation] = ComponentKey("vm-allocation")
-COMPONENT = Component(ALLOCATION, open_allocation, roles=(Role.API, Role.NODE))
+COMPONENT = Component(ALLOCATION, open_allocation, roles=(Role.API, Role.NODE, Role.WORKER))

@@ -32,7 +32,11 @@ class Attachments:
 
     def of(self, lease: Lease) -> set[UUID]:
         """The VMs whose lease it is."""
-        return self._interfaces.get(_key(lease), set())
+        return self.with_interface(*_key(lease))
+
+    def with_interface(self, bridge: str, mac: str) -> set[UUID]:
+        """The VMs that have an interface with this address at a bridge."""
+        return self._interfaces.get((bridge, mac.lower()), set())
 
     def leases(self, bridge: str | None, mac: str | None) -> list[Lease]:
         """Those of an interface, by address."""
@@ -94,5 +98,5 @@ async def open_attachments(context: Context) -> AsyncIterator[Attachments]:
 
 
 ATTACHMENTS: ComponentKey[Attachments] = ComponentKey("vm-networks")
-COMPONENT = Component(ATTACHMENTS, open_attachments, roles=(Role.API,))
+COMPONENT = Component(ATTACHMENTS, open_attachments, roles=(Role.API, Role.PRIMARY))
 LISTENERS = [Listener("vm-networks", (networks.RETIRE,), users)]

@@ -23,13 +23,27 @@ from pvcd_plugins.node import service as nodes
 from pvcd_plugins.vm import disks, placement, states
 from pvcd_plugins.vm.disks import VolumeLock
 from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
-from pvcd_plugins.vm.networks import usable
+from pvcd_plugins.vm.networks import ATTACHMENTS, usable
+from pvcd_plugins.vm.provisioning import complete, macs, place, refuse_taken, release, reserve
 from pvcd_plugins.vm.records import VM, VMName, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST, State, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
 from pvcd_plugins.vm.volumes import claims_of, let_run, volumes_of
 
-__all__ = ["VM", "State", "VMName", "VMReport", "find"]
+__all__ = [
+    "ATTACHMENTS",
+    "VM",
+    "State",
+    "VMName",
+    "VMReport",
+    "complete",
+    "find",
+    "macs",
+    "place",
+    "refuse_taken",
+    "release",
+    "reserve",
+]
 
 REMOVAL_SECONDS = 30.0
 BUSY = (State.PROVISION, State.DELETE)
@@ -46,6 +60,12 @@ def find(context: Context, key: str) -> VM:
     if vm is None:
         raise NotFound("VM", key)
     return vm
+
+
+def with_interface(context: Context, bridge: str, mac: str) -> list[VM]:
+    """The VMs that have an interface with this address at a bridge: at most one, unless somebody made a mistake."""
+    found = (context.store.get(VM, uuid) for uuid in context[ATTACHMENTS].with_interface(bridge, mac))
+    return [vm for vm in found if vm is not None]
 
 
 def report_of(context: Context, vm: VM) -> VMReport:
@@ -91,7 +111,7 @@ async def define(
     context: Context, xml: str, node: str | None, limit: list[str] | None, selector: str | None, autostart: bool
 ) -> Message:
     """Remember a VM, stopped, on the node that is chosen for it."""
-    domain = await _checked(xml)
+    domain = await check_definition(xml)
     if context.store.get(VMName, domain.name) or context.store.get(VM, domain.uuid):
         raise _taken(context, domain)
     node_limit, limit_warnings = placement.limit_of(context, limit)
@@ -114,7 +134,7 @@ async def define(
     )
 
 
-async def _checked(xml: str) -> Domain:
+async def check_definition(xml: str) -> Domain:
     """What a document says, once it is known to be strict and to fit libvirt's schema."""
     domain = parse(xml)
     volumes(xml)
@@ -156,7 +176,7 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
     """Replace the definition of a VM; with `restart` a running one is restarted with it in the same write."""
     vm = find(context, key)
     _refuse_if_busy(vm)
-    domain = await _checked(xml)
+    domain = await check_definition(xml)
     if (domain.name, domain.uuid) != (vm.name, vm.uuid):
         raise Invalid(
             f"The XML is that of {domain.name} ({domain.uuid}): the name and UUID of VM {vm.name} ({vm.uuid}) "

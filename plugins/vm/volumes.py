@@ -189,5 +189,5 @@ async def open_users(context: Context) -> AsyncIterator[Users]:
 
 
 USERS: ComponentKey[Users] = ComponentKey("vm-volumes")
-COMPONENT = Component(USERS, open_users, roles=(Role.API, Role.NODE))
+COMPONENT = Component(USERS, open_users, roles=(Role.API, Role.NODE, Role.WORKER))
 GUARDS = [Guard("vm-volumes", tuple(GUARDED), protect)]

@@ -22,7 +22,7 @@ from pvcd.http.admission import API_KEY
 from pvcd.http.cookies import COOKIE
 from pvcd.http.middleware import MAX_BODY, PROBLEM, REQUEST_ID
 from pvcd.http.parameters import Parameter, Place
-from pvcd.http.replies import JSON, Encoded, Produces, Text
+from pvcd.http.replies import JSON, Encoded, Produces, Stream, Text
 from pvcd.http.routes import Route
 from pvcd.http.values import MAX_PATH_VALUE
 
@@ -193,7 +193,9 @@ def _body(arguments: list[Parameter], schemas: _Schemas) -> Schema:
     large = [each for each in arguments if each.place is Place.DOCUMENT]
     if large and not any(each.required for each in arguments if each not in large):
         name = large[0].name
-        content |= {kind: {"schema": {"type": "string", "minLength": 1, "description": large[0].doc}} for kind in RAW}
+        content |= {
+            kind: {"schema": {"type": "string", "minLength": 1, "description": large[0].doc}} for kind in _raw(large[0])
+        }
         description += f" `{name}` may be a file of a multipart form, or the body itself."
     return {"description": description, "required": any(each.required for each in arguments), "content": content}
 
@@ -208,9 +210,14 @@ def _object(arguments: list[Parameter], schema: Callable[[Parameter], Schema]) -
     return described | ({"required": required} if required else {})
 
 
+def _raw(document: Parameter) -> tuple[str, ...]:
+    """The content types as which the one large argument may be the body."""
+    return RAW if document.name == "xml" else RAW[1:]
+
+
 def _responses(route: Route, schemas: _Schemas, in_body: bool) -> Schema:
     content = {kind: {"schema": schemas.of((route, kind))} for kind in contents(route.returns)}
-    tagged = route.method == "GET" and route.status == HTTPStatus.OK and Text not in _bare(route.returns)
+    tagged = route.method == "GET" and route.status == HTTPStatus.OK and not {Text, Stream} & {*_bare(route.returns)}
     responses = {str(route.status): _response("Success", content, *(("ETag",) if tagged else ()))}
     named = {"304": "Unchanged"} if tagged else {}
     named |= {} if route.public and route.method == "GET" else {"401": "Unauthenticated"}  # a login is public

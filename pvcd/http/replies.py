@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -59,19 +59,30 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """A body that is sent as it comes, such as server-sent events; a client that goes away ends it."""
+
+    parts: AsyncIterator[bytes]
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Produces:
     """The content type of a reply that is not JSON, for the API document: `Annotated[Text, Produces("text/csv")]`."""
 
     content_type: str
 
 
-async def reply(request: web.Request, result: object, status: int) -> web.Response:
+async def reply(request: web.Request, result: object, status: int) -> web.StreamResponse:
     """The reply to a request whose route returned `result`: 304 for what the client has, zipped if that pays."""
+    if isinstance(result, Stream):
+        return await _send(request, result, status)
     if isinstance(result, Text):
         return web.Response(status=status, text=result.body, content_type=result.content_type)
     encoded = result if isinstance(result, Encoded) else _encode(result)
     if request.method not in ("GET", "HEAD") or status != HTTPStatus.OK:
-        return web.Response(status=status, body=encoded.body, content_type=encoded.content_type)
+        body, kind = encoded.body, encoded.content_type
+        return web.Response(status=status, body=body, content_type=kind, headers=encoded.headers)
     if _has(request, encoded.etag):
         answer = web.Response(status=HTTPStatus.NOT_MODIFIED)
     elif len(encoded.body) >= WORTH_ZIPPING and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
@@ -83,6 +94,16 @@ async def reply(request: web.Request, result: object, status: int) -> web.Respon
     answer.headers[hdrs.CACHE_CONTROL] = "private, no-cache"  # it may be kept, but only to ask whether it still holds
     answer.headers.update(encoded.headers)
     answer.headers[hdrs.ETAG] = f'W/"{encoded.etag}"'  # weak: zipped or not, it is the same
+    return answer
+
+
+async def _send(request: web.Request, stream: Stream, status: int) -> web.StreamResponse:
+    headers = {hdrs.CONTENT_TYPE: stream.content_type, hdrs.CACHE_CONTROL: "no-store"}
+    answer = web.StreamResponse(status=status, headers=headers)
+    await answer.prepare(request)
+    async for part in stream.parts:
+        await answer.write(part)
+    await answer.write_eof()
     return answer
 
 

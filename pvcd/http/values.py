@@ -60,8 +60,8 @@ _BOUNDS = {
 }
 
 
-class Switch(str):
-    """What true or false of a JSON body is as text, which is no value of an argument that is text."""
+class Bare(str):
+    """What a number, true or false of a JSON body is as text, which is no value of an argument that is text."""
 
 
 Given = str | list[str] | None
@@ -203,7 +203,7 @@ def _json(text: str) -> Pairs:
     """The members of a JSON object; numbers stay as they are written."""
     try:
         document = json.loads(
-            text, object_pairs_hook=tuple, parse_int=str, parse_float=str, parse_constant=_refuse_constant
+            text, object_pairs_hook=tuple, parse_int=Bare, parse_float=Bare, parse_constant=_refuse_constant
         )
     except (ValueError, RecursionError) as error:
         raise Invalid(f"The body is not valid JSON: {error}.") from None
@@ -220,9 +220,9 @@ def _json_value(name: str, value: object) -> Given:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
-        return Switch(str(value).lower())
+        return Bare(str(value).lower())
     if isinstance(value, list) and all(isinstance(item, str | bool) for item in value):
-        return [item if isinstance(item, str) else Switch(str(item).lower()) for item in value]
+        return [item if isinstance(item, str) else Bare(str(item).lower()) for item in value]
     raise Invalid(f"{shown(name)} in the JSON body must be text, a number, true, false or a list of these.")
 
 
@@ -293,7 +293,7 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
         _refuse_characters(parameter, text)
     if parameter.place == "flag":
         return _flag(parameter, texts[0])
-    switched = next((text for text in texts if isinstance(text, Switch)), None)
+    bare = next((text for text in texts if isinstance(text, Bare)), None)
     texts = _items(parameter, texts)
     if len(texts) > MAX_FIELDS:
         raise Invalid(f"{parameter.name} has more than {MAX_FIELDS} items.")
@@ -309,8 +309,8 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
         value = parameter.adapter.validate_python(texts if parameter.many else texts[0])
     except ValidationError as error:
         raise Invalid(" ".join(islice(_sentences(parameter, texts, error), MAX_COMPLAINTS))) from None
-    if switched and any(isinstance(item, str) for item in (value if parameter.many else [value])):
-        raise Invalid(f"{parameter.name} must be text, not {switched}.")
+    if bare and any(isinstance(item, str) for item in (value if parameter.many else [value])):
+        raise Invalid(f"{parameter.name} must be text, not {bare}.")
     return value
 
 

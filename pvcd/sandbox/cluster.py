@@ -19,7 +19,7 @@ import aiohttp
 import yaml
 
 from pvcd.errors import Failed, PvcdError, Refused, did_you_mean
-from pvcd.sandbox import ceph, guest, kvm, libvirtd, packages, ports, state
+from pvcd.sandbox import ceph, guest, kvm, libvirtd, packages, ports, remains, state
 from pvcd.sandbox.redis import redis
 from pvcd.sandbox.service import Service
 from pvcd.sandbox.state import ProcessId, Server, State
@@ -30,7 +30,7 @@ SERVERS = ("zookeeper", "redis", "virtlogd", "libvirtd")
 """Those of others, which need nothing; they start side by side."""
 CEPH = "ceph"
 """All servers of Ceph at once; its part of the directory."""
-DAEMONS = ("api", "node")
+DAEMONS = ("api", "node", "worker")
 """Our own, which need the servers."""
 ALL = (*SERVERS, *ceph.NAMES, *DAEMONS)
 WITHOUT_CEPH = (*SERVERS, *DAEMONS)
@@ -214,6 +214,7 @@ class Sandbox:
             "libvirtd": libvirtd.libvirtd(at / LIBVIRT),
             "api": self._daemon("api", self._api_ready, self._listener),
             "node": self._daemon("node", self._node_ready),
+            "worker": self._daemon("worker", self._worker_ready),
         }
 
     def _daemon(
@@ -231,7 +232,12 @@ class Sandbox:
 
     async def _node_ready(self) -> bool:
         status, nodes = await _get(f"{self.api}/node")
-        return status == 200 and any(node["name"] == NODE and node["daemon_state"] == "run" for node in nodes)
+        if status != 200 or not any(node["name"] == NODE and node["daemon_state"] == "run" for node in nodes):
+            return False
+        return ceph.MON not in self._only or bool((await _get(f"{self.api}/storage/ceph/pool"))[1])
+
+    async def _worker_ready(self) -> bool:
+        return "takes tasks" in await asyncio.to_thread((self.directory / "log/worker.log").read_text)
 
     def _write_state(self) -> None:
         servers = tuple(
@@ -285,6 +291,7 @@ async def clean(directory: Path, report: Report) -> None:
     count = await state.end(lambda: state.leftovers(directory) | libvirtd.processes(directory / LIBVIRT))
     if count:
         report(f"{'sandbox':<11} processes left behind and ended: {count}")
+    await remains.release(directory)
     for server, folder in ((libvirtd, directory / LIBVIRT), (ceph, directory / CEPH)):
         await asyncio.to_thread(state.clear, folder)
         await asyncio.to_thread(server.release, folder)
@@ -313,7 +320,12 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "console_directory": str(directory / "console"),
             },
             "network": {"device": "lo", "directory": str(directory / "network")},
-            "ceph": {**ceph.settings(directory / CEPH), "refresh": 5, "deadline": 10},
+            "ceph": {
+                **ceph.settings(directory / CEPH),
+                "refresh": 5,
+                "deadline": 10,
+                "mapping_directory": str(directory / "mapping"),
+            },
         }
     }
 

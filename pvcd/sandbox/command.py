@@ -57,7 +57,7 @@ def sandbox() -> None:
     help="Where what is made once is kept for all sandboxes.",
 )
 @click.option("--detach", is_flag=True, help="Return when all is ready and leave it running in the background.")
-@click.option("--tour", is_flag=True, help="Show the main job: define a small guest, start it and show its console.")
+@click.option("--tour", is_flag=True, help="Show the main job: a small guest is built from a profile.")
 @click.option("--temporary", is_flag=True, help="Begin with an empty directory and remove it at the end.")
 @click.option(
     "--host-network",

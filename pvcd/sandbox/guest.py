@@ -27,6 +27,9 @@ GREETING = "pvcd guest is ready"
 ADDRESS = "address "
 """What it writes before each address that it leases."""
 
+INSTANCE = "instance "
+"""What it writes before the id that the metadata API tells it."""
+
 COMMAND_LINE = "console=ttyS0 quiet panic=1 mitigations=off nokaslr"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 
@@ -66,7 +69,11 @@ _UDHCPC = f"""\
 [ $1 = bound ] || [ $1 = renew ] || exit 0
 /bin/busybox ip address replace $ip/$mask dev $interface
 [ -z "$router" ] || /bin/busybox ip route replace default via $router
-[ $1 = renew ] || echo "{ADDRESS}$ip" >/dev/console
+[ $1 = renew ] && exit 0
+echo "{ADDRESS}$ip" >/dev/console
+asked='GET /latest/meta-data/instance-id HTTP/1.0\\r\\n\\r\\n'
+id=$(printf "$asked" | /bin/busybox timeout 10 /bin/busybox nc 169.254.169.254 80 | /bin/busybox tail -n 1)
+echo "{INSTANCE}$id" >/dev/console
 """
 """What the guest does with a lease."""
 

@@ -5,10 +5,12 @@ It is gone with the last process in it, and everything in it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
 
 from pvcd.errors import Conflict, Failed
 from pvcd.sandbox.packages import PATH
@@ -37,10 +39,26 @@ def join(pid: int) -> None:
     """Move into that of a process."""
     descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
-            raise Failed(f"The network of process {pid} cannot be entered: {os.strerror(ctypes.get_errno())}.")
+        _set(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Be in a new one in this block, and afterwards again where one was."""
+    before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter()
+        yield
+    finally:
+        _set(before)
+        os.close(before)
+
+
+def _set(descriptor: int) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        raise Failed(f"The network namespace cannot be entered: {os.strerror(ctypes.get_errno())}.")
 
 
 def outside() -> tuple[str, ...]:

@@ -49,6 +49,8 @@ NEEDS = (
     Need("ip", "iproute2", "node"),
     Need("dnsmasq", "dnsmasq-base", "node"),
     Need("nft", "nftables", "node"),
+    Need("extlinux", "extlinux", "worker"),
+    Need("mkfs.ext4", "e2fsprogs", "worker"),
     Need("busybox", "busybox-static", "node"),
     Need("cpio", "cpio", "node"),
     Need("xz", "xz-utils", "node"),

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -155,8 +155,23 @@ def needs_ceph(path: str) -> bool:
 
 NAMES = {
     **{"vm": "web1", "node": "hv1", "who": "you", "osd": "0", "pool": "vms", "volume": "a", "snapshot": "b"},
-    **{"network": "app", "lease": "10.20.0.50", "acl": "ssh"},
+    **{"network": "app", "lease": "10.20.0.50", "acl": "ssh", "name": "one", "vni": "200", "disk_id": "sda"},
+    "task_id": "none",
 }
+
+
+async def make_profile(ask: Callable[..., Awaitable[None]]) -> None:
+    """Everything of the provisioner, each called `one`."""
+    template = "/api/v1/provisioner/template"
+    await ask("POST", f"{template}/system/{{name}}", vcpus="1", vram="512", node_limit="hv9")
+    await ask("POST", f"{template}/network/{{name}}")
+    await ask("POST", f"{template}/network/{{name}}/net/{{vni}}")
+    await ask("POST", f"{template}/storage/{{name}}")
+    await ask("POST", f"{template}/storage/{{name}}/disk/{{disk_id}}", pool="vms", disk_size="1", filesystem="swap")
+    await ask("POST", f"{template}/userdata/{{name}}", data="")
+    await ask("POST", "/api/v1/provisioner/script/{name}", data="def install(**kwargs): ...")
+    words = ("system_template", "network_template", "disk_template", "userdata_template", "script")
+    await ask("POST", "/api/v1/provisioner/profile/{name}", **dict.fromkeys(words, "one"), arg="a=b")
 
 
 async def test_replies_are_as_the_document_says(cluster: SimulatedCluster, described: Any) -> None:
@@ -173,10 +188,12 @@ async def test_replies_are_as_the_document_says(cluster: SimulatedCluster, descr
     await ask("POST", "/api/v1/network", vni="200", description="app", nettype="managed", **addresses)
     await ask("POST", "/api/v1/network/{network}/lease", macaddress="52:54:00:00:00:01", ipaddress="10.20.0.50")
     await ask("POST", "/api/v1/network/{network}/acl", description="ssh", direction="in", rule="accept")
+    await make_profile(ask)
     await cluster.advance(2)
     for route in cluster.registry.routes:
         if route.method == "GET":
-            await ask("GET", route.path, 510 if needs_ceph(route.path) else route.status)
+            fails = needs_ceph(route.path) or "{task_id}" in route.path
+            await ask("GET", route.path, 510 if fails else route.status)
     await ask("POST", "/api/v1/greeting/{who}", 510)
     await ask("POST", "/api/v1/greeting/{who}", card="hello")
 

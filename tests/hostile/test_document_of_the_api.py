@@ -58,6 +58,7 @@ def count(said: str) -> int:
     return int(found[1])
 
 
+@pytest.mark.timeout(400)
 def test_every_reply_is_one_of_the_document(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     with many_nodes(tmp_path, zookeeper) as cluster:
         api = cluster.api()
@@ -85,6 +86,7 @@ def test_a_request_that_is_refused_writes_nothing(tmp_path: Path, zookeeper: Zoo
         assert count(said) > 500
 
 
+@pytest.mark.timeout(400)
 def test_where_authentication_is_enabled_nothing_is_answered_without_it(
     tmp_path: Path, zookeeper: ZooKeeperServer
 ) -> None:

@@ -64,7 +64,7 @@ class Cluster(Client):
     def tracebacks(self) -> list[str]:
         """What our own daemons logged that nobody foresaw."""
         found = []
-        for name in ("api", "node", "sandbox"):
+        for name in ("api", "node", "worker", "sandbox"):
             log = self.directory / "log" / f"{name}.log"
             text = log.read_text(errors="replace") if log.exists() else ""
             found += [f"{name}: {match}" for match in re.findall(r"Traceback[\s\S]{0,3000}|.*never retrieved.*", text)]

@@ -2,7 +2,8 @@
 
 An example is a code block with lines that begin with `curl`. All must succeed; if a JSON block follows at once, it is
 the last one's answer, and one with a `code` is a failure. They find the VM `web1` defined and the VM `hello` running,
-unless they define `web1` themselves, and the network `app`. `<!-- not run: why -->` before a block excuses it.
+unless they define `web1` themselves, the network `app`, and what PROVISIONER has below. `<!-- not run: why -->` before
+a block excuses it.
 """
 
 from __future__ import annotations
@@ -73,11 +74,45 @@ APP = {
     "dhcp4_end": "10.20.0.199",
 }
 
+PROVISIONER: tuple[tuple[str, dict[str, str]], ...] = (
+    ("template/system/2cpu-1gb", {"vcpus": "2", "vram": "1024", "serial": "on"}),
+    ("template/network/net200", {}),
+    ("template/network/net200/net/200", {}),
+    ("template/storage/root-var", {}),
+    (
+        "template/storage/root-var/disk/sda",
+        {"pool": "vms", "disk_size": "1", "filesystem": "ext4", "mountpoint": "/"},
+    ),
+    (
+        "template/storage/root-var/disk/sdb",
+        {"pool": "vms", "disk_size": "1", "filesystem": "ext4", "mountpoint": "/var"},
+    ),
+    ("template/userdata/base", {"data": (FILES / "userdata.yaml").read_text()}),
+    ("script/debian", {"data": (FILES / "install.py").read_text()}),
+    (
+        "profile/web",
+        {
+            "system_template": "2cpu-1gb",
+            "network_template": "net200",
+            "storage_template": "root-var",
+            "userdata_template": "base",
+            "script": "debian",
+            "arg": "packages=nginx",
+        },
+    ),
+)
+"""What examples of the provisioner find, below /provisioner."""
+KINDS = ("profile", "script", "template/system", "template/network", "template/storage", "template/userdata")
+"""In the order in which they can be removed."""
+
 
 def prepare(cluster: Cluster, guests: Guests, text: str) -> None:
     """Have the VMs and the network that a block speaks of."""
-    if "/api/v1/network" in text:
+    if re.search(r"/api/v1/(network|provisioner)", text):
         cluster.post("/network", **APP)
+    if "/api/v1/provisioner" in text:
+        for path, values in PROVISIONER:
+            cluster.post(f"/provisioner/{path}", **values)
     if "/vm/hello" in text:
         cluster.post("/vm", xml=guests.sector("hello"))
         cluster.post("/vm/hello/state", state="start")
@@ -118,11 +153,14 @@ def test_a_curl_example_is_answered_as_the_documentation_says(
 
 
 def become_ready(cluster: Cluster) -> None:
-    """Undo a flush, which waits for its guests; and forget the networks."""
+    """Undo a flush, which waits for its guests; and forget the networks and all of the provisioner."""
     for vm in cluster.get("/vm"):
         cluster.ask("DELETE", f"/vm/{vm['name']}")
     for network in cluster.get("/network"):
         cluster.ask("DELETE", f"/network/{network['vni']}")
+    for kind in KINDS:
+        for each in cluster.get(f"/provisioner/{kind}"):
+            cluster.ask("DELETE", f"/provisioner/{kind}/{each['name']}")
     if cluster.get("/node/pvchv1/domain-state")["domain_state"] != "ready":
         cluster.post("/node/pvchv1/domain-state", **{"domain-state": "ready"})
         cluster.until(lambda: cluster.get("/node/pvchv1/domain-state")["domain_state"] == "ready")

@@ -20,11 +20,11 @@ def run(*arguments: str) -> Any:
 def test_help_names_every_subcommand() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for name in ("api", "node", "check", "plugins", *SUBCOMMANDS):
+    for name in ("api", "node", "worker", "check", "plugins", *SUBCOMMANDS):
         assert f"\n  {name}" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["api", "node", "check", "plugins", *SUBCOMMANDS])
+@pytest.mark.parametrize("name", ["api", "node", "worker", "check", "plugins", *SUBCOMMANDS])
 def test_each_subcommand_explains_itself(name: str) -> None:
     result = run(name, "--help")
     assert result.exit_code == 0
@@ -39,7 +39,7 @@ def test_an_unknown_subcommand_ends_with_2() -> None:
     assert run("frobnicate").exit_code == 2
 
 
-@pytest.mark.parametrize(("command", "role"), [("api", Role.API), ("node", Role.NODE)])
+@pytest.mark.parametrize(("command", "role"), [("api", Role.API), ("node", Role.NODE), ("worker", Role.WORKER)])
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_a_daemon_ends_with_the_code_that_it_returns(
     monkeypatch: pytest.MonkeyPatch, command: str, role: Role, code: int
@@ -63,7 +63,7 @@ def test_several_workers_are_run_by_one_process(monkeypatch: pytest.MonkeyPatch)
     assert run("api", "--workers", "0").exit_code == 2
 
 
-@pytest.mark.parametrize("role", [Role.API, Role.NODE])
+@pytest.mark.parametrize("role", [Role.API, Role.NODE, Role.WORKER])
 def test_a_daemon_with_wrong_settings_ends_with_2_before_it_does_anything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], role: Role
 ) -> None:

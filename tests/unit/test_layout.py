@@ -22,6 +22,7 @@ MODULES = {
     ".".join((name, *file.relative_to(ROOT / folder).with_suffix("").parts)).removesuffix(".__init__"): file
     for name, folder in (("pvcd", "pvcd"), ("pvcd_plugins", "plugins"))
     for file in sorted((ROOT / folder).rglob("*.py"))
+    if file.parent.name != "examples"  # which are for users to change, and run elsewhere
 }
 PLUGINS = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py"))
 RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4}
@@ -58,8 +59,33 @@ OWN_FILES = {
         "keepalive": "what makes it a node",
         "facts": "what a machine says of itself",
     },
+    "provisioner": {
+        "catalogue": "how things are made and removed: none twice, and none away from under a profile",
+        "templates": "the rules for templates",
+        "scripts": "the rules for scripts",
+        "profiles": "the rules for profiles",
+        "grammar": "what names, disks, MAC templates and arguments may be",
+        "inspection": "the door to the look at scripts, which is a process of its own",
+        "syntax": "the program of that process",
+        "views": "what the API shows of templates, scripts and profiles",
+        "settings": "pvc.provisioner",
+        "components": "where scripts run",
+        "blueprint": "what a VM that is to be built will be, judged before anything is done",
+        "creation": "the rules for building VMs",
+        "steps": "how a VM is built, step by step",
+        "variables": "what is known of a VM, each value with its source",
+        "userdata": "the door to rendering userdata, which is a process of its own",
+        "rendering": "the program of that process",
+        "cloudconfig": "the program that compares userdata with cloud-init's schema",
+        "macs": "the MAC addresses of a VM, by template or at random",
+        "domain": "a VM that is made -> libvirt XML",
+        "volumes": "its volumes, made, mapped, formatted, and undone",
+        "installation": "the door to running scripts",
+        "metadata": "what guests are told of themselves",
+    },
     "vm": {
         "networks": "which VMs use which networks, and their addresses there",
+        "provisioning": "VMs that are being made",
         "domain": "record <-> libvirt XML",
         "hypervisor": "the door to libvirt: a protocol, the real one and a fake",
         "views": "what the API shows of a VM, which is more than a screen of fields",
@@ -176,7 +202,8 @@ def test_only_one_place_knows_each_outside_thing() -> None:
     assert importers("libvirt") == {"pvcd_plugins.vm.hypervisor.libvirt"}
     assert {name for name in importers("subprocess") if not name.startswith("pvcd.sandbox.")} == set()
     aiohttp = {name for name in importers("aiohttp") if not name.startswith(("pvcd.http.", "pvcd.sandbox."))}
-    assert aiohttp == {"pvcd.app", "pvcd.daemons", "pvcd.testing"}
+    metadata = {f"pvcd_plugins.provisioner.metadata.{name}" for name in ("answers", "server")}
+    assert aiohttp == {"pvcd.app", "pvcd.daemons", "pvcd.testing", *metadata}
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

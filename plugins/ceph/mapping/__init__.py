@@ -23,7 +23,7 @@ from pvcd.errors import Conflict, Failed, PvcdError, Refused
 from pvcd.process import run
 from pvcd_plugins.ceph.cluster import InUse
 
-__all__ = ["InUse", "IsMapped", "Mapped", "Mapping", "MappingFailed", "choose"]
+__all__ = ["InUse", "IsMapped", "LazyMapping", "Mapped", "Mapping", "MappingFailed", "choose"]
 
 PROGRAMS = {"qemu-storage-daemon": "qemu-system-common", "losetup": "mount", "rbd": "ceph-common"}
 """What the way without the kernel's rbd needs, and Debian's package for it; beside these qemu-block-extra."""
@@ -82,6 +82,36 @@ class Mapping(Protocol):
 
         What is whole stays, as does what somebody is at work on. Raises `MappingFailed` with all that stays besides.
         """
+
+
+class LazyMapping:
+    """A mapping that is chosen when something is asked of it, and refuses where there can be none."""
+
+    def __init__(self, directory: Path, conf: Path, user: str) -> None:
+        self._arguments = (directory, conf, user)
+        self._mapping: Mapping | None = None
+
+    async def map(self, pool: str, volume: str) -> Path:
+        """The device that is the volume from now on."""
+        return await (await self._chosen()).map(pool, volume)
+
+    async def unmap(self, pool: str, volume: str) -> None:
+        """Take its device away."""
+        await (await self._chosen()).unmap(pool, volume)
+
+    async def mapped(self) -> list[Mapped]:
+        """What is mapped here by us."""
+        return await (await self._chosen()).mapped()
+
+    async def clean(self) -> list[Mapped]:
+        """Remove what killed processes left behind."""
+        return await (await self._chosen()).clean()
+
+    async def _chosen(self) -> Mapping:
+        if self._mapping is None:
+            directory, conf, user = self._arguments
+            self._mapping = await choose(directory, conf=conf, user=user)
+        return self._mapping
 
 
 async def choose(directory: Path, *, conf: Path, user: str) -> Mapping:

@@ -145,7 +145,7 @@ async def test_json_values_keep_their_meaning(read: Read) -> None:
     body = {
         "vcpus": 2,
         "weight": 1.5,
-        "note": 200,
+        "note": "200",
         "force": True,
         "states": ["start", "stop"],
         "name_server": ["a", "b"],
@@ -474,6 +474,7 @@ async def test_the_complaints_are_bounded(read: Read) -> None:
         (b'{"vcpus": {"a": 1}}', JSON, "'vcpus' in the JSON body must be text, a number"),
         (b'{"vcpus": [[1]]}', JSON, "'vcpus' in the JSON body must be text, a number"),
         (b'{"note": false}', JSON, "note must be text, not false"),
+        (b'{"note": 200}', JSON, "note must be text, not 200"),
         (b'{"states": [null]}', JSON, "'states' in the JSON body must be text, a number"),
         (b'{"a":' * 100_000, JSON, "The body is not valid JSON"),
         (b"note=\xff", FORM, "The body is not valid utf-8"),

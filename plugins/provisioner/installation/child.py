@@ -1,0 +1,147 @@
+"""Installing for real: `inside.py` as a child process, watched from here until nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from pvcd.errors import PvcdError, TimedOut
+from pvcd.process import run, start
+from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output
+from pvcd_plugins.provisioner.installation.document import document
+from pvcd_plugins.provisioner.installation.output import Lines
+
+log = logging.getLogger(__name__)
+INSIDE = Path(__file__).with_name("inside.py")
+ENVIRONMENT = (
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    *("HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"),
+)
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
+"""All of our own environment that a script gets, in small or capital letters: what it downloads with."""
+END_LIMIT = 20.0
+"""Seconds for the kernel to take apart what was killed, file systems included."""
+PROGRAM_LIMIT = 10.0
+
+
+class ChildInstallation:
+    """Scripts run in namespaces of their own."""
+
+    async def install(self, job: Job, *, output: Output, limit: float) -> None:
+        """Mount the disks that have a mountpoint, run `install()`, and write all of it back."""
+        text = json.dumps(document(job)).encode()
+        proxies = [f"{name}={value}" for name, value in os.environ.items() if name.lower() in PROXIES]
+        argv = ["env", "-i", *ENVIRONMENT, *proxies, sys.executable, "-I", "-u", str(INSIDE), str(os.getpid())]
+        child = _Child(await start(argv, stdin=PIPE, stdout=PIPE, stderr=PIPE))
+        try:
+            async with asyncio.timeout(limit):
+                await child.begin(text)
+                await child.follow(output)
+        except TimeoutError:
+            raise TimedOut(f"The script did not finish within {limit:g} s and was ended.") from None
+        finally:
+            await child.end()
+        if "failed" not in child.answers:
+            raise InstallFailed("The process that the script ran in was killed.")
+        if child.answers["failed"] is not None:
+            raise InstallFailed(child.answers["failed"])
+
+
+class _Child:
+    """`inside.py` at work."""
+
+    def __init__(self, process: Process) -> None:
+        self.answers: dict[str, Any] = {}
+        self._process = process
+        self._init: int | None = None
+        """A descriptor of process 1 of the namespaces, with which all else in them ends."""
+
+    async def begin(self, text: bytes) -> None:
+        """Hand over the job, and let it be done as soon as it is known what to end."""
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            stdin.write(text + b"\n")
+            await stdin.drain()
+            await self._listen()
+            if "init" in self.answers:
+                with contextlib.suppress(ProcessLookupError):
+                    self._init = os.pidfd_open(self.answers["init"])
+                    stdin.write(b"go\n")
+                    await stdin.drain()
+
+    async def follow(self, output: Output) -> None:
+        """Pass on what the script writes until nobody can write any more."""
+        assert self._process.stdout is not None  # noqa: S101
+        lines = Lines()
+        while chunk := await self._process.stdout.read(65536):
+            for line in lines.feed(chunk):
+                await output(line)
+        for line in lines.finish():
+            await output(line)
+
+    async def end(self) -> None:
+        """Kill whatever is left, and wait until it is gone."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(END_LIMIT):
+                if self._init is not None:
+                    await _killed(self._init)
+                while await self._listen():
+                    pass
+                await self._process.wait()
+        except TimeoutError:
+            log.error("what a script has started does not end: it waits for a device")
+        finally:
+            if self._init is not None:
+                os.close(self._init)
+            # What does not end holds the pipes: let go of our ends.
+            self._process._transport.close()  # type: ignore[attr-defined]
+        await _detach(self.answers.get("files", ()))
+
+    async def _listen(self) -> bool:
+        """Take in what it says of itself; whether there was any more."""
+        assert self._process.stderr is not None  # noqa: S101
+        line = await self._process.stderr.readline()
+        try:
+            self.answers |= json.loads(line or b"{}")
+        except ValueError:  # Python's own complaint, when it cannot run this at all
+            log.error("a script is not run: %s", line.decode(errors="replace").rstrip())
+        return bool(line)
+
+
+async def _killed(descriptor: int) -> None:
+    """Kill a process, and wait until it has ended."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def _detach(file_systems: Collection[int]) -> None:
+    """Detach the loop devices of files that were on the script's file systems: they alone belong to no namespace."""
+    if not file_systems:
+        return
+    numbers = {f"{os.major(each)}:{os.minor(each)}" for each in file_systems}
+    try:
+        result = await run(["losetup", "--list", "--json", "--output", "NAME,BACK-MAJ:MIN"], timeout=PROGRAM_LIMIT)
+        for each in json.loads(result.stdout or '{"loopdevices": []}')["loopdevices"]:
+            if (each["back-maj:min"] or "").strip() in numbers:  # of the file of a dead server nothing is known
+                await run(["losetup", "--detach", each["name"]], timeout=PROGRAM_LIMIT)
+    except PvcdError as error:
+        log.error("loop devices that a script may have left are not detached: %s", error)

@@ -1,0 +1,61 @@
+"""What a script writes, as lines: of bounded length, and no more of them than a log should hold."""
+
+from __future__ import annotations
+
+import re
+
+MAX_LINE = 2000
+MAX_LINES = 20_000
+MAX_BYTES = 4 * 1024 * 1024
+"""Of one script; what it writes beyond them is counted only."""
+
+_ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")  # colours and the like
+
+
+class Lines:
+    """The lines in what is fed. Of what a program writes over, like a progress bar, only the last state is a line."""
+
+    def __init__(self) -> None:
+        self._line = b""
+        self._lines = self._bytes = 0
+        self._dropped = 0
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """The lines that are whole now."""
+        if self._is_full():
+            self._dropped, self._line = self._dropped + chunk.count(b"\n"), b""
+            return []
+        first, *rest = chunk.split(b"\n")
+        self._begin(first)
+        kept = []
+        for part in rest:
+            kept += self._end()
+            self._begin(part)
+        return kept
+
+    def finish(self) -> list[str]:
+        """What is left, and a sentence when something was dropped."""
+        kept = self._end() if self._line else []
+        if self._dropped:
+            kept.append(f"{self._dropped} more lines were written and are not kept.")
+        return kept
+
+    def _is_full(self) -> bool:
+        return self._lines >= MAX_LINES or self._bytes >= MAX_BYTES
+
+    def _begin(self, part: bytes) -> None:
+        self._line = (self._line + part[: 2 * MAX_LINE])[: 2 * MAX_LINE]
+
+    def _end(self) -> list[str]:
+        line, self._line = self._line, b""
+        if self._is_full():
+            self._dropped += 1
+            return []
+        self._lines += 1
+        self._bytes += len(line)
+        text = _ESCAPES.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2]).decode(errors="replace")
+        return ["".join(map(_shown, text[:MAX_LINE]))]
+
+
+def _shown(letter: str) -> str:
+    return letter if letter.isprintable() or letter == "\t" else "\N{REPLACEMENT CHARACTER}"

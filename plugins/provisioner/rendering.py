@@ -1,0 +1,128 @@
+"""Templates of userdata, rendered: a program of its own, since a template may loop for ever or ask for all memory.
+
+It reads {"text", "values", "sample", "filters", "path"} as JSON and writes {"rendered"} or {"mistake", "line"}. Jinja's
+sandbox keeps a template from everything but its values; what it may take of the machine is bounded from here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import resource
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_RENDERED = 256 * 1024
+SECONDS, MEMORY = 2, 512 * 1024 * 1024
+LONGEST = 300
+
+Filters = Mapping[str, Callable[..., Any]]
+
+
+class Mistake(Exception):
+    """Why a template cannot be rendered, and in which of its lines."""
+
+    def __init__(self, mistake: str, line: int | None) -> None:
+        super().__init__(mistake)
+        self.mistake = " ".join(mistake.split())[:LONGEST]
+        self.line = line
+
+
+class AnyArgument(dict[str, str]):
+    """Arguments of any name, of which a template is tried before anybody has given any."""
+
+    def __missing__(self, name: str) -> str:
+        return "sample"
+
+
+def render(text: str, values: Mapping[str, Any], filters: Filters, *, sample: bool = False) -> str:
+    """The text of a template. Raises `Mistake`.
+
+    With `sample` every branch counts: a variable that no VM has is a mistake wherever it stands.
+    """
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters |= filters
+    try:
+        if sample:
+            values = {**values, "arguments": AnyArgument()}
+            _refuse_unknown(environment.parse(text), values)
+        pieces, size = [], 0
+        for piece in environment.from_string(text).generate(values):
+            size += len(piece)
+            if size > MAX_RENDERED:
+                raise Mistake(f"it becomes larger than {MAX_RENDERED // 1024} KiB", None)
+            pieces.append(piece)
+    except Mistake:
+        raise
+    except TemplateSyntaxError as error:
+        raise Mistake(error.message or "it is no template", error.lineno) from None
+    except MemoryError:
+        raise Mistake("it takes too much memory", None) from None
+    except RecursionError as error:
+        raise Mistake("it is nested too deeply", _line(error)) from None
+    except TemplateError as error:  # something is undefined, or not allowed
+        raise Mistake(error.message or "it cannot be rendered", _line(error)) from None
+    except Exception as error:  # whatever a filter or an operator raises
+        raise Mistake(f"{type(error).__name__}: {error}", _line(error)) from None
+    return "".join(pieces)
+
+
+def _refuse_unknown(tree: nodes.Template, values: Mapping[str, Any]) -> None:
+    """Raise `Mistake` for the first name that is neither a value nor set by the template itself."""
+    unknown = meta.find_undeclared_variables(tree) - set(values) - _GLOBALS - _asked_for(tree)
+    for name in tree.find_all(nodes.Name):
+        if name.name in unknown and name.ctx == "load":
+            raise Mistake(f"{name.name!r} is undefined", name.lineno)
+
+
+_GLOBALS = frozenset(ImmutableSandboxedEnvironment().globals)
+
+
+def _asked_for(tree: nodes.Template) -> set[str]:
+    """The names of which the template itself asks whether they are defined, or says what counts otherwise."""
+    harmless = {nodes.Filter: ("default", "d"), nodes.Test: ("defined", "undefined")}
+    asked = [each.node for kind, names in harmless.items() for each in tree.find_all(kind) if each.name in names]
+    return {each.name for each in asked if isinstance(each, nodes.Name)}
+
+
+def _line(error: BaseException) -> int | None:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return lines[-1] if lines else None
+
+
+def main() -> None:
+    """From stdin to stdout."""
+    request = json.load(sys.stdin)
+    sys.path.extend(request["path"])
+    filters = {name: _filter(*where) for name, where in request["filters"].items()}
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        answer = {"rendered": render(request["text"], request["values"], filters, sample=request["sample"])}
+    except Mistake as error:
+        json.dump({"mistake": error.mistake, "line": error.line}, sys.stdout)
+    else:
+        json.dump(answer, sys.stdout)
+
+
+def _filter(module: str, name: str, file: str) -> Any:
+    """A function of a module, which may be that of a plugin in a folder."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError:
+        spec = importlib.util.spec_from_file_location(module, file)
+        if spec is None or spec.loader is None:
+            raise
+        loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        return getattr(loaded, name)
+
+
+if __name__ == "__main__":
+    main()

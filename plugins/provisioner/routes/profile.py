@@ -1,0 +1,96 @@
+"""Profiles."""
+
+from __future__ import annotations
+
+from pvcd import Context, Routes
+from pvcd_plugins.provisioner import profiles, service
+from pvcd_plugins.provisioner.grammar import all_different, in_path, read_name
+from pvcd_plugins.provisioner.params import (
+    Arguments,
+    DiskTemplateName,
+    Limit,
+    NameInPath,
+    NetworkTemplateName,
+    NewName,
+    OfName,
+    ScriptName,
+    StorageTemplateName,
+    SystemTemplateName,
+    UserdataTemplateName,
+)
+from pvcd_plugins.provisioner.records import Profile
+from pvcd_plugins.provisioner.views import VIEWS, Named, ProfileList, listed
+
+routes = Routes("/api/v1/provisioner/profile", tag="Provisioner")
+
+
+@routes.get()
+async def list_profiles(context: Context, limit: Limit = None, name: OfName = None) -> ProfileList:
+    """The profiles that satisfy every filter, sorted by name."""
+    return listed(context[VIEWS].profile, limit, name)
+
+
+@routes.post(operation="provisioner-profile-create")
+async def create_profile(
+    context: Context,
+    name: NewName,
+    system_template: SystemTemplateName,
+    network_template: NetworkTemplateName,
+    userdata_template: UserdataTemplateName,
+    script: ScriptName,
+    storage_template: StorageTemplateName = None,
+    disk_template: DiskTemplateName = None,
+    arguments: Arguments = None,
+) -> Named:
+    """Make a profile of four templates and a script, and of arguments for the script."""
+    profile = Profile(
+        name=name,
+        system_template=system_template,
+        network_template=network_template,
+        storage_template=profiles.one_of(storage_template, disk_template),
+        userdata_template=userdata_template,
+        script=script,
+        arguments=all_different(arguments),
+    )
+    await profiles.create_profile(context, profile)
+    return Named(name=name)
+
+
+@routes.get("/{name}")
+async def get_profile(context: Context, name: NameInPath) -> ProfileList:
+    """One profile, as a list of one."""
+    return context[VIEWS].profile.one(service.find_profile(context, name))
+
+
+@routes.post("/{name}", operation="provisioner-profile-create")
+async def create_named_profile(
+    context: Context,
+    name: NameInPath,
+    system_template: SystemTemplateName,
+    network_template: NetworkTemplateName,
+    userdata_template: UserdataTemplateName,
+    script: ScriptName,
+    storage_template: StorageTemplateName = None,
+    disk_template: DiskTemplateName = None,
+    arguments: Arguments = None,
+) -> Named:
+    """Make a profile, with its name in the path."""
+    new = in_path("name", read_name, name)
+    return await create_profile(
+        context,
+        new,
+        system_template,
+        network_template,
+        userdata_template,
+        script,
+        storage_template,
+        disk_template,
+        arguments,
+    )
+
+
+@routes.delete("/{name}", operation="provisioner-profile-remove")
+async def remove_profile(context: Context, name: NameInPath) -> Named:
+    """Remove a profile; the VMs that were built from it stay."""
+    await profiles.remove_profile(context, name)
+    return Named(name=name)

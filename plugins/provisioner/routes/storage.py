@@ -1,0 +1,128 @@
+"""Storage templates and their disks."""
+
+from __future__ import annotations
+
+from pvcd import Context, Routes
+from pvcd_plugins.provisioner import service, templates
+from pvcd_plugins.provisioner.grammar import in_path, read_disk_id, read_name
+from pvcd_plugins.provisioner.params import (
+    DiskId,
+    DiskIdInPath,
+    DiskSize,
+    Filesystem,
+    FilesystemArgs,
+    Limit,
+    Mountpoint,
+    NameInPath,
+    NewName,
+    OfName,
+    Pool,
+    SourceVolume,
+)
+from pvcd_plugins.provisioner.templates import DiskOptions
+from pvcd_plugins.provisioner.views import (
+    VIEWS,
+    DiskView,
+    Named,
+    NamedDisk,
+    StorageTemplateList,
+    disk_view,
+    listed,
+)
+
+routes = Routes("/api/v1/provisioner/template/storage", tag="Provisioner")
+
+
+@routes.get()
+async def list_storage(context: Context, limit: Limit = None, name: OfName = None) -> StorageTemplateList:
+    """The storage templates that satisfy every filter, sorted by name."""
+    return listed(context[VIEWS].storage, limit, name)
+
+
+@routes.post(operation="provisioner-storage-template-create")
+async def create_storage(context: Context, name: NewName) -> Named:
+    """Make a storage template: the disks of a VM. It has none at first."""
+    await templates.create_storage(context, name)
+    return Named(name=name)
+
+
+@routes.get("/{name}")
+@routes.get("/{name}/disk")
+async def get_storage(context: Context, name: NameInPath) -> StorageTemplateList:
+    """One storage template with its disks, as a list of one."""
+    return context[VIEWS].storage.one(service.find_storage(context, name))
+
+
+@routes.post("/{name}", operation="provisioner-storage-template-create")
+async def create_named_storage(context: Context, name: NameInPath) -> Named:
+    """Make a storage template, with its name in the path."""
+    return await create_storage(context, in_path("name", read_name, name))
+
+
+@routes.delete("/{name}", operation="provisioner-storage-template-remove")
+async def remove_storage(context: Context, name: NameInPath) -> Named:
+    """Remove a storage template that no profile uses, with its disks."""
+    await templates.remove_storage(context, name)
+    return Named(name=name)
+
+
+@routes.post("/{name}/disk", operation="provisioner-storage-template-disk-add")
+async def add_disk(
+    context: Context,
+    name: NameInPath,
+    disk_id: DiskId,
+    pool: Pool,
+    disk_size: DiskSize = None,
+    source_volume: SourceVolume = None,
+    filesystem: Filesystem = None,
+    filesystem_args: FilesystemArgs = None,
+    mountpoint: Mountpoint = None,
+) -> NamedDisk:
+    """Add a disk to a storage template, or an image: one with a `source_volume`."""
+    options = DiskOptions(
+        pool=pool,
+        disk_size=disk_size,
+        source_volume=source_volume,
+        filesystem=filesystem,
+        filesystem_args=filesystem_args,
+        mountpoint=mountpoint,
+    )
+    warnings = await templates.add_disk(context, name, disk_id, options)
+    return NamedDisk(name=name, disk_id=disk_id, warnings=warnings)
+
+
+@routes.delete("/{name}/disk", operation="provisioner-storage-template-disk-remove")
+async def remove_disk(context: Context, name: NameInPath, disk_id: DiskId) -> NamedDisk:
+    """Remove a disk of a storage template."""
+    await templates.remove_disk(context, name, disk_id)
+    return NamedDisk(name=name, disk_id=disk_id)
+
+
+@routes.get("/{name}/disk/{disk_id}")
+async def get_disk(context: Context, name: NameInPath, disk_id: DiskIdInPath) -> DiskView:
+    """One disk of a storage template."""
+    template = service.find_storage(context, name)
+    return disk_view(template, templates.find_disk(template, disk_id))
+
+
+@routes.post("/{name}/disk/{disk_id}", operation="provisioner-storage-template-disk-add")
+async def add_named_disk(
+    context: Context,
+    name: NameInPath,
+    disk_id: DiskIdInPath,
+    pool: Pool,
+    disk_size: DiskSize = None,
+    source_volume: SourceVolume = None,
+    filesystem: Filesystem = None,
+    filesystem_args: FilesystemArgs = None,
+    mountpoint: Mountpoint = None,
+) -> NamedDisk:
+    """Add a disk or an image to a storage template, with its id in the path."""
+    new = in_path("disk_id", read_disk_id, disk_id)
+    return await add_disk(context, name, new, pool, disk_size, source_volume, filesystem, filesystem_args, mountpoint)
+
+
+@routes.delete("/{name}/disk/{disk_id}", operation="provisioner-storage-template-disk-remove")
+async def remove_named_disk(context: Context, name: NameInPath, disk_id: DiskIdInPath) -> NamedDisk:
+    """Remove a disk of a storage template, with its id in the path."""
+    return await remove_disk(context, name, disk_id)

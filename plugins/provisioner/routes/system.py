@@ -1,0 +1,98 @@
+"""All templates, and system templates."""
+
+from __future__ import annotations
+
+from pvcd import Context, Routes
+from pvcd_plugins.provisioner import service, templates
+from pvcd_plugins.provisioner.grammar import in_path, read_name
+from pvcd_plugins.provisioner.params import (
+    Limit,
+    NameInPath,
+    NewName,
+    NodeLimit,
+    NodeSelector,
+    OfName,
+    Serial,
+    StartWithNode,
+    Vcpus,
+    Vnc,
+    VncBind,
+    Vram,
+)
+from pvcd_plugins.provisioner.records import SystemTemplate
+from pvcd_plugins.provisioner.views import VIEWS, Named, SystemTemplateList, Templates, listed
+
+routes = Routes("/api/v1/provisioner/template", tag="Provisioner")
+
+
+@routes.get()
+async def list_templates(context: Context, limit: Limit = None) -> Templates:
+    """All templates by kind, each kind sorted by name, or those whose name matches `limit`."""
+    return context[VIEWS].templates(limit)
+
+
+@routes.get("/system")
+async def list_systems(context: Context, limit: Limit = None, name: OfName = None) -> SystemTemplateList:
+    """The system templates that satisfy every filter, sorted by name."""
+    return listed(context[VIEWS].system, limit, name)
+
+
+@routes.post("/system", operation="provisioner-system-template-create")
+async def create_system(
+    context: Context,
+    name: NewName,
+    vcpus: Vcpus,
+    vram: Vram,
+    serial: Serial = False,
+    vnc: Vnc = False,
+    vnc_bind: VncBind = None,
+    node_limit: NodeLimit = None,
+    node_selector: NodeSelector = None,
+    start_with_node: StartWithNode = False,
+) -> Named:
+    """Make a system template: what a VM is. Nodes that are not known are kept, and named in `warnings`."""
+    template = SystemTemplate(
+        name=name,
+        vcpus=vcpus,
+        vram=vram,
+        serial_console=serial,
+        vnc=vnc,
+        vnc_bind=vnc_bind,
+        node_limit=tuple(dict.fromkeys(node_limit or ())),
+        node_selector=node_selector,
+        start_with_node=start_with_node,
+    )
+    return Named(name=name, warnings=await templates.create_system(context, template))
+
+
+@routes.get("/system/{name}")
+async def get_system(context: Context, name: NameInPath) -> SystemTemplateList:
+    """One system template, as a list of one."""
+    return context[VIEWS].system.one(service.find_system(context, name))
+
+
+@routes.post("/system/{name}", operation="provisioner-system-template-create")
+async def create_named_system(
+    context: Context,
+    name: NameInPath,
+    vcpus: Vcpus,
+    vram: Vram,
+    serial: Serial = False,
+    vnc: Vnc = False,
+    vnc_bind: VncBind = None,
+    node_limit: NodeLimit = None,
+    node_selector: NodeSelector = None,
+    start_with_node: StartWithNode = False,
+) -> Named:
+    """Make a system template, with its name in the path."""
+    new = in_path("name", read_name, name)
+    return await create_system(
+        context, new, vcpus, vram, serial, vnc, vnc_bind, node_limit, node_selector, start_with_node
+    )
+
+
+@routes.delete("/system/{name}", operation="provisioner-system-template-remove")
+async def remove_system(context: Context, name: NameInPath) -> Named:
+    """Remove a system template that no profile uses."""
+    await templates.remove_system(context, name)
+    return Named(name=name)

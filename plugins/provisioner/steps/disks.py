@@ -1,0 +1,133 @@
+"""The steps for the disks of the VM: made, mapped, formatted, installed on, and let go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pvcd import Outcome, Run
+from pvcd_plugins.ceph.service import CLUSTER, MAPPING
+from pvcd_plugins.provisioner import installation, volumes
+from pvcd_plugins.provisioner.components import INSTALLATION
+from pvcd_plugins.provisioner.records import Disk
+from pvcd_plugins.provisioner.settings import ProvisionerSettings
+from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
+from pvcd_plugins.provisioner.volumes import Left, Wanted
+from pvcd_plugins.vm import service as vms
+
+
+async def create(run: Run) -> Outcome:
+    """Make the volumes."""
+    blueprint = blueprint_of(run)
+    wanted = [
+        Wanted(disk.pool, blueprint.volume(disk), disk.disk_size_gb, disk.source_volume) for disk in blueprint.disks
+    ]
+    if not wanted:
+        return Outcome("skipped", "It has no disks.")
+    await volumes.create(run.context[CLUSTER], wanted, run.intend)
+    return Outcome("changed", f"Made: {_names(run, blueprint.disks)}.")
+
+
+async def create_check(run: Run) -> str:
+    """Which volumes would be made."""
+    return f"These volumes are made: {_names(run, blueprint_of(run).disks) or 'none'}."
+
+
+async def remove(run: Run) -> None:
+    """Remove what was made, unless the VM was completed: the worker may have died just after that."""
+    vm = await run.context.store.read(vms.VM, request_of(run).uuid)
+    if vm is not None and vm.state is not vms.State.PROVISION:
+        raise Left([f"VM {vm.name} was complete already, and stays with its volumes."])
+    await volumes.remove(run.context[CLUSTER], run.journal.get("volumes", []), run.context.clock)
+
+
+def _names(run: Run, disks: tuple[Disk, ...]) -> str:
+    return ", ".join(f"{disk.pool}/{blueprint_of(run).volume(disk)}" for disk in disks)
+
+
+def _local(run: Run) -> tuple[Disk, ...]:
+    """The disks that something is done to on this machine."""
+    return tuple(disk for disk in blueprint_of(run).disks if disk.filesystem or disk.mountpoint)
+
+
+async def map_volumes(run: Run) -> Outcome:
+    """Let the volumes be devices of this machine."""
+    disks = _local(run)
+    if not disks:
+        return Outcome("skipped", "No disk is formatted or mounted.")
+    pairs = [(disk.pool, blueprint_of(run).volume(disk)) for disk in disks]
+    devices = await volumes.map_all(run.context[MAPPING], pairs, run.intend)
+    run.memory["devices"] = dict(zip((disk.disk_id for disk in disks), devices, strict=True))
+    run.memory["mapped"] = run.journal["mapped"]
+    return Outcome("changed", f"Mapped: {_names(run, disks)}.")
+
+
+async def map_check(run: Run) -> str:
+    """Which volumes would be mapped."""
+    return f"Mapped: {_names(run, _local(run)) or 'none'}."
+
+
+async def unmap(run: Run) -> None:
+    """Take the devices away."""
+    await volumes.unmap_all(run.context[MAPPING], run.journal.get("mapped", []), run.context.clock)
+
+
+async def unmap_all(run: Run) -> Outcome:
+    """Take the devices away in good order, so that all that was written is on the volumes."""
+    mapped = run.memory.get("mapped", [])
+    if not mapped:
+        return Outcome("skipped", "Nothing is mapped.")
+    await volumes.unmap_all(run.context[MAPPING], mapped, run.context.clock)
+    return Outcome("changed")
+
+
+async def make_filesystems(run: Run) -> Outcome:
+    """Format the disks that have a file system."""
+    made = []
+    for disk in _local(run):
+        if disk.filesystem and not disk.source_volume:
+            await run.progress(f"{disk.filesystem} is made on {disk.disk_id}.")
+            device: Path = run.memory["devices"][disk.disk_id]
+            await volumes.make_filesystem(device, disk.filesystem, disk.filesystem_args)
+            made.append(f"{disk.filesystem} on {disk.disk_id}")
+    return Outcome("changed", f"Made: {', '.join(made)}.") if made else Outcome("skipped", "No file system is wanted.")
+
+
+async def format_check(run: Run) -> str:
+    """What would be formatted."""
+    wanted = [f"{disk.filesystem} on {disk.disk_id}" for disk in blueprint_of(run).disks if disk.filesystem]
+    return f"Made: {', '.join(wanted) or 'none'}."
+
+
+async def install(run: Run) -> Outcome:
+    """Run the script over the disks, mounted where only it sees them."""
+    blueprint = blueprint_of(run)
+    devices = run.memory.get("devices", {})
+    job = installation.Job(
+        script=blueprint.script.script,
+        vm_name=blueprint.request.name,
+        vm_id=blueprint.vm_id,
+        disks=tuple(
+            installation.Disk(
+                pool=disk.pool,
+                disk_id=disk.disk_id,
+                disk_size_gb=disk.disk_size_gb,
+                mountpoint=disk.mountpoint,
+                filesystem=disk.filesystem,
+                filesystem_args=disk.filesystem_args,
+                device=devices.get(disk.disk_id),
+            )
+            for disk in blueprint.disks
+        ),
+        networks=blueprint.networks.networks,
+        arguments=blueprint.variables.arguments(),
+    )
+    limit = run.context.settings.of(ProvisionerSettings).script_seconds
+    await run.context[INSTALLATION].install(job, output=run.log, limit=limit)
+    return Outcome("changed", f"The script {blueprint.script.name} has done its work.")
+
+
+async def install_check(run: Run) -> str:
+    """What would be mounted, and run."""
+    blueprint = blueprint_of(run)
+    mounted = ", ".join(f"{disk.disk_id} at {disk.mountpoint}" for disk in blueprint.disks if disk.mountpoint)
+    return f"The script {blueprint.script.name} is run over {mounted or 'no disk'}."

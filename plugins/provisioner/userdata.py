@@ -1,0 +1,123 @@
+"""Userdata: what a VM tells its cloud-init, made of a template and the VM's variables, and tried before it is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role
+from pvcd.process import Result, run
+from pvcd_plugins.provisioner import cloudconfig, rendering
+from pvcd_plugins.provisioner.rendering import Filters, Mistake
+from pvcd_plugins.provisioner.variables import sample_values
+
+AT_ONCE = 2
+"""Programs that render beside each other."""
+LIMIT = 20.0
+"""Seconds that one may take, of which it may compute only a few."""
+
+
+class Rendering(Protocol):
+    """Renders templates that may mean harm."""
+
+    async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
+        """The text of a template. Raises `Invalid` with the line; with `sample` for what no VM has, wherever it is."""
+
+    async def warnings(self, userdata: str) -> list[str]:
+        """What cloud-init would not understand of a text."""
+
+
+class OutsideRendering:
+    """Renders in processes of their own, of bounded time, memory and output."""
+
+    def __init__(self, filters: Filters | None = None, schema: Path = cloudconfig.SCHEMA) -> None:
+        """Each filter is a function at the top of a module, which the process imports."""
+        self._filters = {
+            name: (filter.__module__, filter.__name__, getattr(sys.modules[filter.__module__], "__file__", ""))
+            for name, filter in (filters or {}).items()
+        }
+        self._schema = schema
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
+        """The text of a template."""
+        if not any(mark in text for mark in ("{{", "{%", "{#")):
+            return text
+        request = {"text": text, "values": dict(values), "sample": sample, "filters": self._filters, "path": sys.path}
+        result = await self._run(rendering.__file__, input=json.dumps(request).encode())
+        if result.returncode:
+            raise _invalid(Mistake("it takes too much time or memory", None))
+        answer = json.loads(result.stdout)
+        if "mistake" in answer:
+            raise _invalid(Mistake(answer["mistake"], answer["line"]))
+        return str(answer["rendered"])
+
+    async def warnings(self, userdata: str) -> list[str]:
+        """What cloud-init would not understand of a text."""
+        if not await asyncio.to_thread(self._schema.is_file):
+            return []
+        result = await self._run(cloudconfig.__file__, str(self._schema), input=userdata.encode())
+        if result.returncode:
+            return ["The cloud-config was not compared with cloud-init's schema, which took too much time or memory."]
+        found: list[str] = json.loads(result.stdout)
+        return found
+
+    async def _run(self, program: str, *arguments: str, input: bytes) -> Result:
+        argv = [sys.executable, "-I", program, *arguments]
+        async with self._turns:
+            return await run(argv, timeout=LIMIT, input=input, check=False)
+
+
+class InsideRendering:
+    """Renders in this process: for tests and simulations, whose templates come to an end."""
+
+    def __init__(self, filters: Filters | None = None) -> None:
+        self._filters = dict(filters or {})
+
+    async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
+        """The text of a template."""
+        try:
+            return rendering.render(text, values, self._filters, sample=sample)
+        except Mistake as error:
+            raise _invalid(error) from None
+
+    async def warnings(self, userdata: str) -> list[str]:
+        """Nothing is known of cloud-init here."""
+        return []
+
+
+async def check(renderer: Rendering, text: str) -> list[str]:
+    """Try a template with sample values: raises `Invalid` with the line, or says what cloud-init will not take."""
+    rendered = await renderer.render(text, sample_values(), sample=True)
+    try:
+        return await renderer.warnings(rendered)
+    except PvcdError as error:
+        return [f"The cloud-config was not compared with cloud-init's schema: {error.sentence}"]
+
+
+def _invalid(mistake: Mistake) -> Invalid:
+    where = "" if mistake.line is None else f"line {mistake.line}: "
+    return Invalid(f"The userdata cannot be rendered: {where}{mistake.mistake.rstrip('.')}.")
+
+
+@contextlib.asynccontextmanager
+async def open_rendering(context: Context) -> AsyncIterator[Rendering]:
+    """The real one."""
+    yield OutsideRendering()
+
+
+@contextlib.asynccontextmanager
+async def open_fake(context: Context) -> AsyncIterator[Rendering]:
+    """That of a simulated cluster."""
+    yield InsideRendering()
+
+
+RENDERING: ComponentKey[Rendering] = ComponentKey("userdata-rendering")
+COMPONENTS: list[Component[Any]] = [
+    Component(RENDERING, open_rendering, roles=(Role.API, Role.PRIMARY, Role.WORKER), fake=open_fake)
+]

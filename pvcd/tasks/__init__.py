@@ -1,0 +1,130 @@
+"""Tasks: long work with an id, made of steps that plugins declare, run by workers, and finished or undone as a whole.
+
+    task = await tasks.submit(context, "provision", "web1", {"profile": "web"})
+    ...
+    (await tasks.find(context, task.id)).state
+
+The record of a task is the truth: each step writes into it what it is about to do, and how it ended. Redis only wakes
+the workers and keeps the logs; a worker that hears nothing looks every few seconds for tasks that nobody runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from pydantic_core import to_jsonable_python
+
+from pvcd.errors import Conflict, Exists, NotFound
+from pvcd.store import Create, Delete, Put, retried
+from pvcd.tasks.logs import TASK_LOGS, LogLine, TaskLogs, follow
+from pvcd.tasks.queue import TASK_QUEUE
+from pvcd.tasks.records import MAX_VALUES, Claim, StepRecord, Task, TaskSubject, refuse_too_large
+from pvcd.tasks.steps import Outcome, Run, Step
+
+if TYPE_CHECKING:
+    from pvcd.context import Context
+
+__all__ = [
+    "TASK_LOGS",
+    "TASK_QUEUE",
+    "Claim",
+    "LogLine",
+    "Outcome",
+    "Planned",
+    "Run",
+    "Step",
+    "StepRecord",
+    "Task",
+    "TaskLogs",
+    "TaskSubject",
+    "cancel",
+    "check",
+    "find",
+    "follow",
+    "submit",
+]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a step of a task would do."""
+
+    name: str
+    title: str
+    sentence: str
+
+
+async def submit(context: Context, kind: str, subject: str, values: dict[str, Any]) -> Task:
+    """Let a worker do the steps of a kind, about a subject that no other task of that kind is about meanwhile.
+
+    When this returns the task is durable. Raises `Conflict` for a subject that another task is about.
+    """
+    task = _new(context, kind, subject, values)
+    try:
+        await context.store.write(Create(task), Create(TaskSubject(kind=kind, subject=subject, task=task.id)))
+    except Exists as error:
+        other = await context.store.read(TaskSubject, kind, subject)
+        name = f"Task {other.task}" if other else "Another task"
+        raise Conflict(f"{name} ({kind}) is at work on {subject}.", code="task-in-progress") from error
+    context[TASK_QUEUE].wake(task.id)
+    return await find(context, task.id)
+
+
+async def check(context: Context, kind: str, subject: str, values: dict[str, Any]) -> list[Planned]:
+    """What a task would do, step by step; nothing is written. Raises what would stand in its way."""
+    task = _new(context, kind, subject, values)
+    memory: dict[str, Any] = {}
+    return [
+        Planned(step.name, step.title, await step.check(Run(context, task, memory))) for step in _steps(context, kind)
+    ]
+
+
+async def find(context: Context, id: UUID) -> Task:
+    """A task by its id, or `NotFound`."""
+    task = context.store.get(Task, id) or await context.store.read(Task, id)
+    if task is None:
+        raise NotFound("task", id)
+    return task
+
+
+@retried
+async def cancel(context: Context, id: UUID) -> Task:
+    """Let a task end: at once if it waits, else its worker undoes what was done. Raises `Conflict` if it is over."""
+    task = await context.store.read(Task, id)
+    if task is None:
+        raise NotFound("task", id)
+    if task.is_over:
+        raise Conflict(f"Task {id} is over: {task.state}.", code="task-over")
+    if task.cancel:
+        return task
+    cancelled = task.changed(cancel=True)
+    if task.state == "running":
+        await context.store.write(Put(cancelled))
+        return await find(context, id)
+    cancelled = cancelled.changed(state="cancelled", ended=context.clock.time(), sentence="It was cancelled.")
+    subject = await context.store.read(TaskSubject, task.kind, task.subject)
+    mine = [Delete(subject)] if subject and subject.task == id else []
+    await context.store.write(Put(cancelled), *mine)
+    return await find(context, id)
+
+
+def _steps(context: Context, kind: str) -> list[Step]:
+    steps = [step for step in context.registry.steps if step.kind == kind]
+    if not steps:
+        raise LookupError(f"no plugin declares steps of the kind {kind!r}")
+    return steps
+
+
+def _new(context: Context, kind: str, subject: str, values: dict[str, Any]) -> Task:
+    refuse_too_large("What the task is asked with", values, MAX_VALUES)
+    return Task(
+        id=uuid4(),
+        kind=kind,
+        subject=subject,
+        user=context.user,
+        values=to_jsonable_python(values),
+        created=context.clock.time(),
+        steps=tuple(StepRecord(name=step.name, title=step.title) for step in _steps(context, kind)),
+    )

@@ -1,0 +1,86 @@
+"""The logs of tasks in Redis: a stream for each task. While Redis is away lines are dropped, and that is said once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from pvcd.clock import Clock
+from pvcd.errors import Failed
+from pvcd.tasks.logs import AT_ONCE, KEPT_SECONDS, MAX_BYTES, MAX_LINES, LogLine, cut, parsed
+
+log = logging.getLogger(__name__)
+DEADLINE = 2.0
+PAUSE = 5.0
+"""Seconds during which Redis is not asked again after it did not answer: a step that says much is not held up."""
+BATCH = 500
+
+
+class RedisLogs:
+    """The logs of all tasks in one Redis."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._redis: Any = Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=DEADLINE,
+            socket_connect_timeout=DEADLINE,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._clock = clock
+        self._away = False
+        self._pause_ends = 0.0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def append(self, id: UUID, lines: Sequence[str]) -> None:
+        """Add lines, unless Redis is away."""
+        if self._away and self._clock.monotonic() < self._pause_ends:
+            return
+        kept = lines[-MAX_LINES:]
+        try:
+            for start in range(0, len(kept), BATCH):
+                async with asyncio.timeout(DEADLINE):
+                    await self._add(_key(id), kept[start : start + BATCH])
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self._away:
+                log.warning("Redis does not answer, so what tasks say is lost until it does: %s", error)
+            self._away, self._pause_ends = True, self._clock.monotonic() + PAUSE
+            return
+        if self._away:
+            log.info("Redis answers again: what tasks say is kept")
+        self._away = False
+
+    async def read(self, id: UUID, after: str = "", count: int = AT_ONCE) -> list[LogLine]:
+        """The first lines after a position."""
+        parsed(after)
+        try:
+            async with asyncio.timeout(DEADLINE):
+                entries = await self._redis.xrange(_key(id), min=f"({after}" if after else "-", count=count)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise Failed("The log cannot be read: Redis does not answer.", code="redis-unavailable") from error
+        return [LogLine(position, parsed(position)[0] / 1000, entry["text"]) for position, entry in entries]
+
+    async def _add(self, key: str, lines: Sequence[str]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for line in lines:
+                pipeline.xadd(key, {"text": cut(line)}, maxlen=MAX_LINES)
+            pipeline.expire(key, KEPT_SECONDS)
+            pipeline.memory_usage(key)
+            size = (await pipeline.execute())[-1]
+        if (size or 0) > MAX_BYTES:
+            await self._redis.xtrim(key, maxlen=await self._redis.xlen(key) // 2)
+
+
+def _key(id: UUID) -> str:
+    return f"pvcd:task-log:{id}"

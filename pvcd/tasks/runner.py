@@ -1,0 +1,278 @@
+"""Runs one task that this process has claimed: its steps in order or, when it must end, their undoing in reverse.
+
+Each write of the task carries the version that was read and a check of the claim, and each claim counts the task's
+`attempt` up: a worker that was paused and lost its claim can write nothing more. What it acts outside in that moment
+nobody can refuse; that is why a step writes its intent right before it acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pvcd.errors import Changed, Failed, PvcdError, StoreUnavailable
+from pvcd.store import Change, Check, Delete, Put
+from pvcd.tasks.logs import TASK_LOGS
+from pvcd.tasks.records import MAX_JOURNALS, Claim, StepRecord, Task, TaskSubject, plain, refuse_too_large
+from pvcd.tasks.steps import Outcome, Run, Step
+
+if TYPE_CHECKING:
+    from pvcd.context import Context
+
+log = logging.getLogger(__name__)
+PAUSE = 1.0
+UNDO_TRIES = 3
+UNDO_SECONDS = 300.0
+PROGRESS_SECONDS = 1.0
+MAX_ATTEMPTS = 5
+"""Claims of one task, after which nothing more is undone: so often its worker has ended with it."""
+
+
+class ClaimLostError(Exception):
+    """The task is not ours any more: write and do nothing more for it."""
+
+
+class Trouble(NamedTuple):
+    """Why a task is undone, and what it is then."""
+
+    state: Literal["failure", "cancelled"]
+    sentence: str
+
+
+CANCELLED = Trouble("cancelled", "It was cancelled.")
+STOPPED = Trouble("failure", "Its worker was stopped.")
+
+
+class TaskRunner:
+    """One task at work. Whoever cancels `run` abandons it: nothing is undone here, the next worker does that."""
+
+    def __init__(self, context: Context, task: Task, claim: Claim) -> None:
+        self.context = context
+        self._task = task
+        self._claim = claim
+        self._attempt = task.attempt
+        self._steps = {step.name: step for step in context.registry.steps if step.kind == task.kind}
+        self._interruption = CANCELLED if task.cancel else None
+        self._acting: asyncio.Future[Outcome] | None = None
+
+    @property
+    def task(self) -> Task:
+        """The task as it is now."""
+        self._task = self.context.store.get(Task, self._claim.id) or self._task
+        return self._task
+
+    def interrupt(self, why: Trouble) -> None:
+        """Let the step that runs be cancelled, once, and then everything be undone. What is being undone goes on."""
+        if self._interruption is None:
+            self._interruption = why
+            if self._acting:
+                self._acting.cancel()
+
+    async def run(self) -> None:
+        """Bring the task to its end, whatever that is."""
+        trouble = await self._given_up() if self.task.has_begun else await self._do()
+        if trouble is None and not await self._succeed():
+            trouble = CANCELLED
+        if trouble:
+            await self._undo(trouble)
+
+    # Forwards
+
+    async def _do(self) -> Trouble | None:
+        """All steps in order; what went wrong, if anything did."""
+        memory: dict[str, Any] = {}
+        for record in self.task.steps:
+            if self._interruption:
+                return self._interruption
+            await self.keep_step(record, record.title, state="running", started=self._now())
+            outcome = await self._act(record, RecordedRun(self, record, memory))
+            if _is_abandoned():
+                raise asyncio.CancelledError
+            if isinstance(outcome, Trouble):
+                await self._keep_end(record, "failed", outcome.sentence)
+                cancelled = outcome.state == "cancelled"
+                return outcome if cancelled else outcome._replace(sentence=f"{record.title}: {outcome.sentence}")
+            await self._keep_end(record, outcome.state, outcome.sentence)
+        return None
+
+    async def _act(self, record: StepRecord, run: Run) -> Outcome | Trouble:
+        """Run a step, unless it is interrupted."""
+        try:
+            self._acting = asyncio.ensure_future(self._run_step(record, run))
+            if self._interruption:
+                self._acting.cancel()
+            return await self._acting
+        except ClaimLostError:
+            raise
+        except asyncio.CancelledError:
+            return self._interruption or Trouble("failure", "It cancelled itself.")
+        except Exception as error:
+            said = _said(error, f"step {record.name!r} of task {self.task.id}")
+            return self._interruption or Trouble("failure", said)
+        finally:
+            self._acting = None
+
+    async def _run_step(self, record: StepRecord, run: Run) -> Outcome:
+        return await self._step(record).run(run)
+
+    async def _succeed(self) -> bool:
+        """End well, unless somebody has cancelled the task before."""
+        await self._write(lambda task: None if task.cancel else self._ended(task, "success", "It is done."))
+        return self.task.is_over
+
+    # Backwards
+
+    async def _given_up(self) -> Trouble | None:
+        """Why a task is undone that another worker began, unless only the end was missing."""
+        if self.task.has_all_done:
+            return None
+        last = [step for step in self.task.steps if step.state != "waiting"][-1]
+        if last.state == "running":
+            await self._keep_end(last, "failed", "Its worker went away.")
+        if self.task.cancel:
+            return CANCELLED
+        last = self.task.step(last.name)
+        if last.state == "failed":
+            return Trouble("failure", f"{last.title}: {last.sentence}")
+        return Trouble("failure", f"Its worker went away after the step: {last.title}.")
+
+    async def _undo(self, trouble: Trouble) -> None:
+        """Undo, last first, every step that may have done something, and end the task."""
+        await self._write(lambda task: task.changed(left=(), sentence=plain(f"Being undone. {trouble.sentence}")))
+        for record in reversed(self.task.steps):
+            if record.may_have_acted:
+                await self._undo_step(record)
+        await self.log(f"The end: {trouble.state}. {trouble.sentence}")
+        await self._write(lambda task: self._ended(task, trouble.state, trouble.sentence))
+
+    async def _undo_step(self, record: StepRecord) -> None:
+        sentence = "it was not undone, since its worker ended whenever that was tried."
+        for number in range(UNDO_TRIES if self._attempt <= MAX_ATTEMPTS else 0):
+            if number:
+                await self.context.clock.sleep(PAUSE)
+            try:
+                async with asyncio.timeout(UNDO_SECONDS):
+                    await self._step(record).undo(RecordedRun(self, record, {}))
+            except ClaimLostError:
+                raise
+            except Exception as error:
+                sentence = _said(error, f"undoing step {record.name!r} of task {self.task.id}")
+            else:
+                state = "failed" if record.state == "failed" else "undone"
+                return await self._keep_end(record, state, record.sentence)
+        left = plain(f"{record.title}: {sentence}")
+        await self.log(f"Left: {left}")
+        return await self._write(lambda task: task.changed(left=(*task.left, left)))
+
+    # Writing
+
+    async def log(self, text: str) -> None:
+        """Add lines to the task's log."""
+        await self.context[TASK_LOGS].append(self._claim.id, text.splitlines())
+
+    async def keep_step(self, record: StepRecord, whole: str = "", /, **values: Any) -> None:
+        """Write other values of a step, and a sentence about the task as a whole."""
+
+        def change(task: Task) -> Task:
+            task = task.with_step(record.name, **values)
+            return task.changed(sentence=plain(whole)) if whole else task
+
+        await self._write(change)
+
+    async def _keep_end(self, record: StepRecord, state: str, sentence: str) -> None:
+        await self.log(f"{record.title}: {state}. {sentence}".rstrip())
+        await self.keep_step(record, state=state, sentence=plain(sentence), ended=self._now())
+
+    async def _write(self, change: Callable[[Task], Task | None]) -> None:
+        """Change the task as long as it is ours; whoever was first or where the store is away, again."""
+        store = self.context.store
+        while self._is_ours():
+            new = change(self.task)
+            if new is None:
+                break
+            try:
+                await store.write(Put(new), *(await self._release() if new.is_over else [Check(self._claim)]))
+                break
+            except Changed:
+                continue
+            except StoreUnavailable as error:
+                log.warning("task %s waits: %s", self.task.id, error)
+                await self.context.clock.sleep(PAUSE)
+                await store.live()
+
+    def _is_ours(self) -> bool:
+        """Whether there is still something to write; raises `ClaimLostError` when that is the business of others."""
+        claim = self.context.store.get(Claim, self._claim.id)
+        if self.task.attempt == self._attempt and self.task.is_over:
+            return False
+        if self.task.attempt != self._attempt or claim is None or claim.session != self._claim.session:
+            raise ClaimLostError
+        return True
+
+    async def _release(self) -> list[Change]:
+        """What goes with the end of the task."""
+        subject = await self.context.store.read(TaskSubject, self.task.kind, self.task.subject)
+        mine = [Delete(subject)] if subject and subject.task == self.task.id else []
+        return [Delete(self._claim), *mine]
+
+    def _ended(self, task: Task, state: str, sentence: str) -> Task:
+        return task.changed(state=state, sentence=plain(sentence), ended=self._now())
+
+    def _now(self) -> float:
+        return self.context.clock.time()
+
+    def _step(self, record: StepRecord) -> Step:
+        try:
+            return self._steps[record.name]
+        except KeyError:
+            raise Failed(f"No plugin declares the step {record.name!r} any more.") from None
+
+
+class RecordedRun(Run):
+    """A step at work whose journal is that of the task."""
+
+    def __init__(self, runner: TaskRunner, record: StepRecord, memory: dict[str, Any]) -> None:
+        super().__init__(runner.context, runner.task, memory, record.journal)
+        self._runner = runner
+        self._record = record
+        self._next_progress = 0.0
+
+    @property
+    def task(self) -> Task:
+        """The task as it is now."""
+        return self._runner.task
+
+    async def log(self, text: str) -> None:
+        """Add lines to the task's log."""
+        await self._runner.log(text)
+
+    async def progress(self, sentence: str) -> None:
+        """Say how far the step is: in the log, and once a second in the task."""
+        await self.log(sentence)
+        now = self.context.clock.monotonic()
+        if now >= self._next_progress:
+            self._next_progress = now + PROGRESS_SECONDS
+            whole = f"{self._record.title}: {sentence}"
+            await self._runner.keep_step(self._record, whole, sentence=plain(sentence))
+
+    async def _keep(self, journal: dict[str, Any]) -> None:
+        others = [step.journal for step in self.task.steps if step.name != self._record.name]
+        refuse_too_large("The journal of the task", [*others, journal], MAX_JOURNALS)
+        await self._runner.keep_step(self._record, journal=journal)
+        await super()._keep(journal)
+
+
+def _is_abandoned() -> bool:
+    """Whether this asyncio task was cancelled, even if what it awaited took no notice of it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _said(error: Exception, what: str) -> str:
+    """An error in one sentence; what nobody foresaw is in the log as a whole."""
+    if isinstance(error, PvcdError):
+        return error.sentence
+    log.error("%s failed", what, exc_info=error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,99 @@
+"""The XML that is made says what was asked for, fits libvirt's schema, and holds no secret."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from lxml import etree
+
+from pvcd.errors import Invalid
+from pvcd_plugins.provisioner.domain import Interface, Machine, Volume, build
+from pvcd_plugins.provisioner.metadata import SERIAL
+from pvcd_plugins.vm import domain as judged
+
+ID = UUID("0f6e3b1a-52b0-4c8e-9d5f-6a1d0f7e2c11")
+WEB1 = Machine(
+    name="web1",
+    uuid=ID,
+    description="made of profile web",
+    vcpus=2,
+    memory=1024,
+    interfaces=(Interface(200, "52:54:00:aa:bb:c0"), Interface(300, "52:54:00:aa:bb:c1")),
+    disks=(Volume("sda", "vms", "web1_sda"), Volume("vdb", "fast", "web1_vdb")),
+    domain_type="kvm",
+    emulator="/usr/bin/qemu-system-x86_64",
+    arch="x86_64",
+    serial=True,
+)
+
+
+def built(**changes: Any) -> etree._Element:
+    return etree.fromstring(build(replace(WEB1, **changes)))
+
+
+def test_the_document_says_what_was_asked_for() -> None:
+    domain = judged.parse(build(WEB1))
+    assert (domain.name, domain.uuid, domain.description) == ("web1", ID, "made of profile web")
+    assert (domain.memory, domain.vcpu, domain.vcpu_topology) == (1024, 2, "1/2/1")
+    assert (domain.domain_type, domain.arch, domain.machine) == ("kvm", "x86_64", "pc")
+    assert [(each.source, each.mac, each.model) for each in domain.networks] == [
+        ("vmbr200", "52:54:00:aa:bb:c0", "virtio"),
+        ("vmbr300", "52:54:00:aa:bb:c1", "virtio"),
+    ]
+    assert [(each.name, each.dev, each.bus) for each in domain.disks] == [
+        ("vms/web1_sda", "sda", "scsi"),
+        ("fast/web1_vdb", "vdb", "virtio"),
+    ]
+    assert ("scsi", "virtio-scsi") in [(each.type, each.model) for each in domain.controllers]
+    assert domain.console == "pty"
+
+
+@pytest.mark.parametrize("vnc", [False, True])
+@pytest.mark.parametrize("serial", [False, True])
+@pytest.mark.parametrize("domain_type", ["kvm", "qemu"])
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_it_fits_the_schema_of_libvirt(vnc: bool, serial: bool, domain_type: str, arch: str) -> None:
+    document = build(replace(WEB1, vnc=vnc, serial=serial, domain_type=domain_type, arch=arch))
+    judged.validate(document)
+    judged.validate(build(replace(WEB1, interfaces=(), disks=(), vnc=vnc, vnc_bind="::1")))
+
+
+def test_its_volumes_are_known_and_where_ceph_is_comes_with_the_start() -> None:
+    document = build(WEB1)
+    assert [str(each) for each in judged.volumes(document)] == ["vms/web1_sda", "fast/web1_vdb"]
+    assert judged.lacks_storage(document)
+    assert not built().findall(".//auth") + built().findall(".//host")
+    storage = judged.Storage((("ceph1", 3300),), "libvirt", ID)
+    prepared = judged.prepare(document, turn=1, console_log="/var/log/web1.log", storage=storage)
+    assert not judged.lacks_storage(prepared)
+    judged.validate(prepared)
+
+
+def test_the_firmware_says_where_the_metadata_is() -> None:
+    assert built().findtext("sysinfo/system/entry[@name='serial']") == SERIAL
+    assert built().find("os/smbios[@mode='sysinfo']") is not None
+
+
+def test_vnc_listens_where_it_shall() -> None:
+    assert built().find("devices/graphics") is None
+    listen = "devices/graphics[@type='vnc'][@autoport='yes']/listen[@type='address']"
+    assert built(vnc=True).find(listen).attrib["address"] == "127.0.0.1"  # type: ignore[union-attr]
+    assert built(vnc=True, vnc_bind="10.0.0.1").find(listen).attrib["address"] == "10.0.0.1"  # type: ignore[union-attr]
+
+
+def test_without_a_serial_console_there_is_none() -> None:
+    assert built(serial=False).find("devices/serial") is built(serial=False).find("devices/console") is None
+
+
+def test_markup_stays_text() -> None:
+    text = "</description><memory>1</memory><description>&amp;\"'"
+    assert judged.parse(build(replace(WEB1, description=text))).description == text
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\x07", "\ud800"])
+def test_a_text_that_no_document_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(Invalid, match="There is no XML"):
+        build(replace(WEB1, description=name))

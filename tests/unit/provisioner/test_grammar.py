@@ -1,0 +1,160 @@
+"""What names, disks, MAC templates and arguments may be, and what they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pvcd import Invalid
+from pvcd_plugins.provisioner import grammar
+from pvcd_plugins.provisioner.volumes import MKFS
+
+GOOD: list[tuple[Callable[[Any], object], str, object]] = [
+    (grammar.read_name, "net200+net300", "net200+net300"),
+    (grammar.read_name, "a" * 128, "a" * 128),
+    (grammar.read_vni, "1", 1),
+    (grammar.read_vni, "16777215", 16777215),
+    (grammar.read_vnc_bind, "", None),
+    (grammar.read_vnc_bind, "0.0.0.0", "0.0.0.0"),
+    (grammar.read_vnc_bind, "::0001", "::1"),
+    (grammar.read_mac_template, "", None),
+    (grammar.read_mac_template, "{prefix}:ff:f6:{vmid}{netid}", "{prefix}:ff:f6:{vmid}{netid}"),
+    (grammar.read_mac_template, "{prefix}:FF:F6:{vmid}{netid}", "{prefix}:ff:f6:{vmid}{netid}"),
+    (grammar.read_mac_template, "02:00:00:00:0{vmid}:0{netid}", "02:00:00:00:0{vmid}:0{netid}"),
+    (grammar.read_mac_template, "{vmid}2:00:00:00:00:01", "{vmid}2:00:00:00:00:01"),
+    (grammar.read_disk_id, "sda", "sda"),
+    (grammar.read_disk_id, "vdaa", "vdaa"),
+    (grammar.read_filesystem_arg, "-L=root", "-L=root"),
+    (grammar.read_filesystem_arg, "-m=1", "-m=1"),
+    (grammar.read_filesystem_arg, "-O=^has_journal,64bit", "-O=^has_journal,64bit"),
+    (grammar.read_filesystem_arg, "--label=a-b_c.d", "--label=a-b_c.d"),
+    (grammar.read_filesystem_arg, "-m=reflink=1", "-m=reflink=1"),
+    (grammar.read_mountpoint, "/", "/"),
+    (grammar.read_mountpoint, "/var/log", "/var/log"),
+    (grammar.read_mountpoint, "//var/./log/", "/var/log"),
+    (grammar.read_mountpoint, "/./.", "/"),
+    (grammar.read_mountpoint, "/.hidden/..x", "/.hidden/..x"),
+    (grammar.read_argument, "release=bookworm", "release=bookworm"),
+    (grammar.read_argument, "options=a=b=c d", "options=a=b=c d"),
+    (grammar.read_argument, "_x1=", "_x1="),
+]
+
+
+@pytest.mark.parametrize(("read", "text", "value"), GOOD)
+def test_what_is_meant_is_read(read: Callable[[Any], object], text: str, value: object) -> None:
+    assert read(text) == value
+
+
+BAD: list[tuple[Callable[[Any], object], list[str]]] = [
+    (grammar.read_name, ["", "-a", ".", "..", "a/b", "a b", "a\n", "ä", "a" * 129]),
+    (grammar.read_vni, ["", "0", "01", "+1", "-1", "1.0", "16777216", "9" * 5000, "٣", "abc"]),
+    (grammar.read_vnc_bind, ["localhost", "127.0.0.1:5900", "1.2.3", "fe80::1%eth0", "fe80::1%-x", "127.0.0.1 ", "7"]),
+    (
+        grammar.read_mac_template,
+        [
+            "{prefix.__class__}:ff:f6:{vmid}{netid}",
+            "{prefix!r}:ff:f6:{vmid}{netid}",
+            "{prefix:>9}:ff:f6:{vmid}{netid}",
+            "{prefix}:ff:f6:{0}{netid}",
+            "{prefix}:ff:f6:{}{netid}",
+            "{prefix}:ff:f6:{name}{netid}",
+            "{{prefix}}:ff:f6:{vmid}{netid}",
+            "{prefix}:ff:f6:{vmid}",
+            "{prefix}:ff:f6:00:{vmid}{netid}",
+            "{prefix}:ff:f6:{vmid}{netid}\n",
+            "{prefix}-ff-f6-{vmid}{netid}",
+            "{prefix}:ff:f6:{vmid}%s",
+            "52:54:00:00:00:YZ",
+            "01:00:5e:00:00:{vmid}{netid}",
+            "5{vmid}:54:00:00:00:00",
+            "{vmid}" * 100_000,
+        ],
+    ),
+    (grammar.read_disk_id, ["", "sd", "hda", "SDA", "sdaaa", "sda1", "sda ", "../sda", "sdä", "s d a"]),
+    (
+        grammar.read_filesystem_arg,
+        [
+            "",
+            "-L",
+            "--force",
+            "-L root",
+            "-L= root",
+            "-L=ro ot",
+            "-L=\troot",
+            "-L=-F",
+            "--label=--force",
+            "L=root",
+            "---x=1",
+            "--=1",
+            "-=1",
+            "-L=",
+            "-d=/etc",
+            "--rootdir=/etc",
+            "-L=$(id)",
+            "-L=`id`",
+            "-L=a;b",
+            "-L='root'",
+            "'-L=root'",
+            "-L=a\n",
+            "-L=ä",
+            "-L=" + "a" * 126,
+        ],
+    ),
+    (
+        grammar.read_mountpoint,
+        [
+            "",
+            "var",
+            "..",
+            "/..",
+            "/../../etc",
+            "/var/../etc",
+            "/a b",
+            "/a\n",
+            "/ä",
+            "/$HOME",
+            "/%2e%2e",
+            "/a\\b",
+            "~root",
+            "/a,b",
+            "/" + "a" * 255,
+        ],
+    ),
+    (
+        grammar.read_argument,
+        ["", "release", "=x", "1a=x", "a b=x", "a-b=x", "ä=x", "a.b=x", "vm_name=x", "disks=x", "k" * 65 + "=x"],
+    ),
+    (grammar.read_argument, ["a=" + "x" * 4097]),
+]
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [pytest.param(read, text, id=f"{read.__name__}-{text[:20]!r}") for read, texts in BAD for text in texts],
+)
+def test_what_means_more_than_it_says_is_refused(read: Callable[[Any], object], text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        read(text)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_part_of_the_path_is_refused_with_its_name_and_nothing_that_a_terminal_obeys() -> None:
+    with pytest.raises(Invalid) as caught:
+        grammar.in_path("disk_id", grammar.read_disk_id, "\x1b[2J" + "x" * 5000)
+    assert caught.value.sentence.startswith("disk_id '\\x1b[2Jx") and len(caught.value.sentence) < 200
+
+
+def test_the_keys_of_arguments_are_all_different_and_their_sum_is_bounded() -> None:
+    assert grammar.all_different(None) == ()
+    assert grammar.all_different(["a=1", "b=2"]) == ("a=1", "b=2")
+    with pytest.raises(Invalid, match="arg 'a' is given more than once"):
+        grammar.all_different(["a=1", "b=2", "a=3"])
+    with pytest.raises(Invalid, match="more than 65536 characters together"):
+        grammar.all_different([f"a{n}={'x' * 4000}" for n in range(20)])
+
+
+def test_each_filesystem_can_be_made() -> None:
+    assert set(grammar.FILESYSTEMS) == set(MKFS)
+    assert set(grammar.UNMOUNTABLE) < set(MKFS)

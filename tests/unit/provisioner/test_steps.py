@@ -1,0 +1,70 @@
+"""The steps in which a VM is built: what undoing them leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from pvcd import Create, Run, Task
+from pvcd.testing import SimulatedCluster
+from pvcd_plugins.ceph.cluster.fake import FakeCluster
+from pvcd_plugins.ceph.components import CLUSTER
+from pvcd_plugins.provisioner.records import Built
+from pvcd_plugins.provisioner.steps import disks, machine
+from pvcd_plugins.provisioner.volumes import Left
+from pvcd_plugins.vm.records import VM, VMName
+from pvcd_plugins.vm.states import State
+
+UUID = uuid4()
+VALUES = {"profile": "tiny", "uuid": str(UUID), "arguments": [], "define_vm": True, "start_vm": False}
+
+
+@pytest.fixture
+async def ceph() -> FakeCluster:
+    ceph = FakeCluster()
+    ceph.add_osd("hv1")
+    await ceph.create_pool("vms", 8, 1, 1)
+    await ceph.create_volume("vms", "web1_sda", 1024)
+    return ceph
+
+
+@pytest.fixture
+async def run(ceph: FakeCluster) -> AsyncIterator[Run]:
+    """A task that is undone after its volume was made."""
+    async with SimulatedCluster([]) as cluster:
+        context = cluster.api.derive(components={**cluster.api.components, CLUSTER: ceph})
+        task = Task(id=uuid4(), kind="provision", subject="web1", values=VALUES, created=0)
+        volume = {"pool": "vms", "volume": "web1_sda", "id": (await ceph.volume("vms", "web1_sda")).id}
+        yield Run(context, task, {}, {"volumes": [volume], "uuid": str(UUID)})
+
+
+async def define(run: Run, state: State) -> None:
+    vm = VM(uuid=UUID, name="web1", node="hv1", state=state, xml="<domain/>")
+    await run.context.store.write(Create(VMName(name="web1", uuid=UUID)), Create(vm), Create(Built(uuid=UUID)))
+
+
+async def test_what_was_not_completed_goes_altogether(run: Run, ceph: FakeCluster) -> None:
+    await define(run, State.PROVISION)
+    await disks.remove(run)
+    await machine.undefine(run)
+    assert await ceph.volumes("vms") == []
+    assert run.context.store.all(VM) == run.context.store.all(VMName) == run.context.store.all(Built) == []
+
+
+async def test_a_vm_that_was_completed_keeps_its_volumes(run: Run, ceph: FakeCluster) -> None:
+    await define(run, State.STOP)
+    with pytest.raises(Left, match="VM web1 was complete already, and stays with its volumes"):
+        await disks.remove(run)
+    await machine.undefine(run)
+    assert [volume.name for volume in await ceph.volumes("vms")] == ["web1_sda"]
+    assert len(run.context.store.all(VM)) == len(run.context.store.all(Built)) == 1
+
+
+async def test_undoing_twice_is_fine(run: Run, ceph: FakeCluster) -> None:
+    await define(run, State.PROVISION)
+    for _ in range(2):
+        await disks.remove(run)
+        await machine.undefine(run)
+    assert await ceph.volumes("vms") == []

@@ -1,0 +1,66 @@
+"""Of two values of one name that of the more particular source counts, and each says where it comes from."""
+
+from __future__ import annotations
+
+import pytest
+
+from pvcd.errors import Invalid
+from pvcd_plugins.provisioner.variables import RESERVED, Level, Variables, arguments_of, values_of, vm_id_of
+
+
+@pytest.fixture
+def variables() -> Variables:
+    return Variables(
+        [
+            *arguments_of(Level.REQUEST, "request", ["release=trixie", "note=a=b"]),
+            *arguments_of(Level.PROFILE, "profile 'web'", ["release=bookworm", "packages=vim,less"]),
+            *values_of(Level.TEMPLATE, "system template 'small'", {"vcpus": 2, "vnc_bind": "10.0.0.1"}),
+            *values_of(Level.DEFAULT, "default", {"vnc_bind": "127.0.0.1", "vnc": False}),
+            *values_of(Level.REQUEST, "request", {"vm_name": "web1"}),
+        ]
+    )
+
+
+def test_the_more_particular_source_counts(variables: Variables) -> None:
+    assert variables.get("release") == "trixie"
+    assert variables.get("packages") == "vim,less"
+    assert variables.get("vnc_bind") == "10.0.0.1"
+    assert variables.get("vnc") is False
+    assert variables.get("nothing") is None
+    assert variables.get("nothing", 7) == 7
+
+
+def test_a_script_gets_the_arguments_only(variables: Variables) -> None:
+    assert variables.arguments() == {"release": "trixie", "packages": "vim,less", "note": "a=b"}
+
+
+def test_userdata_gets_all_and_the_arguments_together_as_well(variables: Variables) -> None:
+    values = variables.values()
+    assert values["vcpus"] == 2
+    assert values["release"] == values["arguments"]["release"] == "trixie"
+
+
+def test_each_is_shown_with_its_source_in_order(variables: Variables) -> None:
+    shown = variables.shown()
+    assert [each["name"] for each in shown] == ["note", "packages", "release", "vcpus", "vm_name", "vnc", "vnc_bind"]
+    assert shown[2] == {"name": "release", "value": "trixie", "source": "request"}
+    assert shown[1]["source"] == "profile 'web'"
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_an_argument_cannot_be_called_what_all_vms_have(name: str) -> None:
+    with pytest.raises(Invalid, match=f"The argument .{name}.* of the profile 'web'"):
+        arguments_of(Level.PROFILE, "profile 'web'", [f"{name}=x"])
+
+
+@pytest.mark.parametrize("argument", ["x", "=x", "a-b=c", "1a=b", "__class__ =x"])
+def test_what_is_no_argument_is_refused(argument: str) -> None:
+    with pytest.raises(Invalid, match="of the request is not valid"):
+        arguments_of(Level.REQUEST, "request", [argument])
+
+
+@pytest.mark.parametrize(
+    ("name", "vm_id"), [("web1", 1), ("web", 0), ("db-2.site10", 10), ("a007", 7), ("1web", 1), ("x-9-y", 9)]
+)
+def test_the_number_of_a_vm_is_the_last_one_in_its_name(name: str, vm_id: int) -> None:
+    assert vm_id_of(name) == vm_id

@@ -1,0 +1,200 @@
+"""Volumes are made once, and removed by whoever made them only."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pvcd.clock import VirtualClock, settle
+from pvcd.errors import Conflict, Invalid, NotFound
+from pvcd_plugins.ceph.cluster import CephUnavailable
+from pvcd_plugins.ceph.cluster.fake import FakeCluster
+from pvcd_plugins.ceph.mapping.fake import FakeMapping
+from pvcd_plugins.provisioner import volumes
+from pvcd_plugins.provisioner.volumes import Left, Wanted, mkfs
+
+GIB = 1024**3
+SDA, SDB = Wanted("vms", "web1_sda", 1), Wanted("vms", "web1_sdb", source="golden")
+
+
+class Journal:
+    """The facts of a step, and each state that they were in."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.states: list[list[tuple[str, bool]]] = []
+
+    async def intend(self, **facts: Any) -> None:
+        self.facts |= facts
+        self.states += [[(fact["volume"], fact["id"] is not None) for fact in facts.get("volumes", ())]] * (
+            "volumes" in facts
+        )
+
+
+@pytest.fixture
+async def ceph() -> FakeCluster:
+    cluster = FakeCluster(VirtualClock())
+    cluster.add_osd("hv1")
+    await cluster.create_pool("vms", 8, 1, 1)
+    await cluster.create_volume("vms", "golden", GIB)
+    cluster.write("vms", "golden", b"golden")
+    return cluster
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+async def names(ceph: FakeCluster) -> list[str]:
+    return [each.name for each in await ceph.volumes("vms")]
+
+
+async def test_volumes_are_made_and_cloned_and_written_down_before_and_after(
+    ceph: FakeCluster, journal: Journal
+) -> None:
+    await volumes.create(ceph, [SDA, SDB], journal.intend)
+    assert (await ceph.volume("vms", "web1_sda")).size == GIB
+    assert ceph.read("vms", "web1_sdb").startswith(b"golden")
+    assert journal.states == [
+        [("web1_sda", False)],
+        [("web1_sda", True)],
+        [("web1_sda", True), ("web1_sdb", False)],
+        [("web1_sda", True), ("web1_sdb", True)],
+    ]
+    for _ in range(2):  # the second time it is gone already
+        await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+        assert await names(ceph) == ["golden"]
+
+
+async def test_a_volume_of_somebody_else_is_neither_taken_nor_removed(ceph: FakeCluster, journal: Journal) -> None:
+    await ceph.create_volume("vms", "web1_sdb", GIB)
+    with pytest.raises(Conflict, match="There is a volume vms/web1_sdb already") as caught:
+        await volumes.create(ceph, [SDA, SDB], journal.intend)
+    assert caught.value.code == "volume-exists"
+    await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+    assert await names(ceph) == ["golden", "web1_sdb"]
+
+
+async def test_neither_is_one_that_was_made_between_looking_and_making(ceph: FakeCluster, journal: Journal) -> None:
+    async def intend(**facts: Any) -> None:
+        await journal.intend(**facts)
+        if "web1_sda" not in await names(ceph):
+            await ceph.create_volume("vms", "web1_sda", GIB)
+
+    with pytest.raises(Conflict):
+        await volumes.create(ceph, [SDA], intend)
+    assert journal.facts["volumes"] == []
+
+
+async def test_a_volume_with_the_name_of_ours_that_is_another_one_by_now_stays(
+    ceph: FakeCluster, journal: Journal
+) -> None:
+    await volumes.create(ceph, [SDA], journal.intend)
+    await ceph.remove_volume("vms", "web1_sda")
+    await ceph.create_volume("vms", "web1_sda", 2 * GIB)
+    await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+    assert await names(ceph) == ["golden", "web1_sda"]
+
+
+async def test_what_was_made_before_a_failure_is_removed(ceph: FakeCluster, journal: Journal) -> None:
+    with pytest.raises(NotFound, match="nothing"):
+        await volumes.create(ceph, [SDA, Wanted("vms", "web1_sdb", source="nothing")], journal.intend)
+    await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+    assert await names(ceph) == ["golden"]
+
+
+async def test_an_unknown_pool_is_an_error_before_anything_is_written_down(ceph: FakeCluster, journal: Journal) -> None:
+    with pytest.raises(NotFound, match="pool 'none'"):
+        await volumes.create(ceph, [Wanted("none", "web1_sda", 1)], journal.intend)
+    assert journal.facts == {}
+
+
+async def test_a_client_that_was_killed_is_waited_for_before_its_volume_is_removed(
+    ceph: FakeCluster, journal: Journal
+) -> None:
+    await volumes.create(ceph, [SDA], journal.intend)
+    ceph.open_volume("vms", "web1_sda")
+    clock = VirtualClock()
+    removing = asyncio.create_task(volumes.remove(ceph, journal.facts["volumes"], clock))
+    await clock.advance(30)
+    assert not removing.done()
+    ceph.close_volume("vms", "web1_sda")
+    await clock.advance(2)
+    await settle()
+    assert removing.done()
+    assert await names(ceph) == ["golden"]
+
+
+async def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(ceph: FakeCluster, journal: Journal) -> None:
+    await volumes.create(ceph, [SDA, SDB], journal.intend)
+    ceph.open_volume("vms", "web1_sdb")
+    clock = VirtualClock()
+    removing = asyncio.create_task(volumes.remove(ceph, journal.facts["volumes"], clock))
+    await clock.advance(60)
+    with pytest.raises(Left, match=r"^vms/web1_sdb: The volume 'web1_sdb' is in use") as caught:
+        await removing
+    assert len(caught.value.sentences) == 1
+    assert await names(ceph) == ["golden", "web1_sdb"]
+
+
+async def test_without_ceph_everything_is_named(ceph: FakeCluster, journal: Journal) -> None:
+    await volumes.create(ceph, [SDA, SDB], journal.intend)
+    ceph.failing["volume"] = CephUnavailable("Nobody answers.")
+    with pytest.raises(Left) as caught:
+        await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+    assert caught.value.sentences == ("vms/web1_sdb: Nobody answers.", "vms/web1_sda: Nobody answers.")
+
+
+async def test_mapped_volumes_are_unmapped_and_those_that_never_were_are_no_error(
+    tmp_path: Path, journal: Journal
+) -> None:
+    mapping = FakeMapping(tmp_path, [("vms", "web1_sda")])
+    with pytest.raises(NotFound):
+        await volumes.map_all(mapping, [("vms", "web1_sda"), ("vms", "web1_sdb")], journal.intend)
+    assert [each.volume for each in await mapping.mapped()] == ["web1_sda"]
+    for _ in range(2):
+        await volumes.unmap_all(mapping, journal.facts["mapped"], VirtualClock())
+        assert await mapping.mapped() == []
+
+
+async def test_a_device_that_is_still_held_is_waited_for(tmp_path: Path, journal: Journal) -> None:
+    mapping = FakeMapping(tmp_path, [("vms", "web1_sda")])
+    await volumes.map_all(mapping, [("vms", "web1_sda")], journal.intend)
+    mapping.held.add(("vms", "web1_sda"))
+    clock = VirtualClock()
+    unmapping = asyncio.create_task(volumes.unmap_all(mapping, journal.facts["mapped"], clock))
+    await clock.advance(3)
+    mapping.held.clear()
+    await clock.advance(2)
+    await unmapping
+    assert await mapping.mapped() == []
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "arguments", "words"),
+    [
+        ("ext4", ["-L=root", "-m=1", "-E=nodiscard"], "mkfs.ext4 -q -F -L root -m 1 -E nodiscard"),
+        ("xfs", [], "mkfs.xfs -q -f"),
+        ("btrfs", ["--label=a=b"], "mkfs.btrfs -q -f --label a=b"),
+        ("vfat", ["-n=EFI"], "mkfs.vfat -I -n EFI"),
+        ("swap", ["-L=swap"], "mkswap -f -L swap"),
+    ],
+)
+def test_a_filesystem_argument_becomes_two_words(filesystem: str, arguments: list[str], words: str) -> None:
+    assert mkfs(Path("/dev/loop7"), filesystem, arguments) == [*words.split(), "/dev/loop7"]
+
+
+@pytest.mark.parametrize("argument", ["/dev/sda", "-L=a b", "-L=-n", "-L root", "-F", "--label", "-L=a\n", "=x", "-=x"])
+def test_what_is_no_option_with_a_value_is_refused(argument: str) -> None:
+    with pytest.raises(Invalid, match="filesystem_arg"):
+        mkfs(Path("/dev/loop7"), "ext4", [argument])
+
+
+@pytest.mark.parametrize("filesystem", ["", "ntfs", "ext4 ", "../sh", "ext4 /dev/sda"])
+def test_an_unknown_file_system_is_refused(filesystem: str) -> None:
+    with pytest.raises(Invalid, match="valid are ext2, ext3, ext4"):
+        mkfs(Path("/dev/loop7"), filesystem, [])
