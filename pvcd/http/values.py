@@ -310,7 +310,7 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
     except ValidationError as error:
         raise Invalid(" ".join(islice(_sentences(parameter, texts, error), MAX_COMPLAINTS))) from None
     if bare and any(isinstance(item, str) for item in (value if parameter.many else [value])):
-        raise Invalid(f"{parameter.name} must be text, not {bare}.")
+        raise Invalid(f"{parameter.name} must be text, not the bare {_shown(parameter, bare)}.")
     return value
 
 
