@@ -72,8 +72,12 @@ _UDHCPC = f"""\
 [ $1 = renew ] && exit 0
 echo "{ADDRESS}$ip" >/dev/console
 asked='GET /latest/meta-data/instance-id HTTP/1.0\\r\\n\\r\\n'
-id=$(printf "$asked" | /bin/busybox timeout 10 /bin/busybox nc 169.254.169.254 80 | /bin/busybox tail -n 1)
-echo "{INSTANCE}$id" >/dev/console
+for attempt in 1 2 3 4 5; do
+  # Nothing more is sent, but a server may take the end of what is sent for the end of who sent it.
+  id=$( (printf "$asked"; /bin/busybox sleep 2) | /bin/busybox timeout 10 /bin/busybox nc 169.254.169.254 80)
+  case "$id" in *200*OK*) break ;; esac
+done
+echo "$id" | /bin/busybox tail -n 1 | /bin/busybox sed "s/^/{INSTANCE}/" >/dev/console
 """
 """What the guest does with a lease."""
 
