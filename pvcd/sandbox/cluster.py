@@ -234,7 +234,10 @@ class Sandbox:
         status, nodes = await _get(f"{self.api}/node")
         if status != 200 or not any(node["name"] == NODE and node["daemon_state"] == "run" for node in nodes):
             return False
-        return ceph.MON not in self._only or bool((await _get(f"{self.api}/storage/ceph/pool"))[1])
+        if ceph.MON not in self._only:
+            return True
+        status, pools = await _get(f"{self.api}/storage/ceph/pool")
+        return status == 200 and bool(pools)
 
     async def _worker_ready(self) -> bool:
         return "takes tasks" in await asyncio.to_thread((self.directory / "log/worker.log").read_text)
