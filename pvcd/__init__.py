@@ -9,6 +9,8 @@ from pvcd.errors import (
     Conflict,
     Exists,
     Failed,
+    HookFailed,
+    HookRefused,
     Invalid,
     NotFound,
     PvcdError,
@@ -22,7 +24,7 @@ from pvcd.http.parameters import Document, Flag, Path, Value
 from pvcd.http.replies import Encoded, Message, Produces, Stream, Text
 from pvcd.http.routes import Routes
 from pvcd.nodes import NodeFact, NodeSelector
-from pvcd.operations import Guard, Listener, Operation
+from pvcd.operations import Guard, Listener, Operation, OperationKind
 from pvcd.records import Name, Record
 from pvcd.sessions import Session
 from pvcd.settings import Section, SettingsSection
@@ -48,6 +50,8 @@ __all__ = [
     "Flag",
     "Guard",
     "Handlers",
+    "HookFailed",
+    "HookRefused",
     "Invalid",
     "Listener",
     "Message",
@@ -56,6 +60,7 @@ __all__ = [
     "NodeSelector",
     "NotFound",
     "Operation",
+    "OperationKind",
     "Outcome",
     "Path",
     "Produces",

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import click
 
-SUBCOMMANDS = {"sandbox": "pvcd.sandbox.command:sandbox"}
+SUBCOMMANDS = {
+    "hooks": "pvcd.sitehooks.command:hooks",
+    "sandbox": "pvcd.sandbox.command:sandbox",
+}
 
 
 class LazyGroup(click.Group):
@@ -96,6 +99,7 @@ def openapi() -> None:
     from pvcd import registry
     from pvcd.http.openapi import document
     from pvcd.settings import DEFAULT_FILE, SettingsError, plugins_section, read_file, settings_file
+    from pvcd.sitehooks.envelope import schemas
 
     file = settings_file()
     try:
@@ -104,7 +108,7 @@ def openapi() -> None:
     except (SettingsError, registry.PluginError) as error:
         click.echo(error, err=True)
         sys.exit(2)
-    click.echo(json.dumps(document(declared.routes), indent=2))
+    click.echo(json.dumps(document(declared.routes, schemas(declared.known_operations)), indent=2))
 
 
 @main.command()

@@ -104,7 +104,7 @@ def make_context(
         store=store,
         clock=clock,
         registry=registry,
-        operations=Operations(registry.guards, registry.listeners),
+        operations=Operations(registry.guards, registry.listeners, registry.known_operations),
         commands=Commands(store, clock, registry.answers),
         node=node,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.metadata
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,8 @@ from pvcd.context import Component, ComponentKey, Context, Role
 from pvcd.http.openapi import document
 from pvcd.http.replies import JSON, Encoded, Produces
 from pvcd.http.routes import Route, Routes
+from pvcd.operations import OperationKind
+from pvcd.sitehooks.envelope import schemas
 
 HTML, CSS, SCRIPT = "text/html", "text/css", "text/javascript"
 
@@ -92,9 +94,9 @@ async def get_style(context: Context) -> Encoded[Annotated[str, Produces(CSS)]]:
     return context[DOCUMENTS].style
 
 
-def _read(declared: Iterable[Route]) -> Documents:
+def _read(declared: Iterable[Route], operations: Mapping[str, OperationKind]) -> Documents:
     return Documents(
-        document=Encoded(to_json(document(declared)), JSON, ALWAYS_ASKED),
+        document=Encoded(to_json(document(declared, schemas(operations))), JSON, ALWAYS_ASKED),
         page=Encoded(PAGE, HTML, ALWAYS_ASKED | POLICY),
         start=Encoded(START, SCRIPT, ALWAYS_ASKED),
         script=_asset("swagger_bundle.js", SCRIPT),
@@ -111,7 +113,7 @@ def _asset(name: str, content_type: str) -> Encoded[str]:
 
 @contextlib.asynccontextmanager
 async def _open(context: Context) -> AsyncIterator[Documents]:
-    yield await asyncio.to_thread(_read, context.registry.routes)
+    yield await asyncio.to_thread(_read, context.registry.routes, context.registry.known_operations)
 
 
 COMPONENT = Component(DOCUMENTS, _open, roles=(Role.API,))

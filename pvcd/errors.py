@@ -7,12 +7,14 @@ PvcdError
 │   ├── Invalid           400  a value is wrong: names the value and what would be valid
 │   ├── NotFound          404  <kind>-not-found
 │   ├── Conflict          409  something stands in the way
+│   │   ├── HookRefused   409  a hook of the site did not want it
 │   │   ├── Exists        409  there is one already
 │   │   └── Changed       409  another writer was first
 │   └── Locked            423  somebody else is at work on it
 └── Failed                503  something outside did not do its part
     ├── StoreUnavailable  503  zookeeper-unavailable
     ├── TimedOut          503  no answer within the deadline
+    ├── HookFailed        503  a hook of the site, without which it is not done, could not be run
     └── Passed                 what another process refused or failed to do, with its own code and status
 
 `pvcd.http.middleware` is the one place that maps them to replies.
@@ -82,6 +84,12 @@ class Conflict(Refused):
     code = "conflict"
 
 
+class HookRefused(Conflict):
+    """A hook of the site did not want it."""
+
+    code = "hook-refused"
+
+
 class Exists(Conflict):
     """There is one already at that path."""
 
@@ -126,6 +134,12 @@ class TimedOut(Failed):
     """An outside thing did not answer within the deadline."""
 
     code = "timed-out"
+
+
+class HookFailed(Failed):
+    """A hook of the site, without which it must not be done, could not be run or did not come to its end."""
+
+    code = "hook-failed"
 
 
 class Passed(Failed):

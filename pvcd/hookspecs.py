@@ -15,7 +15,7 @@ from pvcd.context import Component
 from pvcd.handlers import Handlers
 from pvcd.http.routes import Routes
 from pvcd.nodes import NodeFact, NodeSelector
-from pvcd.operations import Guard, Listener
+from pvcd.operations import Guard, Listener, OperationKind
 from pvcd.records import Record
 from pvcd.settings import SettingsSection
 from pvcd.tasks import Step
@@ -61,6 +61,11 @@ def register_node_facts() -> Iterable[NodeFact]:
 @hookspec
 def register_node_selectors() -> Iterable[NodeSelector]:
     """Ways to choose a node for a VM."""
+
+
+@hookspec
+def register_operations() -> Iterable[OperationKind]:
+    """What the plugin's handlers and components do by themselves; what its routes do is known from these."""
 
 
 @hookspec

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,20 +44,24 @@ async def run(
     timeout: float,
     input: bytes | None = None,
     environment: Mapping[str, str] | None = None,
+    inherit: bool = True,
+    max_output: int = MAX_OUTPUT,
+    pass_fds: Collection[int] = (),
     check: bool = True,
 ) -> Result:
-    """Run a program to its end. `environment` is added to ours, with messages in English in any case.
+    """Run a program to its end. `environment` is added to ours, unless it shall not `inherit` that; messages are in
+    English in any case.
 
     Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.
     """
     stdin = DEVNULL if input is None else PIPE
-    env = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
-    process = await start(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE)
+    env = {**(os.environ if inherit else {}), "LC_ALL": "C.UTF-8", **(environment or {})}
+    process = await start(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE, pass_fds=pass_fds)
     result = None
     try:
         async with asyncio.timeout(timeout):
-            result = await _finish(process, argv[0], input)
+            result = await _finish(process, argv[0], input, max_output)
     except TimeoutError:
         raise TimedOut(f"{_name(argv[0])} did not finish within {timeout:g} s and was ended.") from None
     finally:
@@ -88,13 +92,13 @@ async def start(argv: Sequence[str], **options: Any) -> Process:
         raise
 
 
-async def _finish(process: Process, program: str, input: bytes | None) -> Result:
+async def _finish(process: Process, program: str, input: bytes | None, max_output: int) -> Result:
     """Feed and read the program until it has ended."""
     assert process.stdout is not None and process.stderr is not None  # noqa: S101
     streams = (process.stdout, process.stderr)
     try:
         async with asyncio.TaskGroup() as group:
-            readers = [group.create_task(_read(stream, program)) for stream in streams]
+            readers = [group.create_task(_read(stream, program, max_output)) for stream in streams]
             if process.stdin is not None:
                 group.create_task(_feed(process.stdin, input or b""))
     except* ProgramFailed as errors:
@@ -105,13 +109,13 @@ async def _finish(process: Process, program: str, input: bytes | None) -> Result
     raise failure
 
 
-async def _read(stream: asyncio.StreamReader, program: str) -> bytes:
+async def _read(stream: asyncio.StreamReader, program: str, max_output: int) -> bytes:
     chunks: list[bytes] = []
-    room = MAX_OUTPUT
+    room = max_output
     while chunk := await stream.read(65536):
         room -= len(chunk)
         if room < 0:
-            raise ProgramFailed(f"{_name(program)} wrote more than {MAX_OUTPUT} bytes and was ended.")
+            raise ProgramFailed(f"{_name(program)} wrote more than {max_output} bytes and was ended.")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -6,8 +6,9 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,20 +16,21 @@ from typing import Any
 import pluggy
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from pvcd import commands, documents, hookspecs, logins
+from pvcd import commands, documents, hookspecs, logins, sitehooks
 from pvcd.context import Component, in_order
 from pvcd.general import routes as general_routes
 from pvcd.handlers import Answer, Handler, Handlers
 from pvcd.http.routes import Route, Routes
 from pvcd.lease import Primary
 from pvcd.nodes import NodeFact, NodeSelector
-from pvcd.operations import Guard, Listener
+from pvcd.operations import Guard, Listener, OperationKind
 from pvcd.records import Record
 from pvcd.schema import Schema
 from pvcd.sessions import Session
 from pvcd.settings import PluginsSection, Section, Settings, SettingsError, SettingsSection, build, plugins_section
 from pvcd.tasks import Step, logs, queue
 from pvcd.tasks.records import RECORDS as TASK_RECORDS
+from pvcd.tasks.steps import operation_of
 
 ENTRY_POINTS = "pvcd"
 CORE = "the core"
@@ -39,7 +41,12 @@ CORE_RECORDS: tuple[type[Record], ...] = (
 )
 CORE_HANDLERS = (*commands.CORE_HANDLERS, *logins.handlers.handlers)
 CORE_ROUTES = (*general_routes, *documents.routes)
-CORE_COMPONENTS: tuple[Component[Any], ...] = (documents.COMPONENT, logs.COMPONENT, queue.COMPONENT)
+CORE_COMPONENTS: tuple[Component[Any], ...] = (
+    documents.COMPONENT,
+    logs.COMPONENT,
+    queue.COMPONENT,
+    sitehooks.COMPONENT,
+)
 CORE_SECTIONS = tuple(SettingsSection(name, Section) for name in Settings.model_fields)
 
 
@@ -69,10 +76,19 @@ class Registry:
     answers: tuple[Answer, ...] = ()
     node_facts: tuple[NodeFact, ...] = ()
     node_selectors: tuple[NodeSelector, ...] = ()
+    operations: tuple[OperationKind, ...] = ()
+    """What daemons do by themselves."""
     guards: tuple[Guard, ...] = ()
     listeners: tuple[Listener, ...] = ()
     steps: tuple[Step, ...] = ()
     """In the order in which the tasks of each kind run them."""
+
+    @cached_property
+    def known_operations(self) -> Mapping[str, OperationKind]:
+        """All operations, by name: those of the routes, those of tasks, and what daemons do by themselves."""
+        kinds = [kind for route in self.routes for kind in route.kinds]
+        kinds += [operation_of(kind) for kind in dict.fromkeys(step.kind for step in self.steps)]
+        return {kind.name: kind for kind in sorted([*kinds, *self.operations], key=_name)}
 
 
 def start(values: dict[str, Any]) -> tuple[Settings, Registry]:
@@ -165,6 +181,7 @@ def collect(plugins: Iterable[Plugin]) -> Registry:
         answers=_unique("command", [(who, one) for who, table in tables for one in table.answers]),
         node_facts=_unique("node fact", ask("register_node_facts", NodeFact)),
         node_selectors=_unique("node selector", ask("register_node_selectors", NodeSelector)),
+        operations=_unique("operation", ask("register_operations", OperationKind)),
         guards=_unique("guard", ask("register_guards", Guard)),
         listeners=_unique("listener", ask("register_listeners", Listener)),
         steps=_in_turn(_unique("step", ask("register_steps", Step), _step_name)),

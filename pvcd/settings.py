@@ -197,6 +197,21 @@ class WorkerSection(Section):
     """How many tasks a worker runs side by side."""
 
 
+class HooksSection(Section):
+    """pvc.hooks: the site's own programs, run before and after operations"""
+
+    directory: Path = Path("/etc/pvc/hooks")
+    """Where they stand, as <operation>.<phase>.d/NN-name; a directory of a local disk."""
+    records: Path = Path("/var/lib/pvcd/hooks")
+    """Where each daemon of this machine keeps what came of them; only its user can read that."""
+    seconds: Seconds = 30.0
+    """Seconds that one hook may take."""
+    phase_seconds: Seconds = 60.0
+    """Seconds that all hooks before one operation may take together."""
+    limits: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+\.(pre|post|fail)$")], Seconds] = {}
+    """Other seconds than `seconds`, by operation and phase: `vm-remove.pre: 600`."""
+
+
 class PluginsSection(Section):
     """pvc.plugins: what is loaded beside the installed packages, and what is not"""
 
@@ -218,6 +233,7 @@ class Pvc(Section):
     zookeeper: ZooKeeperSection = ZooKeeperSection()
     redis: RedisSection = RedisSection()
     worker: WorkerSection = WorkerSection()
+    hooks: HooksSection = HooksSection()
     plugins: PluginsSection = PluginsSection()
     handlers_resync: Seconds = 30.0
     """Seconds after which a node looks at everything again, even if nothing changed."""

@@ -3,6 +3,7 @@
     {endpoint} POST /api/v1/vm       its sentence, its arguments and its reply; then what the page says besides
     {endpoints}                      the list of all endpoints
     {replies}                        what the fields of each reply are
+    {operations}                     every operation: where it is done, and what its hooks are told
     {settings}                       every setting with its kind, default and meaning
 
 The functions below return Markdown, whose sections are of the third level. The example file pvc-api.yaml loads all
@@ -215,6 +216,18 @@ def _kind_of(annotation: Any) -> str:
     return kind({key: value for key, value in schema.items() if key not in ("title", "description")})
 
 
+# Operations
+
+
+def operations() -> str:
+    """Every operation with the arguments that its hooks are told."""
+    rows = [
+        (code(name), kind.doc, kind.place, ", ".join(kind.phases), ", ".join(map(code, kind.arguments)))
+        for name, kind in declared()[1].known_operations.items()
+    ]
+    return table(("operation", "", "place", "phases", "arguments"), *rows)
+
+
 # Settings
 
 
@@ -302,6 +315,6 @@ class Endpoint(SphinxDirective):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_directive("endpoint", Endpoint)
-    for write in (endpoints, replies, settings):
+    for write in (endpoints, operations, replies, settings):
         app.add_directive(write.__name__, type(write.__name__, (Generated,), {"write": staticmethod(write)}))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

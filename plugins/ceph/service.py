@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, Refused
+from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, OperationKind, Refused
 from pvcd.matching import matcher
 from pvcd_plugins.ceph.cluster import CephUnavailable, Lock, Monitors
 from pvcd_plugins.ceph.components import CLUSTER, MAPPING
@@ -39,6 +39,24 @@ OSD_SECONDS = 900.0
 """For a node to make or wipe an OSD."""
 DRAIN_SECONDS = 7 * 86400.0
 DRAIN_POLL = 2.0
+_VOLUME = {
+    "pool": {"type": "string", "description": "The pool's name"},
+    "volume": {"type": "string", "description": "The volume's name"},
+}
+_SIZES = {
+    "size": {"type": "integer", "description": "Its new size in bytes"},
+    "shrink": {"type": "boolean", "description": "Whether it may become smaller"},
+}
+OPERATIONS = [
+    OperationKind(
+        "ceph-volume-rename",
+        "Rename a volume.",
+        "api",
+        {**_VOLUME, "new": {"type": "string", "description": "Its new name"}},
+    ),
+    OperationKind("ceph-volume-resize", "Resize a volume.", "api", _VOLUME | _SIZES),
+]
+"""What one route does under several names."""
 REPLICATION = Replication(copies=3, mincopies=2)
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pvcd import PLUGIN_API_1, Component, Handlers, Record, Routes, SettingsSection, hookimpl
-from pvcd_plugins.network import components, handlers, records, routes, settings, views
+from pvcd import PLUGIN_API_1, Component, Handlers, OperationKind, Record, Routes, SettingsSection, hookimpl
+from pvcd_plugins.network import components, handlers, leases, records, routes, settings, views
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -45,3 +45,9 @@ def register_routes() -> list[Routes]:
 def register_handlers() -> list[Handlers]:
     """What each node does for the networks, and what the primary does for their hosts."""
     return [handlers.handlers, handlers.primary]
+
+
+@hookimpl
+def register_operations() -> list[OperationKind]:
+    """Leases come and go."""
+    return leases.OPERATIONS

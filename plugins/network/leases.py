@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
-from pvcd import Changed, Check, Context, Create, Delete, Exists, Put, retried
+from pvcd import Changed, Check, Context, Create, Delete, Exists, OperationKind, Put, retried
 from pvcd_plugins.network.dhcp import Address, Leased
 from pvcd_plugins.network.records import Lease, Network
 
 BATCH = 200
 """Records in one transaction."""
+OPERATIONS = [
+    OperationKind(
+        name="network-lease",
+        doc="A host has taken a lease, changed it or given it back; a mere renewal is not told.",
+        place="primary",
+        phases=("post",),
+        arguments={
+            "action": {"enum": ["taken", "ended"], "description": "What happened"},
+            "vni": {"type": "integer", "description": "The network"},
+            "address": {"type": "string", "description": "The IP address"},
+            "mac": {"type": ["string", "null"], "description": "The host's MAC address"},
+            "hostname": {"type": ["string", "null"], "description": "What the host calls itself"},
+        },
+    )
+]
+"""What the primary does by itself."""
 _FIELDS = {field.name for field in fields(Leased)}
 
 
@@ -47,6 +63,8 @@ async def _remember(context: Context, vni: int, lease: Leased) -> None:
         await context.store.write(change, Check(network))
     except Exists as error:
         raise Changed(error.path) from None
+    if old is None or (old.mac, old.hostname) != (lease.mac, lease.hostname):
+        await _tell(context, "taken", vni, lease)
 
 
 @retried
@@ -54,6 +72,12 @@ async def _forget(context: Context, vni: int, address: Address) -> None:
     old = context.store.get(Lease, vni, address)
     if old is not None:
         await context.store.write(Delete(old))
+        await _tell(context, "ended", vni, old)
+
+
+async def _tell(context: Context, action: str, vni: int, lease: Leased | Lease) -> None:
+    told = {"action": action, "vni": vni, "address": lease.address, "mac": lease.mac, "hostname": lease.hostname}
+    await context.operations.tell(context, "network-lease", told)
 
 
 async def clear(context: Context) -> None:

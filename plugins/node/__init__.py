@@ -1,7 +1,7 @@
 """Nodes: who is in the cluster, what each says of itself, and who is primary."""
 
-from pvcd import PLUGIN_API_1, Component, Handlers, NodeFact, Record, Routes, SettingsSection, hookimpl
-from pvcd_plugins.node import facts, handlers, keepalive, records, routes
+from pvcd import PLUGIN_API_1, Component, Handlers, NodeFact, OperationKind, Record, Routes, SettingsSection, hookimpl
+from pvcd_plugins.node import facts, handlers, keepalive, records, routes, service
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -14,8 +14,8 @@ def register_settings() -> list[SettingsSection]:
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """What a node should be, and what it says that it is."""
-    return [records.Node, records.NodeReport]
+    """What a node should be, what it says that it is, and that it is dead."""
+    return [records.Node, records.NodeReport, records.NodeDeath]
 
 
 @hookimpl
@@ -38,5 +38,11 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """Flush and ready."""
-    return [handlers.handlers]
+    """Flush and ready; the primary sees who dies."""
+    return [handlers.handlers, handlers.primary]
+
+
+@hookimpl
+def register_operations() -> list[OperationKind]:
+    """A node has settled, or died."""
+    return service.OPERATIONS

@@ -1,13 +1,14 @@
-"""What a node does when it is asked to be flushed or ready."""
+"""What a node does when it is asked to be flushed or ready, and the primary when a node dies."""
 
 from __future__ import annotations
 
-from pvcd import Again, Context, Handlers
+from pvcd import Again, Context, Create, Delete, Handlers, Session
 from pvcd_plugins.node.keepalive import KEEPALIVE
-from pvcd_plugins.node.records import DomainState, Node
-from pvcd_plugins.node.service import DRAIN, RESTORE, report_of
+from pvcd_plugins.node.records import DaemonState, DomainState, Node, NodeDeath
+from pvcd_plugins.node.service import DRAIN, RESTORE, SETTLED, daemon_state, report_of
 
 handlers = Handlers()
+primary = Handlers(scope="primary")
 LOOK_AGAIN = 1.0
 
 
@@ -24,4 +25,30 @@ async def follow(context: Context, node: Node) -> Again | None:
             await context[KEEPALIVE].say(remaining=remaining)
         return Again(LOOK_AGAIN)
     await context[KEEPALIVE].say(remaining=(), settled_turn=node.turn)
+    settled = {"node": node.name, "domain_state": str(SETTLED[node.domain_state])}
+    await context.operations.tell(context, "node-settled", settled)
     return None
+
+
+@primary.on(Node)
+async def watch(context: Context, node: Node) -> None:
+    """Tell of a node's death once."""
+    dead, told = daemon_state(context, node) is DaemonState.DEAD, context.store.get(NodeDeath, node.name)
+    if dead and told is None:
+        await context.operations.tell(context, "node-dead", {"node": node.name})
+        await context.store.write(Create(NodeDeath(name=node.name, since=context.clock.time())))
+    elif told and not dead:
+        await context.store.write(Delete(told))
+
+
+@primary.on(Session)
+async def look_again(context: Context, session: Session) -> None:
+    """A node may live again."""
+    if node := context.store.get(Node, session.node):
+        context.wake(node)
+
+
+@primary.gone(Session)
+async def look_after(context: Context, session: Session) -> None:
+    """A node may be dead."""
+    await look_again(context, session)

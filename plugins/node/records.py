@@ -46,6 +46,13 @@ class Node(Record, path="/nodes/{name}"):
     turn: int = 0
 
 
+class NodeDeath(Record, path="/nodes/{name}/death"):
+    """The node is dead, and that was told; the primary writes it, and removes it when the node lives again."""
+
+    name: Name
+    since: float
+
+
 class NodeReport(Record, path="/nodes/{name}/report"):
     """What the node says of itself, at each keepalive; only the node writes it."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pvcd import Conflict, Context, Message, NotFound, Put, Refused, Session, retried
+from pvcd import Conflict, Context, Message, NotFound, OperationKind, Put, Refused, Session, retried
 from pvcd.lease import assign, primary_of
 from pvcd.matching import matcher
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node, NodeReport
@@ -17,6 +17,27 @@ DRAIN = "node-drain"
 """Asked on a node that is being flushed: listeners do their share and return the names of what is still in the way."""
 RESTORE = "node-restore"
 """Asked on a node that becomes ready again, in the same way."""
+
+OPERATIONS = [
+    OperationKind(
+        name="node-dead",
+        doc="The agent of a node is gone without a farewell: the node is dead, or cut off.",
+        place="primary",
+        phases=("post",),
+        arguments={"node": {"type": "string", "description": "Its name"}},
+    ),
+    OperationKind(
+        name="node-settled",
+        doc="A node has come to the domain state that it was asked for.",
+        place="node",
+        phases=("post",),
+        arguments={
+            "node": {"type": "string", "description": "Its name"},
+            "domain_state": {"enum": ["flushed", "ready"], "description": "The state"},
+        },
+    ),
+]
+"""What nodes do by themselves."""
 
 SETTLED = {DomainState.FLUSH: DomainState.FLUSHED, DomainState.READY: DomainState.READY}
 ON_THE_WAY = {DomainState.FLUSH: DomainState.FLUSH, DomainState.READY: DomainState.UNFLUSH}

@@ -10,6 +10,7 @@ from pvcd import (
     Listener,
     NodeFact,
     NodeSelector,
+    OperationKind,
     Record,
     Routes,
     SettingsSection,
@@ -80,6 +81,12 @@ def register_routes() -> list[Routes]:
 def register_handlers() -> list[Handlers]:
     """What a node does when a VM changes."""
     return [handlers.handlers]
+
+
+@hookimpl
+def register_operations() -> list[OperationKind]:
+    """A guest is started, or has ended."""
+    return handlers.OPERATIONS
 
 
 @hookimpl

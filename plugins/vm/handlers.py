@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from pvcd import Again, Context, Create, Handlers, NotFound, Operation, Put, retried
+from pvcd import (
+    Again,
+    Changed,
+    Context,
+    Create,
+    Handlers,
+    HookFailed,
+    HookRefused,
+    NotFound,
+    Operation,
+    OperationKind,
+    Put,
+    retried,
+)
 from pvcd_plugins.vm.components import HYPERVISOR, RESTRAINT
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
@@ -23,6 +36,16 @@ from pvcd_plugins.vm.volumes import VolumeInUse, let_run
 log = logging.getLogger(__name__)
 handlers = Handlers()
 PRESS_AGAIN = 10.0
+_GUEST = {
+    "vm": {"type": "string", "description": "The VM's name"},
+    "uuid": {"type": "string", "format": "uuid", "description": "The VM's UUID"},
+    "node": {"type": "string", "description": "The node"},
+}
+OPERATIONS = [
+    OperationKind("guest-start", "A node starts the guest of a VM.", "node", _GUEST),
+    OperationKind("guest-end", "The guest of a VM has ended, whatever the reason.", "node", _GUEST, ("post",)),
+]
+"""What nodes do by themselves."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +66,7 @@ async def follow(context: Context, vm: VM) -> Again | None:
     act = decide(vm, guest)
     try:
         done = await ACTIONS[act](context, vm, guest)
-    except HypervisorError as error:
+    except (HypervisorError, HookRefused, HookFailed) as error:
         await _report(context, vm, guest, Done(failed_reason=error.sentence))
         raise
     if act is not Act.FORGET:
@@ -62,14 +85,25 @@ async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
     if pause > 0:
         return Done(Again(pause), failed_reason="The guest keeps ending soon after its start; it is tried again.")
     storage = await context[GUEST_STORAGE].prepare() if lacks_storage(vm.xml) else None
-    current = await context.store.read(VM, vm.uuid)
-    if current is None or current.version != vm.version:
-        return Done(Again(0.0))
     console_log = str(_console_log(context, vm.uuid))
     document = prepare(vm.xml, turn=vm.turn, console_log=console_log, storage=storage)
-    await context[HYPERVISOR].start(document)
+
+    async def act() -> None:
+        current = await context.store.read(VM, vm.uuid)
+        if current is None or current.version != vm.version:
+            raise Changed(vm.path)
+        await context[HYPERVISOR].start(document)
+
+    try:
+        await context.operations.run(context, "guest-start", _told(context, vm), act)
+    except Changed:
+        return Done(Again(0.0))
     restraint.started(vm.uuid, vm.turn, now)
     return Done()
+
+
+def _told(context: Context, vm: VM) -> dict[str, str]:
+    return {"vm": vm.name, "uuid": str(vm.uuid), "node": context.node}
 
 
 async def _shutdown(context: Context, vm: VM, guest: Guest | None) -> Done:
@@ -132,6 +166,8 @@ async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> 
         await context.store.write(Create(VMReport(uuid=vm.uuid, updated=context.clock.time(), **said)))
     elif any(getattr(old, name) != value for name, value in said.items()):
         await context.store.write(Put(old.changed(updated=context.clock.time(), **said)))
+        if old.running and not running:
+            await context.operations.tell(context, "guest-end", _told(context, vm))
 
 
 @handlers.gone(VM)

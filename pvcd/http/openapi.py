@@ -7,7 +7,7 @@ in the body of a POST or PUT, else in the query string. Its introduction tells p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -68,8 +68,12 @@ class Problem(BaseModel):
     code: str = Field(description="A stable word for programs, such as `vm-not-found`")
 
 
-def document(routes: Iterable[Route]) -> Schema:
-    """The document of an API with these routes, in the order of their paths."""
+def document(routes: Iterable[Route], hooks: Mapping[str, Schema] | None = None) -> Schema:
+    """The document of an API with these routes, in the order of their paths.
+
+    `hooks` are the schemas of what the site's hooks are told of each operation; an endpoint says which those are that
+    it asks for in `x-pvc-operations`.
+    """
     routes = sorted(routes, key=lambda route: (route.path, METHODS.index(route.method)))
     schemas = _Schemas(routes)
     paths: dict[str, Schema] = {}
@@ -86,7 +90,7 @@ def document(routes: Iterable[Route]) -> Schema:
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
         "components": {
-            "schemas": schemas.components,
+            "schemas": schemas.components | {f"hook.{name}": schema for name, schema in (hooks or {}).items()},
             "responses": _failures(schemas),
             "headers": HEADERS,
             "securitySchemes": SECURITY_SCHEMES,
@@ -162,6 +166,8 @@ def _operation(route: Route, schemas: _Schemas) -> Schema:
         operation["parameters"] = parameters
     if in_body:
         operation["requestBody"] = _body(others, schemas)
+    if route.operations:
+        operation["x-pvc-operations"] = list(route.operations)
     operation["responses"] = _responses(route, schemas, in_body)
     operation["security"] = [] if route.public else [{name: []} for name in SECURITY_SCHEMES]
     return operation

@@ -95,6 +95,23 @@ class Parameter:
         """Whether it is a list."""
         return self.repeated or self.separator is not None
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of its value, as the function gets it."""
+        schema: dict[str, Any] = {"type": "boolean"} if self.place is Place.FLAG else self._typed()
+        if not self.required and self.default is None:
+            schema = {"anyOf": [schema, {"type": "null"}]}
+        return {"description": self.doc, **schema}
+
+    def _typed(self) -> dict[str, Any]:
+        if self.choices:
+            one = {"type": "string", "enum": list(self.choices)}
+            return {"type": "array", "items": one} if self.many else one
+        schema = self.adapter.json_schema()
+        while "anyOf" in schema:  # None is said by the caller
+            schema = next(each for each in schema["anyOf"] if each.get("type") != "null")
+        return {key: value for key, value in schema.items() if key not in ("title", "$defs")}
+
 
 def signature(function: Callable[..., Any]) -> tuple[tuple[Parameter, ...], Any]:
     """The parameters after the context, and the return type; of what is encoded already, the type that it shows."""

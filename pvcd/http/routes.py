@@ -29,6 +29,7 @@ from pydantic.errors import PydanticUserError
 from pvcd.http.parameters import Parameter, Place, signature
 from pvcd.http.replies import reply
 from pvcd.http.values import read_arguments
+from pvcd.operations import OperationKind
 
 _FIELD = re.compile(r"\{(\w+)\}")
 
@@ -61,6 +62,21 @@ class Route:
     def document(self) -> Parameter | None:
         """The one large argument, if there is one."""
         return next((each for each in self.parameters if each.place is Place.DOCUMENT), None)
+
+    @property
+    def kinds(self) -> tuple[OperationKind, ...]:
+        """The operations that requests to it are."""
+        return tuple(
+            OperationKind(
+                name=name,
+                doc=self.doc,
+                place="api",
+                arguments={each.name: each.schema for each in self.parameters},
+                names={each.key: each.name for each in self.parameters},
+                secrets=frozenset(each.name for each in self.parameters if each.secret),
+            )
+            for name in self.operations
+        )
 
     def operation_for(self, arguments: Mapping[str, Any]) -> str | None:
         """The name of the operation that a request with these arguments is; None if it is none."""

@@ -16,7 +16,7 @@ from pvcd.errors import Changed, Failed, PvcdError, StoreUnavailable
 from pvcd.store import Change, Check, Delete, Put
 from pvcd.tasks.logs import TASK_LOGS
 from pvcd.tasks.records import MAX_JOURNALS, Claim, StepRecord, Task, TaskSubject, plain, refuse_too_large
-from pvcd.tasks.steps import Outcome, Run, Step
+from pvcd.tasks.steps import Outcome, Run, Step, operation_of
 
 if TYPE_CHECKING:
     from pvcd.context import Context
@@ -77,6 +77,14 @@ class TaskRunner:
             trouble = CANCELLED
         if trouble:
             await self._undo(trouble)
+        await self._tell(trouble)
+
+    async def _tell(self, trouble: Trouble | None) -> None:
+        task = self.task
+        told = {"task": task.id, "subject": task.subject, "values": task.values, "left": task.left}
+        failure = Failed(trouble.sentence, code=f"task-{trouble.state}") if trouble else None
+        context = self.context.derive(user=task.user)
+        await context.operations.tell(context, operation_of(task.kind).name, told, failure)
 
     # Forwards
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_core import to_jsonable_python
 
+from pvcd.operations import OperationKind
 from pvcd.tasks.records import Task
 
 if TYPE_CHECKING:
@@ -106,3 +107,23 @@ class Step:
     undo: Callable[[Run], Awaitable[None]] = _nothing
     check: Callable[[Run], Awaitable[str]] = _title_only
     """For a dry run: says what it would do, or raises what would stand in the way."""
+
+
+def operation_of(kind: str) -> OperationKind:
+    """The end of a task of a kind, as guards, listeners and hooks know it: `post` if it is done, `fail` if undone."""
+    return OperationKind(
+        name=f"task-{kind}",
+        doc=f"A task of the kind {kind} has come to its end.",
+        place="worker",
+        phases=("post", "fail"),
+        arguments={
+            "task": {"type": "string", "format": "uuid", "description": "Its id"},
+            "subject": {"type": "string", "description": "What it is about"},
+            "values": {"type": "object", "description": "What it was asked with"},
+            "left": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "What could not be removed, a sentence for each",
+            },
+        },
+    )

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from pvcd.errors import Failed, Refused
+from pvcd.errors import Failed, HookRefused, Refused
 from pvcd.operations import Guard, Listener, Operation, Operations
 
 CONTEXT: Any = object()
+KNOWN = ("vm-start", "node-drain")
 
 
 class Log:
@@ -47,14 +48,14 @@ def log() -> Log:
 
 
 async def test_guards_are_asked_before_and_listeners_told_after(log: Log) -> None:
-    operations = Operations((log.guard("g", "vm-start"),), (log.listener("l", "vm-start"),))
+    operations = Operations((log.guard("g", "vm-start"),), (log.listener("l", "vm-start"),), KNOWN)
     assert await operations.run(CONTEXT, "vm-start", {"vm": "web1"}, log.act) == "done"
     assert log.lines == ["g is asked for vm-start of {'vm': 'web1'}", "act", "l is told of vm-start: done"]
 
 
 async def test_when_a_guard_refuses_nothing_happens(log: Log) -> None:
     guards = (log.guard("a", "*", refuses="Not on a Friday."), log.guard("b", "*"))
-    operations = Operations(guards, (log.listener("l", "*"),))
+    operations = Operations(guards, (log.listener("l", "*"),), KNOWN)
     with pytest.raises(Refused, match="Not on a Friday"):
         await operations.run(CONTEXT, "vm-start", {}, log.act)
     assert log.lines == ["a is asked for vm-start of {}"]
@@ -65,18 +66,18 @@ async def test_when_a_guard_refuses_nothing_happens(log: Log) -> None:
     [("vm-start", True), ("vm-*", True), ("*", True), ("VM-*", False), ("vm", False), ("node-*", False)],
 )
 async def test_a_pattern_says_what_a_guard_and_a_listener_are_about(log: Log, pattern: str, concerned: bool) -> None:
-    operations = Operations((log.guard("g", pattern),), (log.listener("l", "x", pattern),))
+    operations = Operations((log.guard("g", pattern),), (log.listener("l", "x", pattern),), KNOWN)
     await operations.run(CONTEXT, "vm-start", {}, log.act)
     assert len(log.lines) == (3 if concerned else 1)
 
 
 async def test_one_of_several_patterns_suffices_and_tells_once(log: Log) -> None:
-    await Operations((), (log.listener("l", "vm-*", "*-start"),)).run(CONTEXT, "vm-start", {}, log.act)
+    await Operations((), (log.listener("l", "vm-*", "*-start"),), KNOWN).run(CONTEXT, "vm-start", {}, log.act)
     assert log.lines == ["act", "l is told of vm-start: done"]
 
 
 async def test_a_listener_that_fails_is_only_logged(log: Log, caplog: pytest.LogCaptureFixture) -> None:
-    operations = Operations((), (log.listener("bad", "*", fails=True), log.listener("good", "*")))
+    operations = Operations((), (log.listener("bad", "*", fails=True), log.listener("good", "*")), KNOWN)
     assert await operations.run(CONTEXT, "vm-start", {}, log.act) == "done"
     assert log.lines[-1] == "good is told of vm-start: done"
     assert "listener bad failed after vm-start" in caplog.text
@@ -87,7 +88,7 @@ async def test_listeners_are_not_told_of_what_failed(log: Log) -> None:
         raise Failed("no")
 
     with pytest.raises(Failed):
-        await Operations((), (log.listener("l", "*"),)).run(CONTEXT, "vm-start", {}, act)
+        await Operations((), (log.listener("l", "*"),), KNOWN).run(CONTEXT, "vm-start", {}, act)
     assert log.lines == []
 
 
@@ -98,9 +99,76 @@ async def test_who_is_asked_for_a_share_answers_and_who_only_listens_does_not_co
         log.listener("vms", "node-drain", answer=["web1"]),
         log.listener("other", "vm-start", answer=["x"]),
     )
-    assert await Operations((), listeners).ask(CONTEXT, "node-drain", node="hv1") == [[], ["web1"]]
+    assert await Operations((), listeners, KNOWN).ask(CONTEXT, "node-drain", node="hv1") == [[], ["web1"]]
 
 
 async def test_a_share_that_fails_is_not_passed_over(log: Log) -> None:
     with pytest.raises(OSError, match="no such host"):
-        await Operations((), (log.listener("vms", "*", fails=True),)).ask(CONTEXT, "node-drain")
+        await Operations((), (log.listener("vms", "*", fails=True),), KNOWN).ask(CONTEXT, "node-drain")
+
+
+async def test_an_operation_that_nobody_declares_is_a_mistake_of_the_code(log: Log) -> None:
+    operations = Operations((), (), KNOWN)
+    with pytest.raises(LookupError, match="no plugin declares the operation 'vm-explode'"):
+        await operations.run(CONTEXT, "vm-explode", {}, log.act)
+    with pytest.raises(LookupError, match="vm-explode"):
+        await operations.tell(CONTEXT, "vm-explode", {})
+    assert log.lines == []
+
+
+class Hooks:
+    """Hooks that say what they are asked for and told of."""
+
+    def __init__(self, log: Log, refuses: str = "") -> None:
+        self.log, self.refuses = log, refuses
+
+    async def ask(self, context: Any, operation: Operation) -> None:
+        self.log.lines.append(f"hooks are asked for {operation.name}")
+        if self.refuses:
+            raise HookRefused(self.refuses)
+
+    async def tell(self, context: Any, operation: Operation) -> None:
+        self.log.lines.append(f"hooks are told of {operation.name}: {operation.failure or operation.result}")
+
+
+def hooked(log: Log, refuses: str = "") -> Operations:
+    operations = Operations((log.guard("g", "*"),), (log.listener("l", "*"),), KNOWN)
+    operations.hooks = Hooks(log, refuses)
+    return operations
+
+
+async def test_hooks_are_asked_after_the_guards_and_told_after_the_listeners(log: Log) -> None:
+    await hooked(log).run(CONTEXT, "vm-start", {}, log.act)
+    assert [line.split(" of ")[0] for line in log.lines] == [
+        "g is asked for vm-start",
+        "hooks are asked for vm-start",
+        "act",
+        "l is told",
+        "hooks are told",
+    ]
+
+
+async def test_when_a_hook_refuses_nothing_happens_and_the_hooks_are_told(log: Log) -> None:
+    with pytest.raises(HookRefused, match="No licence"):
+        await hooked(log, "No licence.").run(CONTEXT, "vm-start", {}, log.act)
+    assert log.lines[1:] == ["hooks are asked for vm-start", "hooks are told of vm-start: No licence."]
+
+
+async def test_hooks_are_told_of_what_failed_and_listeners_are_not(log: Log) -> None:
+    async def act() -> None:
+        raise Failed("The disk is full.")
+
+    with pytest.raises(Failed):
+        await hooked(log).run(CONTEXT, "vm-start", {}, act)
+    assert log.lines[1:] == ["hooks are asked for vm-start", "hooks are told of vm-start: The disk is full."]
+
+
+async def test_what_happened_by_itself_is_told_without_asking(log: Log) -> None:
+    operations = hooked(log)
+    await operations.tell(CONTEXT, "node-drain", {"node": "hv1"})
+    await operations.tell(CONTEXT, "node-drain", {"node": "hv1"}, Failed("It hangs."))
+    assert log.lines == [
+        "l is told of node-drain: None",
+        "hooks are told of node-drain: None",
+        "hooks are told of node-drain: It hangs.",
+    ]

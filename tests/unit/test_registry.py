@@ -393,7 +393,7 @@ def test_the_command_plugins_lists_what_each_declares(tmp_path: Path, monkeypatc
     result = CliRunner().invoke(main, ["plugins"])
     assert result.exit_code == 0
     assert "node (package pvcd_plugins.node)" in result.stdout
-    assert "  records: /nodes/{name}, /nodes/{name}/report" in result.stdout
+    assert "  records: /nodes/{name}, /nodes/{name}/death, /nodes/{name}/report" in result.stdout
     assert "  node_selectors: load, mem, vcpus, vms" in result.stdout
     assert "GET /api/v1\n" not in result.stdout, "that is the core's"
     (tmp_path / "plugins" / "node.py").write_text(SOURCE)

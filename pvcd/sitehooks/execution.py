@@ -1,0 +1,110 @@
+"""Runs one hook, to its end or to the end of its time, and leaves nothing of it: see confined.py."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from pvcd.errors import PvcdError
+from pvcd.process import run
+from pvcd.sitehooks import confined
+from pvcd.sitehooks.envelope import Envelope, environment
+from pvcd.sitehooks.folder import Hook
+
+MAX_OUTPUT = 1024 * 1024
+"""Bytes that a hook may write, to stdout as to stderr; one that writes more is ended."""
+KEPT_OUTPUT = 64 * 1024
+MAX_SENTENCE = 300
+_BACKSTOP = 10.0
+"""Seconds that taking a hook apart may last beside its own."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a hook ended: well, if there is no sentence. `refused` is one that ended by itself and said no."""
+
+    sentence: str = ""
+    refused: bool = False
+    status: int | None = None
+    signal: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    seconds: float = 0.0
+
+
+async def execute(hook: Hook, told: Envelope, seconds: float) -> Ending:
+    """Run an open hook, with what it is told, for so many seconds at most."""
+    if hook.unsafe:
+        return Ending(f"it {hook.unsafe}")
+    began = time.monotonic()
+    answers, report = os.pipe()
+    try:
+        argv = [sys.executable, "-I", "-S", str(Path(confined.__file__)), str(os.getpid()), str(report)]
+        result = await run(
+            [*argv, str(hook.file), str(seconds), hook.name, told["operation"], told["phase"]],
+            timeout=seconds + _BACKSTOP,
+            input=to_json(told),
+            environment=environment(told),
+            inherit=False,
+            max_output=MAX_OUTPUT,
+            pass_fds=(hook.file, report),
+            check=False,
+        )
+    except PvcdError as error:
+        reason = "it wrote more than 1 MiB" if f"{MAX_OUTPUT} bytes" in error.sentence else error.sentence.rstrip(".")
+        return Ending(reason, seconds=time.monotonic() - began)
+    finally:
+        os.close(report)
+        text = _rest(answers)
+    ending = _ending(json.loads(text or '{"ended": "it was killed"}'), result.stderr)
+    stdout, stderr = map(_kept, (result.stdout, result.stderr))
+    return Ending(**ending, stdout=stdout, stderr=stderr, seconds=time.monotonic() - began)
+
+
+def _rest(answers: int) -> bytes:
+    """What was written to a pipe that nobody holds the other end of any more."""
+    os.set_blocking(answers, False)
+    with contextlib.suppress(BlockingIOError), open(answers, "rb", buffering=0) as pipe:
+        return pipe.read() or b""
+    return b""
+
+
+def _ending(answer: dict[str, Any], stderr: bytes) -> dict[str, Any]:
+    if "ended" in answer:
+        return {"sentence": answer["ended"]}
+    if "signal" in answer:
+        return {"sentence": f"it was ended by {signal.Signals(answer['signal']).name}", "signal": answer["signal"]}
+    status = answer["status"]
+    words = _first_line(stderr) or f"it ended with the status {status}"
+    return {"status": status} if status == 0 else {"sentence": words, "refused": True, "status": status}
+
+
+def _first_line(stderr: bytes) -> str:
+    lines = (" ".join(line.split()) for line in stderr[:KEPT_OUTPUT].decode(errors="replace").splitlines())
+    line = next(filter(None, lines), "")
+    return "".join(filter(str.isprintable, line))[:MAX_SENTENCE].rstrip(".")
+
+
+def _kept(output: bytes) -> str:
+    text = output[:KEPT_OUTPUT].decode(errors="replace")
+    return text if len(output) <= KEPT_OUTPUT else f"{text}\n[{len(output) - KEPT_OUTPUT} more bytes]"
+
+
+def fingerprint(hook: Hook) -> str:
+    """The SHA-256 of the file of a hook."""
+    if hook.unsafe:
+        return ""
+    with open(os.dup(hook.file), "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    os.lseek(hook.file, 0, os.SEEK_SET)
+    return digest

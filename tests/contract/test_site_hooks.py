@@ -1,0 +1,113 @@
+"""Every way to run the site's hooks answers alike: functions, and programs in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from pvcd.errors import Failed, HookRefused
+from pvcd.operations import Operation
+from pvcd.sitehooks import SITE_HOOKS
+from pvcd.testing import SimulatedCluster
+from tests.contract.sitehooks import Bench, FakeBench, FolderBench, folder, until
+
+__all__ = ["folder"]
+OTHERS = ("ceph", "network", "provisioner", "vm")
+STATE = "/api/v1/node/hv1/domain-state"
+
+
+@pytest.fixture(params=["fake", "folder"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """Both."""
+    if request.param == "fake":
+        return FakeBench()
+    programs: FolderBench = request.getfixturevalue("folder")
+    return programs
+
+
+@pytest.fixture
+async def cluster(bench: Bench) -> AsyncIterator[SimulatedCluster]:
+    """An API and a node with these hooks."""
+    replace = {SITE_HOOKS: bench.open}
+    sections = {"keepalive": {"interval": 1}, "hooks": bench.settings}
+    async with SimulatedCluster(["hv1"], [], replace, OTHERS, **sections) as cluster:
+        await cluster.advance(2)
+        yield cluster
+
+
+async def flush(cluster: SimulatedCluster) -> tuple[int, Any]:
+    reply = await cluster.request("POST", STATE, **{"domain-state": "flush"})
+    return reply.status, reply.json
+
+
+async def state(cluster: SimulatedCluster) -> str:
+    return str((await cluster.request("GET", STATE)).json["domain_state"])
+
+
+async def test_a_hook_that_says_yes_is_told_before_and_after(bench: Bench, cluster: SimulatedCluster) -> None:
+    bench.add("node-flush.pre")
+    bench.add("node-flush.post")
+    bench.add("node-flush.fail")
+    bench.add("node-ready.pre")
+    assert (await flush(cluster))[0] == 200
+    await until(lambda: len(bench.told()) == 2)
+    before, after = bench.told()
+    assert (before["phase"], after["phase"]) == ("pre", "post")
+    assert before["arguments"] == after["arguments"] == {"node": "hv1", "domain-state": "flush"}
+    assert "result" not in before and after["result"]["message"].startswith("Node hv1 is asked")
+    for told in bench.told():
+        assert (told["api"], told["operation"], told["hook"], told["attempt"]) == (1, "node-flush", "50-fake", 1)
+        assert (told["place"], told["node"], told["user"], told["dry_run"]) == ("api", "", None, False)
+        assert len(told["request"]) == len(told["event"]) == 32
+
+
+async def test_a_hook_that_says_no_is_quoted_and_nothing_is_done(bench: Bench, cluster: SimulatedCluster) -> None:
+    bench.add("node-flush.pre", refuses="Not on a Friday")
+    bench.add("node-flush.post")
+    bench.add("node-flush.fail")
+    status, reply = await flush(cluster)
+    sentence = "The hook node-flush.pre.d/50-fake refused it: Not on a Friday."
+    assert (status, reply) == (510, {"message": sentence, "code": "hook-refused"})
+    assert await state(cluster) == "ready"
+    await until(lambda: len(bench.told()) == 2)
+    assert bench.told()[1]["phase"] == "fail"
+    assert bench.told()[1]["failure"] == {"message": sentence, "code": "hook-refused"}
+
+
+@pytest.mark.parametrize("phase", ["post", "fail"])
+async def test_afterwards_nobody_can_say_no(bench: Bench, cluster: SimulatedCluster, phase: str) -> None:
+    bench.add(f"node-flush.{phase}", refuses="Too late")
+    if phase == "fail":
+        bench.add("node-flush.pre", refuses="No")
+    status, reply = await flush(cluster)
+    assert status == (200 if phase == "post" else 510) and "Too late" not in str(reply)
+
+
+async def test_what_daemons_do_by_themselves_is_told_where_they_do_it(bench: Bench, cluster: SimulatedCluster) -> None:
+    bench.add("node-settled.post")
+    assert (await flush(cluster))[0] == 200
+    await cluster.advance(3)
+    await until(lambda: len(bench.told()) == 1)
+    (told,) = bench.told()
+    assert (told["place"], told["node"]) == ("node", "hv1")
+    assert told["arguments"] == {"node": "hv1", "domain_state": "flushed"}
+
+
+async def test_an_operation_without_a_phase_asks_nobody(bench: Bench, cluster: SimulatedCluster) -> None:
+    bench.add("node-dead.pre", refuses="Never")
+    await cluster.api.operations.hooks.ask(cluster.api, Operation("node-dead", {"node": "hv1"}))
+    assert bench.told() == []
+
+
+async def test_a_dry_run_asks_and_does_not_tell(bench: Bench, cluster: SimulatedCluster) -> None:
+    bench.add("node-flush.pre", refuses="Not on a Friday")
+    bench.add("node-flush.post")
+    bench.add("node-flush.fail")
+    dry = Operation("node-flush", {"node": "hv1", "check": True})
+    with pytest.raises(HookRefused, match="Friday"):
+        await cluster.api.operations.hooks.ask(cluster.api, dry)
+    await cluster.api.operations.hooks.tell(cluster.api, dry)
+    await cluster.api.operations.hooks.tell(cluster.api, Operation(dry.name, dry.arguments, failure=Failed("x")))
+    assert [told["dry_run"] for told in bench.told()] == [True]
