@@ -285,6 +285,12 @@ async def remove_volume(context: Context, pool: str, volume: str) -> None:
         await context[CLUSTER].remove_volume(pool, volume)
 
 
+@primary.answer("ceph-volume-look")
+async def look_at_volumes(context: Context, pool: str, volumes: list[str]) -> None:
+    """Record volumes that somebody else has made or removed."""
+    await context[MIRROR].volumes(context, pool, *volumes)
+
+
 @primary.answer("ceph-volume-locks")
 async def locks(context: Context, pool: str, volume: str) -> list[Lock]:
     """The locks of a volume."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import Any
 
-from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, OperationKind, Refused
+from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, OperationKind, PvcdError, Refused
 from pvcd.matching import matcher
 from pvcd_plugins.ceph.cluster import CephUnavailable, Lock, Monitors
 from pvcd_plugins.ceph.components import CLUSTER, MAPPING
@@ -31,6 +33,8 @@ from pvcd_plugins.node import service as nodes
 
 __all__ = ["CLUSTER", "MAPPING", "CephSettings", "Lock", "Monitors", "NoSpace", "Pool", "Snapshot", "Volume"]
 
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 10.0
 LOOKS = 4
 """A command asks Ceph a few things in a row, each of which has a deadline of its own."""
 LONG_SECONDS = 2 * 3600.0
@@ -97,6 +101,21 @@ def find_volume(context: Context, pool: str, volume: str) -> Volume:
 async def remove_volume(context: Context, pool: str, volume: str) -> None:
     """Remove a volume; no guard is asked."""
     await _ask(context, "ceph-volume-remove", seconds=LONG_SECONDS, pool=pool, volume=volume)
+
+
+async def seen(context: Context, volumes: Iterable[tuple[str, str]]) -> None:
+    """Let all see volumes (pool and name) as they are now, which a worker has made or removed by itself.
+
+    Where that cannot be, the next refresh shows them.
+    """
+    by_pool: dict[str, list[str]] = {}
+    for pool, volume in volumes:
+        by_pool.setdefault(pool, []).append(volume)
+    for pool, names in by_pool.items():
+        try:
+            await context.commands.ask_primary("ceph-volume-look", seconds=LOOK_SECONDS, pool=pool, volumes=names)
+        except PvcdError as error:
+            log.info("the volumes %s of the pool %s are seen later: %s", ", ".join(names), pool, error)
 
 
 async def locks(context: Context, pool: str, volume: str) -> list[Lock]:

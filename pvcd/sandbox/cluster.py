@@ -322,6 +322,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "domain_types": ["kvm", "qemu"] if sandbox.domain_type == "kvm" else ["qemu"],
                 "console_directory": str(directory / "console"),
             },
+            "hooks": {"directory": str(directory / "hooks"), "records": str(directory / "hook-runs")},
             "network": {"device": "lo", "directory": str(directory / "network")},
             "ceph": {
                 **ceph.settings(directory / CEPH),

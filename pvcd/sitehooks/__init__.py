@@ -155,6 +155,7 @@ class FolderHooks:
     async def _run(self, run: HookRun, hook: Hook, told: Envelope, seconds: float) -> Ending:
         """Run a hook and keep what came of it."""
         told = {**told, "phase": run.phase, "hook": run.hook, "attempt": run.attempt, "seconds": seconds}
+        told["directory"] = str(self._settings.directory)
         run = run.model_copy(update={"state": "running", "sha256": await asyncio.to_thread(fingerprint, hook)})
         await asyncio.to_thread(self._runs.save, run)
         try:

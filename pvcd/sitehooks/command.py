@@ -112,11 +112,12 @@ async def _run_all(told: Envelope, phase: str, only: str | None, keep: Keep = la
     settings, _ = _declared()
     operation, good, found = told["operation"], True, False
     seconds = settings.limits.get(f"{operation}.{phase}", settings.seconds)
+    told = told | {"phase": phase, "seconds": seconds, "directory": str(settings.directory)}
     try:
         with opened(settings.directory, operation, phase) as all_hooks:
             for hook in [hook for hook in all_hooks if only in (None, hook.name)]:
                 found = True
-                ending = await execute(hook, told | {"phase": phase, "hook": hook.name, "seconds": seconds}, seconds)
+                ending = await execute(hook, told | {"hook": hook.name}, seconds)
                 keep(ending)
                 _show(f"{operation}.{phase}.d/{hook.name}", ending)
                 good = good and not ending.sentence

@@ -33,6 +33,7 @@ FIELDS: Mapping[str, Schema] = {
     "dry_run": _FLAG | {"description": "Whether nothing will be done: then a hook only checks."},
     "time": {"type": "number", "description": "When it happened, in seconds since 1970."},
     "seconds": {"type": "number", "description": "After so many seconds the hook is ended."},
+    "directory": _TEXT | {"description": "Where the hooks stand."},
     "place": _TEXT | {"description": "The daemon that runs it: api, node, primary or worker."},
     "node": _TEXT | {"description": "The node that runs it; empty in the API."},
     "user": {"type": ["string", "null"], "description": "Who asked, as far as it is known."},

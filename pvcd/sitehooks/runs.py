@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from pvcd.sitehooks.folder import FAIL, POST
 
 log = logging.getLogger(__name__)
 MAX_RUNS = 1000
+_NUMBERS = itertools.count()
 MAX_TOLD = 256 * 1024
 """Bytes of what a hook is told, above which it is not kept, so that the run cannot be repeated."""
 MAX_ATTEMPTS = 3
@@ -48,6 +50,8 @@ class HookRun(BaseModel):
     state: Literal["waiting", "running", "ok", "failed"] = "waiting"
     attempt: int = 1
     queued: float
+    number: int = Field(default_factory=lambda: next(_NUMBERS))
+    """Tells which of those that were queued at the same time comes first."""
     seconds: float | None = None
     """How long it took."""
     status: int | None = None
@@ -143,7 +147,7 @@ class Runs:
             os.close(directory)
 
     def _path(self, run: HookRun) -> Path:
-        return self._directory / f"{run.queued:017.6f}-{run.id}.json"
+        return self._directory / f"{run.queued:017.6f}-{run.number:09d}-{run.id}.json"
 
     def _files(self) -> list[Path]:
         try:

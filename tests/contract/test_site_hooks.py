@@ -111,3 +111,24 @@ async def test_a_dry_run_asks_and_does_not_tell(bench: Bench, cluster: Simulated
     await cluster.api.operations.hooks.tell(cluster.api, dry)
     await cluster.api.operations.hooks.tell(cluster.api, Operation(dry.name, dry.arguments, failure=Failed("x")))
     assert [told["dry_run"] for told in bench.told()] == [True]
+
+
+async def test_the_death_of_a_node_is_told_once_by_whoever_is_primary_then(bench: Bench) -> None:
+    bench.add("node-dead.post")
+    sections = {"keepalive": {"interval": 1}, "hooks": bench.settings}
+    async with SimulatedCluster(["hv1", "hv2"], [], {SITE_HOOKS: bench.open}, OTHERS, **sections) as cluster:
+        await cluster.advance(2)
+        await cluster.stop_agent("hv2")
+        await cluster.advance(70)
+        assert bench.told() == []  # it took its leave
+        await cluster.start_agent("hv2")
+        await cluster.kill_agent("hv2")
+        await cluster.advance(70)
+        await until(lambda: len(bench.told()) == 1)
+        await cluster.start_agent("hv2")
+        await cluster.advance(5)
+        await cluster.kill_agent("hv1")
+        await cluster.advance(70)
+        await until(lambda: len(bench.told()) == 2)
+        places = [(told["place"], told["node"], told["arguments"]["node"]) for told in bench.told()]
+        assert places == [("primary", "hv1", "hv2"), ("primary", "hv2", "hv1")]

@@ -159,7 +159,8 @@ def test_what_can_be_known_to_be_wrong_is_refused_at_once(cluster: Cluster, prov
 
 
 def test_only_the_disks_are_made_when_no_vm_is_wanted(cluster: Cluster, provisioner: Provisioner) -> None:
-    assert provisioner.ended(provisioner.create("image", define_vm="false"))["state"] == "SUCCESS"
+    task = provisioner.ended(provisioner.create("image", define_vm="false"))
+    assert task["state"] == "SUCCESS", task
     assert provisioner.left() == ["image_sda"]
     cluster.until(lambda: cluster.ask("DELETE", "/storage/ceph/volume/vms/image_sda")[0] == 200, 60)
 

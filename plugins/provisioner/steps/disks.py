@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pvcd import Outcome, Run
+from pvcd_plugins.ceph import service as storage
 from pvcd_plugins.ceph.service import CLUSTER, MAPPING
 from pvcd_plugins.provisioner import installation, volumes
 from pvcd_plugins.provisioner.components import INSTALLATION
@@ -24,6 +25,7 @@ async def create(run: Run) -> Outcome:
     if not wanted:
         return Outcome("skipped", "It has no disks.")
     await volumes.create(run.context[CLUSTER], wanted, run.intend)
+    await storage.seen(run.context, [(each.pool, each.volume) for each in wanted])
     return Outcome("changed", f"Made: {_names(run, blueprint.disks)}.")
 
 
@@ -37,7 +39,11 @@ async def remove(run: Run) -> None:
     vm = await run.context.store.read(vms.VM, request_of(run).uuid)
     if vm is not None and vm.state is not vms.State.PROVISION:
         raise Left([f"VM {vm.name} was complete already, and stays with its volumes."])
-    await volumes.remove(run.context[CLUSTER], run.journal.get("volumes", []), run.context.clock)
+    made = run.journal.get("volumes", [])
+    try:
+        await volumes.remove(run.context[CLUSTER], made, run.context.clock)
+    finally:
+        await storage.seen(run.context, [(each["pool"], each["volume"]) for each in made])
 
 
 def _names(run: Run, disks: tuple[Disk, ...]) -> str:

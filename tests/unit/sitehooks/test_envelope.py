@@ -33,7 +33,11 @@ def registry() -> Registry:
 
 def told(operation: Operation, kind: OperationKind = KIND, **more: Any) -> Any:
     document = envelope(kind, operation, time=5.0, place="api", user="me") | {"hook": "50-a", "attempt": 1}
-    return document | {"phase": "fail" if operation.failure else "post", "seconds": 30.0} | more
+    return (
+        document
+        | {"phase": "fail" if operation.failure else "post", "seconds": 30.0, "directory": "/etc/pvc/hooks"}
+        | more
+    )
 
 
 def test_arguments_have_the_names_that_users_know_and_secrets_are_not_told() -> None:

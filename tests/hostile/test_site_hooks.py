@@ -1,0 +1,240 @@
+"""Whatever a hook does, who asked gets a sentence in time, and nothing of the hook is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from pvcd.errors import HookFailed, HookRefused
+from pvcd.operations import Operation
+from pvcd.sitehooks import SITE_HOOKS
+from pvcd.testing import SimulatedCluster
+from tests.contract.sitehooks import FolderBench, folder, until
+
+__all__ = ["folder"]
+LIMIT = 2.0
+OPERATION = Operation("node-flush", {"node": "hv1"})
+PLACE = "node-flush.pre.d/50-hostile"
+
+
+@pytest.fixture
+async def cluster(folder: FolderBench) -> AsyncIterator[SimulatedCluster]:
+    """An API with the hooks of a directory, each of which has two seconds."""
+    sections = {"hooks": {**folder.settings, "seconds": LIMIT, "limits": {"node-ready.pre": 0.2}}}
+    others = ("ceph", "network", "provisioner", "vm")
+    async with SimulatedCluster([], [], {SITE_HOOKS: folder.open}, others, **sections) as cluster:
+        yield cluster
+
+
+def lingering() -> list[str]:
+    """The processes of hooks, which all know their event."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"PVC_EVENT=" in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+async def ask(cluster: SimulatedCluster, operation: Operation = OPERATION) -> None:
+    await cluster.api.operations.hooks.ask(cluster.api, operation)
+
+
+async def sentence(cluster: SimulatedCluster, operation: Operation = OPERATION) -> str:
+    """What who asks is told; what is left is looked at too, and that the next hook is not in the way of this one."""
+    began = time.monotonic()
+    with pytest.raises((HookFailed, HookRefused)) as raised:
+        await ask(cluster, operation)
+    assert time.monotonic() - began < 30
+    assert lingering() == []
+    return raised.value.sentence
+
+
+HOSTILE: dict[str, tuple[str, str]] = {
+    "sleeps for ever": ("sleep 1000", "failed: it did not finish within 2 s"),
+    "ignores TERM": ("trap '' TERM INT HUP\nwhile :; do sleep 1; done", "failed: it did not finish within 2 s"),
+    "closes its descriptors": ("exec <&- >&- 2>&-\nsleep 1000", "failed: it did not finish within 2 s"),
+    "stops itself": ("kill -STOP $$", "failed: it did not finish within 2 s"),
+    "ends by a signal": ("kill -SEGV $$", "failed: it was ended by SIGSEGV"),
+    "kills itself": ("kill -KILL $$", "failed: it was ended by SIGKILL"),
+    "kills everybody": ("sleep 1000 & kill -KILL -1; exit 6", "refused it: it ended with the status 6"),
+    "kills what started it": ("kill -KILL 1 $PPID; exit 3", "refused it: it ended with the status 3"),
+    "prints 10 GB": ("head -c 10G /dev/zero", "failed: it wrote more than 1 MiB"),
+    "prints to stderr for ever": ("yes >&2", "failed: it wrote more than 1 MiB"),
+    "leaves processes": (
+        "sleep 1000 & setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000' &)\nexit 4",
+        "refused it: it ended with the status 4",
+    ),
+    "fork bomb": ("b() { b | b & }; b; sleep 1000", "failed: it started more than 512 processes at once"),
+    "fills its /tmp": (
+        "head -c 1G /dev/zero >file 2>/dev/null; df --output=avail . | tail -1 >&2; exit 1",
+        "refused it: 0",
+    ),
+    "reads nothing": ("exit 5", "refused it: it ended with the status 5"),
+    "writes odd words": (r"printf '\n \n\033[31m no\tluck \000\377!\nmore' >&2; exit 1", "refused it: [31m no luck"),
+    "a long speech": ("head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1", "refused it: " + "x" * 300 + "."),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_a_hostile_hook_is_ended_and_said_so(folder: FolderBench, cluster: SimulatedCluster, name: str) -> None:
+    text, words = HOSTILE[name]
+    folder.script(PLACE, text, interpreter="/bin/bash")
+    assert f"The hook {PLACE} {words}" in await sentence(cluster)
+    (run,) = folder.ended()
+    assert run.state == "failed" and run.sentence and len(run.sha256) == 64
+    assert len(run.stdout) < 70_000 and len(run.stderr) < 70_000
+
+
+async def test_a_program_that_is_none_is_said_so(folder: FolderBench, cluster: SimulatedCluster) -> None:
+    path = folder.script(PLACE, "", interpreter="/no/such/shell")
+    assert "it cannot be started: the interpreter that its first line names is not there" in await sentence(cluster)
+    path.write_text("echo no first line")
+    assert "it cannot be started: it is no program" in await sentence(cluster)
+    path.write_bytes(b"\x7fELF" + bytes(100))
+    assert "it cannot be started: " in await sentence(cluster)
+
+
+async def test_one_that_others_could_have_changed_does_not_count_as_a_yes(
+    folder: FolderBench, cluster: SimulatedCluster
+) -> None:
+    path = folder.script(PLACE, "exit 0", mode=0o777)
+    assert f"The hook {PLACE} failed: it may be written by others" in await sentence(cluster)
+    path.unlink()
+    path.symlink_to("/bin/true")
+    assert f"The hook {PLACE} failed: it is a symbolic link" in await sentence(cluster)
+    path.unlink()
+    folder.script(PLACE, "exit 0")
+    await ask(cluster)
+    folder.directory.chmod(0o777)
+    assert f"No hook of node-flush is run: {folder.directory}" in await sentence(cluster)
+
+
+async def test_one_that_is_swapped_all_the_time_is_the_good_one_or_none(
+    folder: FolderBench, cluster: SimulatedCluster
+) -> None:
+    bad = folder.script("elsewhere.pre.d/50-bad", f"touch {folder.directory}/harm")
+    path = folder.script(PLACE, "exit 0")
+    good, link = path.with_name("good"), path.with_name("link")
+    path.rename(good)
+    link.symlink_to(bad)
+    ended = asyncio.Event()
+
+    def swap() -> None:
+        for source in (good, link):
+            part = path.with_name(".part")
+            part.unlink(missing_ok=True)
+            os.symlink(os.readlink(source), part) if source.is_symlink() else os.link(source, part)
+            part.replace(path)
+
+    async def swap_for_ever() -> None:
+        while not ended.is_set():
+            await asyncio.to_thread(swap)
+
+    swapping = asyncio.ensure_future(swap_for_ever())
+    for _ in range(30):
+        try:
+            await ask(cluster)
+        except HookFailed as error:
+            assert "is a symbolic link" in error.sentence
+    ended.set()
+    await swapping
+    assert not (folder.directory / "harm").exists()
+
+
+async def test_the_time_of_one_operation_can_be_another(folder: FolderBench, cluster: SimulatedCluster) -> None:
+    folder.script("node-ready.pre.d/50-slow", "sleep 1")
+    said = await sentence(cluster, Operation("node-ready", {"node": "hv1"}))
+    assert said == "The hook node-ready.pre.d/50-slow failed: it did not finish within 0.2 s."
+
+
+async def test_who_goes_away_takes_the_hook_along(folder: FolderBench, cluster: SimulatedCluster) -> None:
+    folder.script(PLACE, "sleep 1000")
+    asking = asyncio.ensure_future(ask(cluster))
+    await until(lambda: any("sleep" in command for command in lingering()))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await until(lambda: not lingering())
+    await until(lambda: [run.sentence for run in folder.ended()] == ["who asked went away"])
+
+
+async def test_the_first_that_refuses_is_the_last_that_is_run(folder: FolderBench, cluster: SimulatedCluster) -> None:
+    folder.script("node-flush.pre.d/10-yes", "exit 0")
+    folder.script("node-flush.pre.d/20-no", "echo no >&2; exit 1")
+    folder.script("node-flush.pre.d/30-never", "exit 0")
+    assert "20-no refused it: no." in await sentence(cluster)
+    assert [(run.hook, run.state) for run in folder.ended()] == [("10-yes", "ok"), ("20-no", "failed")]
+
+
+async def test_many_at_once_are_run_a_few_at_a_time(folder: FolderBench, cluster: SimulatedCluster) -> None:
+    folder.script(PLACE, "sleep 0.1")
+    await asyncio.gather(*(ask(cluster) for _ in range(60)))
+    assert len(folder.ended()) == 60 and lingering() == []
+
+
+async def test_what_is_told_may_be_large(folder: FolderBench, cluster: SimulatedCluster) -> None:
+    folder.script(PLACE, "wc -c >&2; exit 1")
+    document = "x" * 2_000_000
+    large = await sentence(cluster, Operation("node-flush", {"node": "hv1", "domain-state": document}))
+    assert int(large.rpartition(": ")[2].rstrip(".")) > len(document)
+    assert folder.ended()[0].told is None
+
+
+async def test_a_hook_knows_nothing_of_us(folder: FolderBench, cluster: SimulatedCluster) -> None:
+    folder.script(PLACE, "env >&2; ls /proc/self/fd >&2; pwd >&2; ps -e | wc -l >&2; exit 1")
+    with pytest.raises(HookRefused):
+        await ask(cluster)
+    (run,) = folder.ended()
+    lines = run.stderr.splitlines()
+    names = {line.partition("=")[0] for line in lines if "=" in line}
+    assert {name for name in names if not name.startswith("PVC_")} <= {"PATH", "LC_ALL", "PWD", "SHLVL", "_"}
+    descriptors = {line for line in lines if line.isdecimal()}
+    assert "/tmp/run" in lines and int(lines[-1]) < 10
+    assert len(descriptors - {lines[-1]}) <= 5  # three, the script, and that of ls itself
+
+
+async def test_where_runs_cannot_be_kept_hooks_are_run_all_the_same(
+    folder: FolderBench, cluster: SimulatedCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    await asyncio.to_thread(Path(folder.settings["records"]).write_text, "in the way")
+    folder.script(PLACE, "exit 0")
+    folder.script("node-flush.post.d/50-told", f"touch {folder.directory}/told")
+    await ask(cluster)
+    await cluster.api.operations.hooks.tell(cluster.api, OPERATION)
+    await until(lambda: (folder.directory / "told").exists())
+    assert caplog.text.count("the runs of hooks are not kept") == 1
+
+
+async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
+    folder: FolderBench, make_cluster: Callable[[], SimulatedCluster]
+) -> None:
+    folder.script("node-flush.post.d/50-told", f'echo "$PVC_ATTEMPT" >>{folder.file}')
+    async with make_cluster() as first:
+        await first.api.operations.hooks.tell(first.api, OPERATION)
+        await until(lambda: len(folder.ended()) == 1)
+    (run,) = folder.ended()
+    over = run.life.model_copy(update={"started": 1})
+    for number, (state, attempt, phase) in enumerate(
+        [("running", 1, "post"), ("waiting", 2, "post"), ("running", 3, "post"), ("running", 1, "pre")]
+    ):
+        values = {"id": f"{number}", "life": over, "state": state, "attempt": attempt, "phase": phase}
+        folder.runs.save(run.model_copy(update=values))
+    async with make_cluster():
+        await until(lambda: len(folder.ended()) == 4)
+    assert sorted(folder.file.read_text().split()) == ["1", "2", "3"]
+    assert folder.runs.find("2").sentence == "its daemon ended with it"
+
+
+@pytest.fixture
+def make_cluster(folder: FolderBench) -> Callable[[], SimulatedCluster]:
+    """One API after the other."""
+    others = ("ceph", "network", "provisioner", "vm")
+    return lambda: SimulatedCluster([], [], {SITE_HOOKS: folder.open}, others, hooks=folder.settings)
