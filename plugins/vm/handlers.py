@@ -63,6 +63,9 @@ async def follow(context: Context, vm: VM) -> Again | None:
     guest = await context[HYPERVISOR].look(vm.uuid)
     if vm.node != context.node:
         return await _leave(context, vm, guest)
+    report = context.store.get(VMReport, vm.uuid)
+    if report and report.running and not _runs(guest):
+        await _report(context, vm, guest, Done())  # it ended by itself, and may run again in a moment
     act = decide(vm, guest)
     try:
         done = await ACTIONS[act](context, vm, guest)
@@ -149,10 +152,14 @@ async def _leave(context: Context, vm: VM, guest: Guest | None) -> Again | None:
     return None
 
 
+def _runs(guest: Guest | None) -> bool:
+    return guest is not None and guest.state not in (GuestState.OFF, GuestState.CRASHED)
+
+
 @retried
 async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> None:
     """Write what is so, if it is news."""
-    running = guest is not None and guest.state not in (GuestState.OFF, GuestState.CRASHED)
+    running = _runs(guest)
     said = {
         "node": context.node,
         "running": running,

@@ -15,6 +15,8 @@ pool `vms`. Then one line each:
     ceph gets | loses volume POOL/NAME    by others than pvcd, of 1 GiB
     client opens | closes POOL/NAME       a volume, by others than pvcd
     osd NUMBER dies
+    hook OPERATION.PHASE refuses WORDS | agrees      a hook of the site, from now on
+    hooks were told WHAT ...              what those that agreed were told since the last time: OPERATION.PHASE at each
     node NODE started N guests            how many guests its hypervisor has been told to start so far
 """
 
@@ -31,6 +33,8 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import pytest
 
+from pvcd.sitehooks import SITE_HOOKS
+from pvcd.sitehooks.fake import FakeHooks, Script
 from pvcd.testing import SimulatedCluster, opened
 from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost
 from pvcd_plugins.ceph.components import CLUSTER, OSD_HOST
@@ -84,6 +88,8 @@ class Scenario:
             (re.compile(r"ceph (gets|loses) volume (\S+)/(\S+)$"), self.others_change),
             (re.compile(r"client (opens|closes) (\S+)/(\S+)$"), self.client),
             (re.compile(r"osd (\d+) dies$"), self.osd_dies),
+            (re.compile(r"hook (\S+) (refuses (.+)|agrees)$"), self.hook),
+            (re.compile(r"hooks were told(.*)$"), self.hooks_were_told),
             (re.compile(r"node (\S+) started (\d+) guests$"), self.started),
         ]
 
@@ -96,6 +102,9 @@ class Scenario:
             return self.hypervisor_for(context)
 
         replace: dict[Any, Any] = {HYPERVISOR: fake, CLUSTER: self.open_ceph, OSD_HOST: self.open_osd_host}
+        self.scripts: dict[str, Script] = {}
+        self.told: list[str] = []
+        replace[SITE_HOOKS] = lambda context: FakeHooks(self.scripts).open(context)
         self.cluster = SimulatedCluster(self.nodes, replace=replace, keepalive={"interval": 1}, ceph={"refresh": 5})
         self.ceph = FakeCluster(self.cluster.clock, drain_seconds=30)
         self.osd_hosts = {node: FakeOsdHost(self.ceph, node, [f"/dev/{node}a", f"/dev/{node}b"]) for node in self.nodes}
@@ -210,6 +219,18 @@ class Scenario:
 
     async def osd_dies(self, number: str) -> None:
         self.ceph.mark(int(number), up=False)
+
+    async def hook(self, place: str, what: str, words: str | None) -> None:
+        def script(told: Any) -> str | None:
+            if words is None:
+                self.told.append(place)
+            return words
+
+        self.scripts[place] = script
+
+    async def hooks_were_told(self, places: str) -> None:
+        told, self.told[:] = list(self.told), []
+        assert told == places.split()
 
     async def started(self, node: str, count: str) -> None:
         starts = len(self.hypervisors[node].started)

@@ -10,6 +10,8 @@ import pytest
 
 from pvcd import Create
 from pvcd.lease import assign
+from pvcd.sitehooks import SITE_HOOKS
+from pvcd.sitehooks.fake import FakeHooks
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.network.bridge.fake import FakeBridges
 from pvcd_plugins.network.components import BRIDGES, DHCP, DNS, FIREWALL
@@ -26,7 +28,12 @@ class Nodes(SimulatedCluster):
     """Two nodes, the first of which is primary."""
 
     def __init__(self) -> None:
-        super().__init__(["hv1", "hv2"], without=["vm"])
+        self.told: list[dict[str, Any]] = []
+        hooks = FakeHooks({"network-lease.post": self._hear})
+        super().__init__(["hv1", "hv2"], replace={SITE_HOOKS: hooks.open}, without=["vm"])
+
+    def _hear(self, told: Any) -> None:
+        self.told.append(told["arguments"])
 
     def bridges(self, node: str) -> FakeBridges:
         found = self.agents[node][BRIDGES]
@@ -168,3 +175,19 @@ async def test_a_node_without_an_address_for_tunnels_says_so_and_makes_the_other
     assert set(nodes.bridges("hv2").bridges) == {100}
     (network,) = await nodes.do("GET", "/app")
     assert "has no address" in network["failed"]["hv2"]
+
+
+async def test_hooks_are_told_of_leases_and_not_of_mere_renewals(nodes: Nodes) -> None:
+    await nodes.do("POST", "", **MANAGED)
+    dhcp = nodes.dhcp("hv1")
+    for hostname in ("web", "web", "web2"):
+        leased = await dhcp.request(200, MAC, hostname)
+        await nodes.advance(5)
+    assert leased is not None
+    await dhcp.release(200, leased.address)
+    lease = {"vni": 200, "address": str(leased.address), "mac": MAC}
+    assert nodes.told == [
+        {**lease, "action": "taken", "hostname": "web"},
+        {**lease, "action": "taken", "hostname": "web2"},
+        {**lease, "action": "ended", "hostname": "web2"},
+    ]
