@@ -1,0 +1,42 @@
+"""Hooks are told how a task has ended, on the worker that ran it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pvcd import Failed, Outcome, Role, Run, Step, tasks
+from pvcd.context import make_context
+from pvcd.sessions import Life
+from pvcd.sitehooks import SITE_HOOKS
+from pvcd.sitehooks.fake import FakeHooks
+from pvcd.store.memory import MemoryTree
+from pvcd.testing import SimulatedCluster
+from pvcd.worker import worker
+from tests.unit.conftest import plugin
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_end_of_a_task_is_told(fails: bool) -> None:
+    told: list[Any] = []
+
+    async def bake(run: Run) -> Outcome:
+        if fails:
+            raise Failed("The oven is cold.")
+        return Outcome("changed", "Baked.")
+
+    hooks = FakeHooks({f"task-baking.{phase}": lambda document: told.append(document) for phase in ("post", "fail")})
+    steps = [Step("baking", "bake", 10, "Bake", bake)]
+    others = ("ceph", "network", "node", "provisioner", "vm")
+    async with SimulatedCluster([], [plugin(steps=steps)], {SITE_HOOKS: hooks.open}, others) as cluster:
+        registry, settings = cluster.registry, cluster.settings
+        context = make_context(Role.WORKER, settings, registry, MemoryTree(cluster.server), cluster.clock)
+        async with worker(context, Life.current()):
+            task = await tasks.submit(cluster.api.derive(user="cook"), "baking", "cake", {"size": 3})
+            await cluster.advance(5)
+    (document,) = told
+    assert document["arguments"] == {"task": str(task.id), "subject": "cake", "values": {"size": 3}, "left": []}
+    assert (document["phase"], document["place"], document["user"]) == ("fail" if fails else "post", "worker", "cook")
+    if fails:
+        assert document["failure"] == {"message": "Bake: The oven is cold.", "code": "task-failure"}
