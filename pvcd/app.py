@@ -11,7 +11,7 @@ from aiohttp import web
 from pvcd import schema
 from pvcd.context import Context, open_components
 from pvcd.http import routes as http_routes
-from pvcd.http.admission import Admission
+from pvcd.http.admission import USER, Admission
 from pvcd.http.middleware import MAX_BODY, errors
 from pvcd.http.openapi import STALE_SINCE
 from pvcd.http.routes import Route
@@ -47,6 +47,8 @@ async def _call(request: web.Request, route: Route, arguments: Mapping[str, Any]
     context = request.app[CONTEXT]
     if route.public:
         context = request.app[ADMISSION].introduce(context, request)
+    else:
+        context = context.derive(user=request.get(USER))
     name = route.operation_for(arguments)
     if name is None:
         return await route.function(context, **arguments)

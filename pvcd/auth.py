@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from cryptography.hazmat.primitives import hashes
@@ -22,13 +22,19 @@ def derive_key(secret_key: str, purpose: str) -> bytes:
 class Tokens:
     """The configured tokens, by their fingerprints, of which only those can make any who know the secret key."""
 
-    def __init__(self, secret_key: str, tokens: Iterable[str]) -> None:
+    def __init__(self, secret_key: str, tokens: Iterable[str] | Mapping[str, str]) -> None:
         self._key = derive_key(secret_key, "token")
         self.replace(tokens)
 
-    def replace(self, tokens: Iterable[str]) -> None:
-        """From now on these are the configured ones; an empty one is none."""
-        self._fingerprints = tuple({self._fingerprint(token) for token in tokens if token})
+    def replace(self, tokens: Iterable[str] | Mapping[str, str]) -> None:
+        """From now on these are the configured ones, perhaps with a description each; an empty one is none."""
+        described = tokens if isinstance(tokens, Mapping) else dict.fromkeys(tokens, "")
+        self._descriptions = {self._fingerprint(token): about for token, about in described.items() if token}
+        self._fingerprints = tuple(self._descriptions)
+
+    def describe(self, fingerprint: str) -> str | None:
+        """Whose token it is, as the settings have it; None where they say nothing."""
+        return self._descriptions.get(fingerprint) or None
 
     def match(self, token: str) -> str | None:
         """The fingerprint of a token, if it is a configured one; takes as long whichever it is."""

@@ -76,6 +76,7 @@ class Context:
     node: str = ""
     """The name of this node; empty in the API."""
     user: str | None = None
+    """Who asks: the description of the token that was shown, if there is one."""
     wake: Callable[[Record], None] = lambda record: None
     """In an agent: give the handlers of a record a turn, because something outside the store happened."""
     components: dict[ComponentKey[Any], Any] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from pvcd.app import ADMISSION, create_app
 from pvcd.clock import SystemClock
 from pvcd.context import Context, Role, make_context
 from pvcd.errors import PvcdError
-from pvcd.http.admission import Admission
+from pvcd.http.admission import Admission, described
 from pvcd.http.middleware import NoHttpFilter, RequestIdFilter
 from pvcd.registry import PluginError
 from pvcd.settings import Api, Settings, SettingsError, build, read_file, settings_file
@@ -178,7 +178,7 @@ async def _look_again(context: Context, admission: Admission, tls: ssl.SSLContex
         settings = await asyncio.to_thread(lambda: build(read_file(settings_file()), context.registry.sections))
         if (settings.api.authentication.enabled, settings.api.ssl.enabled) == (api.authentication.enabled, bool(tls)):
             api = settings.api
-            admission.replace_tokens(token.token for token in api.authentication.tokens)
+            admission.replace_tokens(described(api.authentication))
             log.info("the tokens were read again")
         else:
             log.warning("the tokens stay as they were: authentication or TLS is switched by a restart only")

@@ -99,7 +99,7 @@ class Token(Section):
     """pvc.api.authentication.tokens: one token for each user of the API"""
 
     description: Annotated[str, BeforeValidator(lambda text: "" if text is None else text)] = ""
-    """For people only."""
+    """Whose it is, for people, tasks and hooks."""
     token: str = Field(repr=False)
     """Whoever knows it may do everything: make it long and random, such as a UUID. An empty one is no token."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,10 +16,12 @@ from pvcd.context import Context
 from pvcd.errors import CrossSite, Unauthorized
 from pvcd.http.cookies import FINGERPRINT, CookieStorage
 from pvcd.http.routes import Route
+from pvcd.settings import Authentication
 from pvcd.throttle import Throttle
 
 API_KEY = "X-Api-Key"
 AFTER_LOGIN = "/api/v1"
+USER = web.RequestKey("user", str)
 
 _QUALITY = re.compile(r"q\s*=\s*([01](?:\.\d*)?)")
 
@@ -30,7 +32,7 @@ class Admission:
     def __init__(self, context: Context) -> None:
         authentication = context.settings.api.authentication
         self._enabled = authentication.enabled
-        self._tokens = Tokens(authentication.secret_key, (each.token for each in authentication.tokens))
+        self._tokens = Tokens(authentication.secret_key, described(authentication))
         self._throttle = Throttle(context.clock)
         self._storage = CookieStorage(context, self._tokens)
 
@@ -39,25 +41,32 @@ class Admission:
         """What an app needs so that replies can begin and end sessions."""
         return [session_middleware(self._storage)] if self._enabled else []
 
-    def replace_tokens(self, tokens: Iterable[str]) -> None:
+    def replace_tokens(self, tokens: Iterable[str] | Mapping[str, str]) -> None:
         """From now on these count, and the sessions that began with others have ended."""
         self._tokens.replace(tokens)
 
     async def admit(self, request: web.Request, route: Route) -> None:
-        """Return if the request comes from a session or shows a token, or if its route is for everybody."""
+        """Return if the request comes from a session or shows a token, or if its route is for everybody.
+
+        Whose token it is stands in `request[USER]` from then on, as far as that is known.
+        """
         if not self._enabled or route.public:
-            return
+            return None
         session = await get_session(request)
         if not session.new:
             if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
                 refuse_other_sites(request)
-            return
+            return self._known(request, session[FINGERPRINT])
         key = request.headers.get(API_KEY, "")
-        if self._tokens.match(key):
-            return
+        if fingerprint := self._tokens.match(key):
+            return self._known(request, fingerprint)
         if key:
             await self._throttle.failed(request.remote)
         raise Unauthorized("Authentication required")
+
+    def _known(self, request: web.Request, fingerprint: str) -> None:
+        if description := self._tokens.describe(fingerprint):
+            request[USER] = description
 
     def introduce(self, context: Context, request: web.Request) -> Context:
         """The context of a public route, which may begin or end the session of who asks."""
@@ -92,6 +101,11 @@ class _Visitor:
         refuse_other_sites(self.request)
         session = await get_session(self.request)
         session.invalidate()
+
+
+def described(authentication: Authentication) -> dict[str, str]:
+    """The configured tokens, each with its description."""
+    return {each.token: each.description for each in authentication.tokens}
 
 
 def refuse_other_sites(request: web.Request) -> None:

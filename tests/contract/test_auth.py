@@ -46,6 +46,12 @@ async def change(context: Context, size: Annotated[int, Value("Size")] = 0) -> M
     return Message(message="changed")
 
 
+@routes.get("/asker")
+async def show_asker(context: Context) -> Message:
+    """Show who asks."""
+    return Message(message=str(context.user))
+
+
 @routes.put()
 async def replace(context: Context) -> Message:
     """Replace things."""
@@ -191,6 +197,18 @@ async def wrong(cluster: Cluster, server: Server, **headers: str) -> float:
 
 
 # Who is let in
+
+
+async def test_who_asks_is_known_by_the_description_of_the_token(cluster: Cluster) -> None:
+    server = await cluster.start(tokens=[{"token": TOKEN, "description": "the cook"}, {"token": OTHER_TOKEN}])
+    cookies = [await server.log_in(TOKEN), await server.log_in(OTHER_TOKEN)]
+    asked = [await server.ask("GET", "/thing/asker", headers={"X-Api-Key": key}) for key in (TOKEN, OTHER_TOKEN)]
+    asked += [await server.ask("GET", "/thing/asker", cookie) for cookie in cookies]
+    assert [reply.json["message"] for reply in asked] == ["the cook", "None"] * 2
+    server.app[ADMISSION].replace_tokens({TOKEN: "the gardener"})
+    assert (await server.ask("GET", "/thing/asker", cookies[0])).json["message"] == "the gardener"
+    off = await cluster.start(enabled=False)
+    assert (await off.ask("GET", "/thing/asker")).json["message"] == "None"
 
 
 async def test_nothing_supplied_is_authentication_required(server: Server) -> None:
