@@ -47,8 +47,21 @@ class FolderHooks:
         if PRE not in kind.phases or not self._has(kind.name, PRE):
             return
         told = _envelope(context, operation)
-        async with self._asking:
+        async with self._place(kind.name):
             await self._ask(told)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, operation: str) -> AsyncIterator[None]:
+        """One of the few that run side by side."""
+        try:
+            async with asyncio.timeout(self._settings.phase_seconds):
+                await self._asking.acquire()
+        except TimeoutError:
+            raise HookFailed(f"No hook of {operation} is run: too many others run now, so try again later.") from None
+        try:
+            yield
+        finally:
+            self._asking.release()
 
     async def _ask(self, told: Envelope) -> None:
         name, seconds = told["operation"], self._seconds(told["operation"], PRE)
@@ -137,6 +150,9 @@ class FolderHooks:
             for run in runs:
                 try:
                     await self._run_noted(run)
+                except PvcdError as error:
+                    log.error("%s", error)
+                    await self._keep(run, Ending(error.sentence.rstrip(".")))
                 except Exception:
                     log.exception("the hook %s is not run", run.name)
 

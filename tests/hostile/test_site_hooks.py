@@ -180,6 +180,33 @@ async def test_many_at_once_are_run_a_few_at_a_time(folder: FolderBench, cluster
     assert len(folder.ended()) == 60 and lingering() == []
 
 
+async def test_when_too_many_run_the_next_is_told_so_in_time(
+    folder: FolderBench, make_cluster: Callable[..., SimulatedCluster]
+) -> None:
+    folder.script(PLACE, "sleep 5")
+    async with make_cluster(phase_seconds=0.5) as cluster:
+        asking = [asyncio.ensure_future(ask(cluster)) for _ in range(17)]
+        done, others = await asyncio.wait(asking, return_when=asyncio.FIRST_EXCEPTION)
+        assert [str(each.exception()) for each in done] == [
+            "No hook of node-flush is run: too many others run now, so try again later."
+        ]
+        for each in others:
+            each.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+    await until(lambda: not lingering())
+
+
+async def test_one_that_becomes_unsafe_before_its_turn_is_not_run(
+    folder: FolderBench, cluster: SimulatedCluster
+) -> None:
+    folder.script("node-flush.post.d/10-slow", "sleep 0.5")
+    folder.script("node-flush.post.d/20-next", "exit 0")
+    await cluster.api.operations.hooks.tell(cluster.api, OPERATION)
+    folder.directory.chmod(0o777)
+    await until(lambda: len(folder.ended()) == 2)
+    assert "may be written by others" in folder.ended()[1].sentence
+
+
 async def test_what_is_told_may_be_large(folder: FolderBench, cluster: SimulatedCluster) -> None:
     folder.script(PLACE, "wc -c >&2; exit 1")
     document = "x" * 2_000_000
@@ -214,7 +241,7 @@ async def test_where_runs_cannot_be_kept_hooks_are_run_all_the_same(
 
 
 async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
-    folder: FolderBench, make_cluster: Callable[[], SimulatedCluster]
+    folder: FolderBench, make_cluster: Callable[..., SimulatedCluster]
 ) -> None:
     folder.script("node-flush.post.d/50-told", f'echo "$PVC_ATTEMPT" >>{folder.file}')
     async with make_cluster() as first:
@@ -234,7 +261,7 @@ async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
 
 
 @pytest.fixture
-def make_cluster(folder: FolderBench) -> Callable[[], SimulatedCluster]:
+def make_cluster(folder: FolderBench) -> Callable[..., SimulatedCluster]:
     """One API after the other."""
     others = ("ceph", "network", "provisioner", "vm")
-    return lambda: SimulatedCluster([], [], {SITE_HOOKS: folder.open}, others, hooks=folder.settings)
+    return lambda **more: SimulatedCluster([], [], {SITE_HOOKS: folder.open}, others, hooks={**folder.settings, **more})
