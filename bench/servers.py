@@ -48,12 +48,12 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def wait(self, path: str) -> None:
-        """Return when it answers."""
+        """Return when it answers with success."""
         for _ in range(6000):
             try:
                 self.ask("GET", path)
                 return
-            except (OSError, http.client.HTTPException):
+            except (RuntimeError, OSError, http.client.HTTPException):
                 self.connection.close()
                 time.sleep(0.005)
         raise RuntimeError("a server did not start")
