@@ -404,7 +404,7 @@ def test_what_the_example_file_only_shows_is_the_default() -> None:
 
 
 def paths(values: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(values, dict):
+    if isinstance(values, dict) and values:
         for key, value in values.items():
             yield from paths(value, f"{prefix}.{key}" if prefix else key)
     elif isinstance(values, list) and values and isinstance(values[0], dict):
