@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from pvcd import PLUGIN_API_1, Component, Handlers, Record, Routes, SettingsSection, hookimpl
-from pvcd_plugins.ceph import components, handlers, records, refresh, routes, settings, views
+from pvcd import PLUGIN_API_1, Component, Handlers, HealthCheck, Record, Routes, SettingsSection, hookimpl
+from pvcd_plugins.ceph import components, handlers, health, records, refresh, routes, settings, views
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -36,3 +36,9 @@ def register_routes() -> list[Routes]:
 def register_handlers() -> list[Handlers]:
     """What the primary does with Ceph, and each node with its disks."""
     return [handlers.primary, handlers.handlers]
+
+
+@hookimpl
+def register_health_checks() -> list[HealthCheck]:
+    """What Ceph says of itself."""
+    return [health.CHECK]

@@ -1,7 +1,7 @@
 """Nodes: who is in the cluster, what each says of itself, and who is primary."""
 
-from pvcd import PLUGIN_API_1, Component, Handlers, NodeFact, Record, Routes, SettingsSection, hookimpl
-from pvcd_plugins.node import facts, handlers, keepalive, records, routes
+from pvcd import PLUGIN_API_1, Component, Handlers, HealthCheck, NodeFact, Record, Routes, SettingsSection, hookimpl
+from pvcd_plugins.node import facts, handlers, health, keepalive, records, routes
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -40,3 +40,9 @@ def register_routes() -> list[Routes]:
 def register_handlers() -> list[Handlers]:
     """Flush and ready."""
     return [handlers.handlers]
+
+
+@hookimpl
+def register_health_checks() -> list[HealthCheck]:
+    """Nodes that are dead, and whether one of them leads."""
+    return [health.CHECK]

@@ -28,7 +28,7 @@ PLUGINS = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init_
 RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4}
 """A plugin uses those of a lower rank only; where it must reach up, it declares an event."""
 
-FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors"}
+FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors", "health"}
 """The same in every plugin; a role that it lacks is a file that it lacks."""
 OWN_FILES = {
     "ceph": {
@@ -76,12 +76,14 @@ OWN_FILES = {
         "variables": "what is known of a VM, each value with its source",
         "userdata": "the door to rendering userdata, which is a process of its own",
         "rendering": "the program of that process",
+        "filters": "what templates may call, imported by that program",
         "cloudconfig": "the program that compares userdata with cloud-init's schema",
         "macs": "the MAC addresses of a VM, by template or at random",
         "domain": "a VM that is made -> libvirt XML",
         "volumes": "its volumes, made, mapped, formatted, and undone",
         "installation": "the door to running scripts",
         "metadata": "what guests are told of themselves",
+        "cli": "pvcd examples",
     },
     "vm": {
         "networks": "which VMs use which networks, and their addresses there",
