@@ -13,7 +13,10 @@ import click
 if TYPE_CHECKING:
     from pvcd.registry import Registry
 
-SUBCOMMANDS = {"sandbox": "pvcd.sandbox.command:sandbox"}
+SUBCOMMANDS = {
+    "plugin": "pvcd.kit.command:plugin",
+    "sandbox": "pvcd.sandbox.command:sandbox",
+}
 
 
 class LazyGroup(click.Group):

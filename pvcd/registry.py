@@ -39,6 +39,7 @@ __all__ = [
     "gather",
     "load",
     "plugins_section",
+    "shown",
     "start",
 ]
 
@@ -147,7 +148,7 @@ def gather(found: Iterable[Plugin | RefusedPlugin]) -> Registry:
         else:
             plugins.append(plugin)
             names[plugin.name] = {
-                field: tuple(_shown(each[key][1]) for key in sorted(each)) for field, each in own.items()
+                field: tuple(shown(each[key][1]) for key in sorted(each)) for field, each in own.items()
             }
     return Registry(
         plugins=tuple(sorted(plugins, key=_name)),
@@ -168,7 +169,8 @@ def _name(declaration: Any) -> str:
     return name
 
 
-def _shown(declaration: Any) -> str:
+def shown(declaration: Any) -> str:
+    """The name of a declaration as users see it."""
     return declaration.template if isinstance(declaration, type) else _name(declaration)  # type: ignore[attr-defined]
 
 

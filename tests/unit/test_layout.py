@@ -17,12 +17,12 @@ from pvcd.registry import Plugin, load
 from pvcd.settings import PluginsSection
 
 ROOT = Path(__file__).parents[2]
-THIRD_PARTY = ROOT / "tests" / "third_party" / "pvcd_example"
+EXAMPLE = ROOT / "examples" / "pvcd-notes" / "pvcd_notes"
 MODULES = {
     ".".join((name, *file.relative_to(ROOT / folder).with_suffix("").parts)).removesuffix(".__init__"): file
     for name, folder in (("pvcd", "pvcd"), ("pvcd_plugins", "plugins"))
     for file in sorted((ROOT / folder).rglob("*.py"))
-    if file.parent.name != "examples"  # which are for users to change, and run elsewhere
+    if not {"examples", "skeleton"} & set(file.parts)  # which are for users to change, and run elsewhere
 }
 PLUGINS = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py"))
 RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4}
@@ -271,8 +271,18 @@ def implemented(module: ast.Module) -> set[str]:
 
 def test_every_hook_is_used_by_a_plugin_of_ours_or_by_the_example() -> None:
     ours = {hook for plugin in PLUGINS for hook in implemented(parsed(MODULES[f"pvcd_plugins.{plugin}"]))}
-    example = implemented(parsed(THIRD_PARTY / "__init__.py"))
+    example = implemented(parsed(EXAMPLE / "__init__.py"))
     assert set(HOOKS) - ours - example == set()
+
+
+def test_the_example_uses_every_hook() -> None:
+    assert implemented(parsed(EXAMPLE / "__init__.py")) == set(HOOKS)
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLE.glob("*.py")), ids=lambda file: file.stem)
+def test_the_example_is_as_we_write(file: Path) -> None:
+    assert ast.get_docstring(parsed(file))
+    assert list(undescribed(parsed(file).body)) == []
 
 
 @pytest.mark.parametrize("plugin", load(PluginsSection()), ids=lambda plugin: plugin.name)
