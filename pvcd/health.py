@@ -84,8 +84,9 @@ async def _look(context: Context, check: HealthCheck) -> HealthView:
 async def _found(context: Context, check: HealthCheck) -> Health:
     looking = asyncio.ensure_future(_run(context, check))
     try:
-        if not (await asyncio.wait([looking], timeout=CHECK_SECONDS))[0]:
-            return Health("failed", f"The check did not end within {CHECK_SECONDS:g} s.")
+        ended, _ = await asyncio.wait([looking], timeout=CHECK_SECONDS)
+        if not ended or looking.cancelled():
+            return Health("failed", f"The check did not end by itself within {CHECK_SECONDS:g} s.")
         return looking.result()
     except PvcdError as error:
         return Health("failed", error.sentence)

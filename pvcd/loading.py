@@ -65,7 +65,7 @@ class _Candidate(NamedTuple):
 def load(settings: PluginsSection) -> list[Plugin | RefusedPlugin]:
     """Import the installed plugins and those of the directories, but for the disabled ones."""
     loaded: dict[str, Plugin] = {}
-    refused: dict[str, RefusedPlugin] = {}
+    refused: list[RefusedPlugin] = []
     for candidate in [*_installed(), *_in_directories(settings.directories)]:
         name, origin = candidate.name, candidate.origin
         if name in settings.disabled:
@@ -76,12 +76,11 @@ def load(settings: PluginsSection) -> list[Plugin | RefusedPlugin]:
                 raise PluginError(f"Two plugins are called {name!r}: {loaded[name].origin} and {origin}.")
             loaded[name] = Plugin(name, _import(candidate, required), origin, required)
         except PluginError as error:
-            refused[origin] = RefusedPlugin(name, origin, str(error), required)
-    there = {*loaded, *(plugin.name for plugin in refused.values())}
-    for name in settings.required - there:
+            refused.append(RefusedPlugin(name, origin, str(error), required))
+    for name in settings.required - {*loaded, *(plugin.name for plugin in refused)}:
         reason = f"The plugin {name!r}, which pvc.plugins.required names, is not there."
-        refused[name] = RefusedPlugin(name, "nowhere", reason, required=True)
-    return [*(loaded[name] for name in sorted(loaded)), *(refused[origin] for origin in sorted(refused))]
+        refused.append(RefusedPlugin(name, "nowhere", reason, required=True))
+    return [*(loaded[name] for name in sorted(loaded)), *refused]
 
 
 def in_time(act: Callable[[], T], *, required: bool) -> T:

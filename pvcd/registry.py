@@ -134,6 +134,22 @@ def gather(found: Iterable[Plugin | RefusedPlugin]) -> Registry:
     Of two that declare the same, the core and required plugins keep it, else the one whose name comes first.
     """
     found = tuple(found)
+    registry = _gather(found)
+    for plugin in registry.plugins:
+        if unknown := _undeclared(registry, plugin):
+            reason = f"Plugin {plugin.name!r} has a handler for {unknown}, which no plugin declares as a record."
+            return gather([plugin.refused(reason), *(each for each in found if each is not plugin)])
+    return registry
+
+
+def _undeclared(registry: Registry, plugin: Plugin) -> str | None:
+    """A type whose records a plugin follows, though there are none; of what is gone there need not be any."""
+    own = registry.names[plugin.name].get("handlers", ())
+    types = (handler.record_type for handler in registry.handlers if handler.name in own and not handler.gone)
+    return next((f"{each!r}" for each in types if each not in registry.records), None)
+
+
+def _gather(found: tuple[Plugin | RefusedPlugin, ...]) -> Registry:
     plugins: list[Plugin] = []
     refused = [plugin for plugin in found if isinstance(plugin, RefusedPlugin)]
     names: dict[str, Mapping[str, tuple[str, ...]]] = {}

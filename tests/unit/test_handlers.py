@@ -359,7 +359,9 @@ async def test_the_plugin_of_a_failing_handler_is_named(bench: Bench, caplog: py
     async def bad(context: Any, thing: Thing) -> None:
         raise RuntimeError("it is broken")
 
-    registry = collect([Plugin("shaky", plugin(handlers=[handlers]), "given to the test", required=False)])
+    registry = collect(
+        [Plugin("shaky", plugin(records=[Thing], handlers=[handlers]), "given to the test", required=False)]
+    )
     runner = HandlerRunner(registry.handlers, RESYNC)
     context = bench.context(store)
     context.registry = registry

@@ -16,6 +16,8 @@ from pvcd.kit import project
 from pvcd.registry import KINDS, gather
 from pvcd.testing import conformance
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "pvcd-notes"
+
 
 def run(*arguments: str) -> Any:
     return CliRunner().invoke(main, ["plugin", *arguments])
@@ -94,6 +96,12 @@ def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, sentence: s
     assert result.exit_code == 1
     assert sentence in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["cli", "filters", "health", "selectors", "steps"])
+def test_the_example_began_as_a_new_plugin(name: str) -> None:
+    skeleton = (project.SKELETON / "pvcd_skeleton" / f"{name}.py").read_text()
+    assert (EXAMPLE / "pvcd_notes" / f"{name}.py").read_text() == skeleton.replace("skeleton", "notes")
 
 
 def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:

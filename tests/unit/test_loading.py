@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from pvcd import NodeSelector, Section, cli, loading, registry
+from pvcd import Context, Message, NodeSelector, Routes, Section, cli, loading, registry
+from pvcd import Path as PathArgument
 from pvcd.registry import Plugin, PluginError, RefusedPlugin, collect, gather
 from pvcd.settings import PluginsSection, SettingsError
+from pvcd.testing import SimulatedCluster
 
 from .conftest import Thing, plugin
 
@@ -42,6 +44,15 @@ BAD = {
     "with a subcommand of ours": GOOD
     + "import click\n@hookimpl\ndef register_commands(): return [click.Command('api')]",
     "with a route that is none": GOOD + "@Routes('/api/v1/x', tag='X').get()\ndef get(context): pass",
+    "with a path that is none": GOOD
+    + "@Routes('api/v1', tag='X').get()\nasync def get(context) -> Message:\n    'x'\n",
+    "with an odd path": GOOD + "@Routes('/api/v1/a{b', tag='X').get()\nasync def get(context) -> Message:\n    'x'\n",
+    "that follows what is no record": GOOD
+    + "handlers = Handlers()\n@handlers.on(int)\nasync def follow(context, number): pass\n"
+    + "@hookimpl\ndef register_handlers(): return [handlers]",
+    "that follows what it does not declare": GOOD
+    + "handlers = Handlers()\nclass Own(Record, path='/own/{id}'):\n    id: str\n"
+    + "@handlers.on(Own)\nasync def follow(context, own): pass\n@hookimpl\ndef register_handlers(): return [handlers]",
     "with a filter that is none": GOOD + "TemplateFilter('x', 'x', lambda text: text)",
 }
 
@@ -137,6 +148,19 @@ def test_whose_a_declaration_is_can_be_told() -> None:
     declared = collect([third_party("one", records=[Thing])])
     assert declared.owner("records", "/things/{name}") == "plugin 'one'"
     assert declared.owner("records", "/sessions/{node}") == "the core"
+
+
+async def test_no_plugin_takes_requests_from_the_core() -> None:
+    table = Routes("/api/v1", tag="All")
+
+    @table.get("/{word}")
+    async def anything(context: Context, word: Annotated[str, PathArgument("A word")]) -> Message:
+        """Answer whatever is asked."""
+        return Message(message="mine")
+
+    async with SimulatedCluster([], [plugin(routes=[table])]) as cluster:
+        assert "checks" in (await cluster.request("GET", "/api/v1/health")).json
+        assert (await cluster.request("GET", "/api/v1/other")).json == {"message": "mine"}
 
 
 # Settings

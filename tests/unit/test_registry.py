@@ -94,7 +94,7 @@ def shout(text: str) -> str:
 
 def following() -> Handlers:
     handlers = Handlers()
-    handlers.on(Thing)(follow)
+    handlers.gone(Thing)(follow)
     return handlers
 
 
@@ -133,7 +133,7 @@ CLASHES = {
     "records": (Thing, Thing, "record '/things/{}'"),
     "records that differ in a name": (Thing, OtherThing, "record '/things/{}'"),
     "node_selectors": (selector("x"), selector("x"), "node selector 'x'"),
-    "handlers": (following(), following(), f"handler '{__name__}.follow(Thing)'"),
+    "handlers": (following(), following(), f"handler '{__name__}.follow(Thing) gone'"),
     "handlers that answer": (answering(), answering(), "command 'thing-count'"),
     "components": (component("x"), component("x"), "component 'x'"),
     "settings": (SettingsSection("x", Section), SettingsSection("x", Section), "settings section 'x'"),
