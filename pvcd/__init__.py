@@ -19,6 +19,7 @@ from pvcd.errors import (
     TimedOut,
 )
 from pvcd.handlers import Again, Handlers
+from pvcd.health import Health, HealthCheck
 from pvcd.hookspecs import PLUGIN_API_1, hookimpl
 from pvcd.http.parameters import Document, Flag, Path, Value
 from pvcd.http.replies import Encoded, Message, Produces, Stream, Text
@@ -30,6 +31,7 @@ from pvcd.sessions import Session
 from pvcd.settings import Section, SettingsSection
 from pvcd.store import Check, Create, Delete, Put, retried
 from pvcd.tasks import Outcome, Run, Step, Task
+from pvcd.templates import TemplateFilter
 from pvcd.views import View
 
 __all__ = [
@@ -50,6 +52,8 @@ __all__ = [
     "Flag",
     "Guard",
     "Handlers",
+    "Health",
+    "HealthCheck",
     "HookFailed",
     "HookRefused",
     "Invalid",
@@ -78,6 +82,7 @@ __all__ = [
     "StoreUnavailable",
     "Stream",
     "Task",
+    "TemplateFilter",
     "Text",
     "TimedOut",
     "Value",

@@ -6,17 +6,22 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from pvcd.registry import Registry
+
 SUBCOMMANDS = {
     "hooks": "pvcd.sitehooks.command:hooks",
+    "plugin": "pvcd.kit.command:plugin",
     "sandbox": "pvcd.sandbox.command:sandbox",
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose larger subcommands are imported when they are asked for."""
+    """A group whose larger subcommands are imported when they are asked for, and plugins for any other name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all subcommands."""
@@ -28,10 +33,42 @@ class LazyGroup(click.Group):
             module, _, name = SUBCOMMANDS[cmd_name].partition(":")
             command: click.Command = getattr(importlib.import_module(module), name)
             return command
-        return super().get_command(ctx, cmd_name)
+        return super().get_command(ctx, cmd_name) or _command_of_a_plugin(cmd_name)
 
 
-@click.group(cls=LazyGroup)
+def reserved() -> list[click.Command]:
+    """The subcommands that no plugin can have, by name."""
+    return [*main.commands.values(), *map(click.Command, SUBCOMMANDS)]
+
+
+def _command_of_a_plugin(name: str) -> click.Command | None:
+    declared = _gather()
+    command = next((one for one in declared.cli_commands if one.name == name), None)
+    if command is None:
+        click.echo("".join(f"{complaint}\n" for complaint in declared.complaints), nl=False, err=True)
+    return command
+
+
+def _gather() -> Registry:
+    """What the plugins declare that the settings load; without a settings file, the installed ones."""
+    from pvcd import registry
+
+    try:
+        return registry.gather(registry.load(registry.plugins_section(_values())))
+    except registry.SettingsError as error:
+        click.echo(error, err=True)
+        sys.exit(2)
+
+
+def _values() -> dict[str, Any]:
+    """What the settings file says, if there is one."""
+    from pvcd.settings import DEFAULT_FILE, read_file, settings_file
+
+    file = settings_file()
+    return {} if file == DEFAULT_FILE and not file.exists() else read_file(file)
+
+
+@click.group(cls=LazyGroup, epilog="Plugins add more subcommands: `pvcd plugins` names them as cli_commands.")
 @click.version_option(package_name="pvcd")
 def main() -> None:
     """Run a cluster of hypervisors: virtual machines behind one HTTP API.
@@ -77,7 +114,10 @@ def worker() -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def check(file: Path | None) -> None:
-    """Check a settings FILE and the plugins it loads; exit 2 with one sentence for each mistake."""
+    """Check a settings FILE and the plugins it loads; exit 2 with one sentence for each mistake.
+
+    A plugin that would be left out is named as well, with the exit code 1.
+    """
     from pvcd import registry
     from pvcd.settings import SettingsError, read_file, settings_file
 
@@ -88,6 +128,9 @@ def check(file: Path | None) -> None:
         click.echo(error, err=True)
         sys.exit(2)
     click.echo(f"{file} is good; plugins: {', '.join(plugin.name for plugin in declared.plugins)}.")
+    for complaint in declared.complaints:
+        click.echo(complaint, err=True)
+    sys.exit(1 if declared.complaints else 0)
 
 
 @main.command()
@@ -96,34 +139,30 @@ def openapi() -> None:
 
     Without a settings file these are the installed ones.
     """
-    from pvcd import registry
     from pvcd.http.openapi import document
-    from pvcd.settings import DEFAULT_FILE, SettingsError, plugins_section, read_file, settings_file
     from pvcd.sitehooks.envelope import schemas
 
-    file = settings_file()
-    try:
-        values = {} if file == DEFAULT_FILE and not file.exists() else read_file(file)
-        declared = registry.collect(registry.load(plugins_section(values)))
-    except (SettingsError, registry.PluginError) as error:
-        click.echo(error, err=True)
+    declared = _gather()
+    for complaint in declared.complaints:
+        click.echo(complaint, err=True)
+    if any(plugin.required for plugin in declared.refused):
         sys.exit(2)
     click.echo(json.dumps(document(declared.routes, schemas(declared.known_operations)), indent=2))
 
 
 @main.command()
 def plugins() -> None:
-    """List the plugins that the settings load, where each comes from and what it declares."""
-    from pvcd import registry
-    from pvcd.settings import SettingsError, plugins_section, read_file, settings_file
+    """List the plugins that the settings load, where each comes from and what it declares.
 
-    try:
-        loaded = registry.load(plugins_section(read_file(settings_file())))
-        for plugin in loaded:
-            click.echo(f"{plugin.name} ({plugin.origin})")
-            for kind, names in registry.declared_by(plugin).items():
-                click.echo(f"  {kind}: {', '.join(names)}")
-        registry.collect(loaded)
-    except (SettingsError, registry.PluginError) as error:
-        click.echo(error, err=True)
-        sys.exit(2)
+    One that cannot be used is listed with the reason: exit 2 if nothing starts without it, else 1.
+    """
+    declared = _gather()
+    refused = {(plugin.name, plugin.origin): plugin.reason for plugin in declared.refused}
+    for name, origin in sorted([*refused, *((plugin.name, plugin.origin) for plugin in declared.plugins)]):
+        click.echo(f"{name} ({origin})")
+        if (name, origin) in refused:
+            click.echo(f"  refused: {refused[name, origin]}")
+            continue
+        for kind, names in declared.names[name].items():
+            click.echo(f"  {kind}: {', '.join(names)}")
+    sys.exit(2 if any(plugin.required for plugin in declared.refused) else 1 if refused else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pvcd.store.tree import Tree
 if TYPE_CHECKING:
     from pvcd.registry import Registry
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -116,7 +118,12 @@ async def open_components(context: Context) -> AsyncIterator[None]:
     """Open the components of the context's role in the order of their needs, and close them in reverse."""
     async with contextlib.AsyncExitStack() as stack:
         for component in in_order([c for c in context.registry.components if context.role in c.roles]):
-            context.components[component.key] = await stack.enter_async_context(component.open(context))
+            try:
+                context.components[component.key] = await stack.enter_async_context(component.open(context))
+            except Exception:
+                owner = context.registry.owner("components", component.name)
+                log.error("the component %s of %s cannot be opened", component.name, owner)
+                raise
             stack.callback(context.components.pop, component.key)
         yield
 

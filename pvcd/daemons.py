@@ -25,7 +25,7 @@ from pvcd.errors import PvcdError
 from pvcd.http.admission import Admission, described
 from pvcd.http.middleware import NoHttpFilter, RequestIdFilter
 from pvcd.registry import PluginError
-from pvcd.settings import Api, Settings, SettingsError, build, read_file, settings_file
+from pvcd.settings import Api, Settings, SettingsError, read_file, settings_file
 from pvcd.store.zookeeper import ZooKeeperTree
 from pvcd.tls import renew, server_tls
 from pvcd.worker import worker
@@ -55,6 +55,8 @@ def run(role: Role, *, shared_port: bool = False, fd: int | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     _log_to_stderr(debug=settings.debug)
+    for complaint in declared.complaints:
+        log.error("%s", complaint)
     others: dict[Role, Serve] = {Role.NODE: agent, Role.WORKER: worker}
     serve = others.get(role, partial(api, shared_port=shared_port, fd=fd))
     try:
@@ -175,7 +177,7 @@ async def _look_again(context: Context, admission: Admission, tls: ssl.SSLContex
     """Take the tokens and the certificate as the files hold them now; what cannot be used leaves the old ones."""
     api = context.settings.api
     try:
-        settings = await asyncio.to_thread(lambda: build(read_file(settings_file()), context.registry.sections))
+        settings = await asyncio.to_thread(lambda: registry.check(read_file(settings_file()), context.registry))
         if (settings.api.authentication.enabled, settings.api.ssl.enabled) == (api.authentication.enabled, bool(tls)):
             api = settings.api
             admission.replace_tokens(described(api.authentication))

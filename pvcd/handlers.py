@@ -227,10 +227,11 @@ class HandlerRunner:
         except Exception as error:
             turn.failures += 1
             delay = min(FIRST_RETRY * 2.0 ** min(turn.failures - 1, DOUBLINGS), LAST_RETRY)
+            owner = self._context.registry.owner("handlers", handler.name)
             if isinstance(error, PvcdError):
-                log.warning("%s: %s: %s (again in %g s)", handler.name, record.path, error, delay)
+                log.warning("%s of %s: %s: %s (again in %g s)", handler.name, owner, record.path, error, delay)
             else:
-                log.exception("%s failed at %s (again in %g s)", handler.name, record.path, delay)
+                log.exception("%s of %s failed at %s (again in %g s)", handler.name, owner, record.path, delay)
             return delay
         turn.failures = 0
         return again.seconds if isinstance(again, Again) else None

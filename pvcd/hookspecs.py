@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import click
 import pluggy
 
 from pvcd.context import Component
 from pvcd.handlers import Handlers
+from pvcd.health import HealthCheck
 from pvcd.http.routes import Routes
 from pvcd.nodes import NodeFact, NodeSelector
 from pvcd.operations import Guard, Listener, OperationKind
 from pvcd.records import Record
 from pvcd.settings import SettingsSection
 from pvcd.tasks import Step
+from pvcd.templates import TemplateFilter
 
 PLUGIN_API = "1.0"
 PLUGIN_API_1 = ">=1,<2"
@@ -81,3 +84,18 @@ def register_listeners() -> Iterable[Listener]:
 @hookspec
 def register_steps() -> Iterable[Step]:
     """What tasks are made of: each step has its kind of task and its place in the order."""
+
+
+@hookspec
+def register_template_filters() -> Iterable[TemplateFilter]:
+    """Functions for the templates of userdata."""
+
+
+@hookspec
+def register_health_checks() -> Iterable[HealthCheck]:
+    """Looks at the cluster that tell how it is."""
+
+
+@hookspec
+def register_commands() -> Iterable[click.Command]:
+    """Subcommands of `pvcd`; those of pvcd itself cannot be replaced."""

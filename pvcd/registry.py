@@ -1,38 +1,50 @@
-"""Loads the plugins, collects their declarations, refuses clashes, and freezes the result."""
+"""Collects the declarations of the plugins, refuses those that clash, and freezes the result."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import click
 import pluggy
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from pvcd import commands, documents, hookspecs, logins, sitehooks
+from pvcd import cli, commands, documents, health, hookspecs, logins, sitehooks
 from pvcd.context import Component, in_order
 from pvcd.general import routes as general_routes
 from pvcd.handlers import Answer, Handler, Handlers
+from pvcd.health import HealthCheck
 from pvcd.http.routes import Route, Routes
 from pvcd.lease import Primary
+from pvcd.loading import Plugin, PluginError, RefusedPlugin, in_time, load
 from pvcd.nodes import NodeFact, NodeSelector
 from pvcd.operations import Guard, Listener, OperationKind
 from pvcd.records import Record
 from pvcd.schema import Schema
 from pvcd.sessions import Session
-from pvcd.settings import PluginsSection, Section, Settings, SettingsError, SettingsSection, build, plugins_section
+from pvcd.settings import Section, Settings, SettingsError, SettingsSection, build, plugins_section
 from pvcd.tasks import Step, logs, queue
 from pvcd.tasks.records import RECORDS as TASK_RECORDS
 from pvcd.tasks.steps import operation_of
+from pvcd.templates import TemplateFilter
 
-ENTRY_POINTS = "pvcd"
+__all__ = [
+    "Plugin",
+    "PluginError",
+    "RefusedPlugin",
+    "Registry",
+    "SettingsError",
+    "check",
+    "collect",
+    "gather",
+    "load",
+    "plugins_section",
+    "shown",
+    "start",
+]
+
 CORE = "the core"
 CORE_RECORDS: tuple[type[Record], ...] = (
     *(Schema, Session, Primary, logins.Login),
@@ -40,27 +52,18 @@ CORE_RECORDS: tuple[type[Record], ...] = (
     *TASK_RECORDS,
 )
 CORE_HANDLERS = (*commands.CORE_HANDLERS, *logins.handlers.handlers)
-CORE_ROUTES = (*general_routes, *documents.routes)
+CORE_ROUTES = (*general_routes, *documents.routes, *health.routes)
 CORE_COMPONENTS: tuple[Component[Any], ...] = (
     documents.COMPONENT,
     logs.COMPONENT,
     queue.COMPONENT,
     sitehooks.COMPONENT,
 )
-CORE_SECTIONS = tuple(SettingsSection(name, Section) for name in Settings.model_fields)
-
-
-class PluginError(Exception):
-    """A plugin cannot be used: one sentence that names it."""
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A loaded plugin: its name, its module and where it came from."""
-
-    name: str
-    module: ModuleType
-    origin: str
+RESERVED: Mapping[str, Iterable[Any]] = {
+    "sections": [SettingsSection(name, Section) for name in Settings.model_fields],
+    "cli_commands": cli.reserved(),
+}
+"""Names of the core that no plugin can have, of kinds that the core does not declare itself."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,12 @@ class Registry:
     """What all plugins declared, each kind sorted by name."""
 
     plugins: tuple[Plugin, ...] = ()
+    refused: tuple[RefusedPlugin, ...] = ()
+    """Of which nothing is used."""
+    ignored: tuple[str, ...] = ()
+    """Sections of the settings that nobody declared, and that may be those of a refused plugin."""
+    names: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """What each plugin declared: plugin -> field of this class -> names."""
     sections: tuple[SettingsSection, ...] = ()
     records: tuple[type[Record], ...] = CORE_RECORDS
     components: tuple[Component[Any], ...] = CORE_COMPONENTS
@@ -82,6 +91,9 @@ class Registry:
     listeners: tuple[Listener, ...] = ()
     steps: tuple[Step, ...] = ()
     """In the order in which the tasks of each kind run them."""
+    template_filters: tuple[TemplateFilter, ...] = ()
+    health_checks: tuple[HealthCheck, ...] = health.CHECKS
+    cli_commands: tuple[click.Command, ...] = ()
 
     @cached_property
     def known_operations(self) -> Mapping[str, OperationKind]:
@@ -90,159 +102,200 @@ class Registry:
         kinds += [operation_of(kind) for kind in dict.fromkeys(step.kind for step in self.steps)]
         return {kind.name: kind for kind in sorted([*kinds, *self.operations], key=_name)}
 
+    def owner(self, field: str, name: str) -> str:
+        """Who declared something: `plugin 'vm'`, or the core."""
+        owners = (plugin for plugin, declared in self.names.items() if name in declared.get(field, ()))
+        return next((f"plugin {plugin!r}" for plugin in owners), CORE)
 
-def start(values: dict[str, Any]) -> tuple[Settings, Registry]:
+    @property
+    def complaints(self) -> list[str]:
+        """What is left out of what was asked for, a sentence each."""
+        sections = (
+            f"pvc.{name} is passed over: nobody knows this section, which may be one of a refused plugin."
+            for name in self.ignored
+        )
+        return [*(plugin.reason for plugin in self.refused), *sections]
+
+
+def start(values: Mapping[str, Any]) -> tuple[Settings, Registry]:
     """From the raw settings to checked settings and all declarations: what every daemon does first."""
     registry = collect(load(plugins_section(values)))
-    return build(values, registry.sections), registry
+    return check(values, registry), replace(registry, ignored=tuple(_strangers(values, registry)))
 
 
-def load(settings: PluginsSection) -> list[Plugin]:
-    """Import the installed plugins and those of the directories, but for the disabled ones."""
-    plugins: dict[str, Plugin] = {}
-    for name, origin, import_it in _candidates(settings.directories):
-        if name in settings.disabled:
-            continue
-        if name in plugins:
-            raise PluginError(f"Two plugins are called {name!r}: {plugins[name].origin} and {origin}.")
-        try:
-            module = import_it()
-        except Exception as error:
-            raise PluginError(
-                f"Plugin {name!r} ({origin}) could not be imported: {type(error).__name__}: {error}. "
-                f"Mend it, or name it in pvc.plugins.disabled."
-            ) from error
-        _check_version(name, module)
-        plugins[name] = Plugin(name, module, origin)
-    return [plugins[name] for name in sorted(plugins)]
+def check(values: Mapping[str, Any], registry: Registry) -> Settings:
+    """Checked settings with the sections of all plugins; what may be one of a refused plugin is passed over."""
+    strangers = _strangers(values, registry)
+    return build({name: value for name, value in values.items() if name not in strangers}, registry.sections)
 
 
-def _candidates(directories: Iterable[Path]) -> Iterator[tuple[str, str, Callable[[], ModuleType]]]:
-    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINTS)):
-        yield entry.name, f"package {entry.value}", entry.load
-    for directory in directories:
-        if not directory.is_dir():
-            raise SettingsError([f"pvc.plugins.directories: {directory} is not a directory."])
-        for path in sorted(directory.iterdir()):
-            file = path / "__init__.py" if path.is_dir() else path
-            if file.suffix == ".py" and file.is_file() and not path.name.startswith(("_", ".")):
-                yield path.stem, str(path), lambda path=path, file=file: _import_file(path.stem, file)  # type: ignore[misc]
+def _strangers(values: Mapping[str, Any], registry: Registry) -> list[str]:
+    known = {*Settings.model_fields, *(section.name for section in registry.sections)}
+    sections = [name for name, value in values.items() if isinstance(value, dict) and name not in known]
+    return sections if registry.refused else []
 
 
-def _import_file(name: str, file: Path) -> ModuleType:
-    full_name = f"pvcd_site_{name}"  # of one part: `from . import` looks for the parent of others
-    search = [str(file.parent)] if file.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(full_name, file, submodule_search_locations=search)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[full_name]
-        raise
-    return module
-
-
-def _check_version(name: str, module: ModuleType) -> None:
-    wanted = getattr(module, "REQUIRES_PLUGIN_API", None)
-    try:
-        versions = SpecifierSet(wanted if isinstance(wanted, str) and wanted else "nonsense")
-    except InvalidSpecifier:
-        raise PluginError(
-            f"Plugin {name!r} must say which plugin API it works with, for example "
-            f'REQUIRES_PLUGIN_API = ">=1,<2", not {wanted!r}.'
-        ) from None
-    if hookspecs.PLUGIN_API not in versions:
-        raise PluginError(
-            f"Plugin {name!r} works with the plugin API {wanted}, but this is {hookspecs.PLUGIN_API}: "
-            f"update one of them."
-        )
-
-
-def collect(plugins: Iterable[Plugin]) -> Registry:
-    """Ask every plugin for its declarations; two of one name stop the start and name both plugins."""
-    plugins = tuple(plugins)
-    ask = _Collector(_register(plugins)).ask
-    sections = ask("register_settings", SettingsSection)
-    _unique("settings section", _core(CORE_SECTIONS) + sections)
-    routes = [(who, route) for who, table in ask("register_routes", Routes) for route in table]
-    tables = ask("register_handlers", Handlers)
-    registry = Registry(
-        plugins=plugins,
-        sections=_unique("settings section", sections),
-        records=_unique("record", _core(CORE_RECORDS) + ask("register_records", Record), _record_name),
-        components=_unique("component", _core(CORE_COMPONENTS) + ask("register_components", Component)),
-        routes=_unique("route", _core(CORE_ROUTES) + routes, _route_name),
-        handlers=_unique(
-            "handler", _core(CORE_HANDLERS) + [(who, one) for who, table in tables for one in table.handlers]
-        ),
-        answers=_unique("command", [(who, one) for who, table in tables for one in table.answers]),
-        node_facts=_unique("node fact", ask("register_node_facts", NodeFact)),
-        node_selectors=_unique("node selector", ask("register_node_selectors", NodeSelector)),
-        operations=_unique("operation", ask("register_operations", OperationKind)),
-        guards=_unique("guard", ask("register_guards", Guard)),
-        listeners=_unique("listener", ask("register_listeners", Listener)),
-        steps=_in_turn(_unique("step", ask("register_steps", Step), _step_name)),
-    )
-    try:
-        in_order(list(registry.components))
-    except TypeError as error:
-        raise PluginError(f"The plugins cannot be started: {error}.") from error
+def collect(found: Iterable[Plugin | RefusedPlugin]) -> Registry:
+    """What all plugins declare. Raises `PluginError` if one is refused that is required."""
+    registry = gather(found)
+    missing = [plugin.reason for plugin in registry.refused if plugin.required]
+    if missing:
+        raise PluginError("\n".join(missing))
     return registry
 
 
-def _register(plugins: tuple[Plugin, ...]) -> pluggy.PluginManager:
-    """All plugins with their hooks, none of which is misspelt."""
-    manager = pluggy.PluginManager("pvcd")
-    manager.add_hookspecs(hookspecs)
-    try:
-        for plugin in plugins:
-            manager.register(plugin.module, plugin.name)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        name = next(plugin.name for plugin in plugins if plugin.module is error.plugin)
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise PluginError(f"Plugin {name!r} has a hook that does not fit: {reason}.") from error
-    return manager
+def gather(found: Iterable[Plugin | RefusedPlugin]) -> Registry:
+    """What the plugins declare that can be used; one that cannot is left out whole.
+
+    Of two that declare the same, the core and required plugins keep it, else the one whose name comes first.
+    """
+    found = tuple(found)
+    registry = _gather(found)
+    for plugin in registry.plugins:
+        if unknown := _undeclared(registry, plugin):
+            reason = f"Plugin {plugin.name!r} has a handler for {unknown}, which no plugin declares as a record."
+            return gather([plugin.refused(reason), *(each for each in found if each is not plugin)])
+    return registry
 
 
-def declared_by(plugin: Plugin) -> dict[str, list[str]]:
-    """What one plugin declares: kind -> names."""
-    core, own = Registry(), collect([plugin])
-    return {
-        kind.name: [_name_of(one) for one in getattr(own, kind.name) if one not in getattr(core, kind.name)]
-        for kind in fields(Registry)
-        if kind.name != "plugins" and len(getattr(own, kind.name)) > len(getattr(core, kind.name))
-    }
+def _undeclared(registry: Registry, plugin: Plugin) -> str | None:
+    """A type whose records a plugin follows, though there are none; of what is gone there need not be any."""
+    own = registry.names[plugin.name].get("handlers", ())
+    types = (handler.record_type for handler in registry.handlers if handler.name in own and not handler.gone)
+    return next((f"{each!r}" for each in types if each not in registry.records), None)
 
 
-def _name_of(declaration: Any) -> str:
-    name: str = declaration.template if isinstance(declaration, type) else declaration.name  # type: ignore[attr-defined]
+def _gather(found: tuple[Plugin | RefusedPlugin, ...]) -> Registry:
+    plugins: list[Plugin] = []
+    refused = [plugin for plugin in found if isinstance(plugin, RefusedPlugin)]
+    names: dict[str, Mapping[str, tuple[str, ...]]] = {}
+    declared: Declared = {kind.field: _of_the_core(kind) for kind in KINDS}
+    loaded = (plugin for plugin in found if isinstance(plugin, Plugin))
+    for plugin in sorted(loaded, key=lambda plugin: (not plugin.required, plugin.name)):
+        try:
+            own = _declared_by(plugin)
+            declared = _joined(declared, own)
+        except PluginError as error:
+            refused.append(plugin.refused(error))
+        else:
+            plugins.append(plugin)
+            names[plugin.name] = {
+                field: tuple(shown(each[key][1]) for key in sorted(each)) for field, each in own.items()
+            }
+    return Registry(
+        plugins=tuple(sorted(plugins, key=_name)),
+        refused=tuple(sorted(refused, key=lambda plugin: (plugin.name, plugin.origin))),
+        names=names,
+        **{kind.field: kind.in_order(declared[kind.field]) for kind in KINDS},
+    )
+
+
+Found = dict[str, tuple[str, Any]]
+"""What is declared of one kind: key -> who declared it, and the declaration."""
+Declared = dict[str, Found]
+"""By the field of the registry."""
+
+
+def _name(declaration: Any) -> str:
+    name: str = declaration.name
     return name
 
 
-class _Collector:
-    """Asks the plugins one by one, so that a failing one is named and hides no other."""
+def shown(declaration: Any) -> str:
+    """The name of a declaration as users see it."""
+    return declaration.template if isinstance(declaration, type) else _name(declaration)  # type: ignore[attr-defined]
 
-    def __init__(self, manager: pluggy.PluginManager) -> None:
-        self._manager = manager
 
-    def ask(self, hook: str, kind: type) -> list[tuple[str, Any]]:
-        """(plugin, declaration) for all that the plugins return from a hook; of records, the classes."""
-        found: list[tuple[str, Any]] = []
-        for impl in getattr(self._manager.hook, hook).get_hookimpls():
-            name = impl.plugin_name
-            try:
-                declared = list(impl.function())
-            except Exception as error:
-                raise PluginError(f"Plugin {name!r} failed in {hook}(): {type(error).__name__}: {error}.") from error
-            for one in declared:
-                if not _fits(one, kind):
-                    raise PluginError(f"Plugin {name!r} returned {one!r} from {hook}(), which takes {kind.__name__}.")
-                found.append((name, one))
-        return sorted(found, key=lambda pair: pair[0])
+def _without_fields(path: str) -> str:
+    """A path in which fields of different names are the same."""
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of declarations: where they stand in the registry, and where they come from."""
+
+    field: str
+    word: str
+    hook: str
+    takes: type
+    parts: Callable[[Any], Iterable[Any]] = lambda one: (one,)
+    """The declarations in what the hook returned."""
+    key: Callable[[Any], str] = _name
+    """What no two of them may share, and what they are sorted by."""
+
+    def in_order(self, found: Found) -> tuple[Any, ...]:
+        """The declarations as they stand in the registry."""
+        if self.field == "steps":
+            return tuple(
+                sorted((one for _, one in found.values()), key=lambda step: (step.kind, step.order, step.name))
+            )
+        if self.field in RESERVED:
+            found = {key: one for key, one in found.items() if one[0] != CORE}
+        return tuple(found[key][1] for key in sorted(found))
+
+
+KINDS = (
+    Kind("sections", "settings section", "register_settings", SettingsSection),
+    Kind("records", "record", "register_records", Record, key=lambda record: _without_fields(record.template)),
+    Kind("components", "component", "register_components", Component),
+    Kind("routes", "route", "register_routes", Routes, iter, key=lambda route: _without_fields(route.name)),
+    Kind("handlers", "handler", "register_handlers", Handlers, lambda table: table.handlers),
+    Kind("answers", "command", "register_handlers", Handlers, lambda table: table.answers),
+    Kind("node_facts", "node fact", "register_node_facts", NodeFact),
+    Kind("node_selectors", "node selector", "register_node_selectors", NodeSelector),
+    Kind("operations", "operation", "register_operations", OperationKind),
+    Kind("guards", "guard", "register_guards", Guard),
+    Kind("listeners", "listener", "register_listeners", Listener),
+    Kind("steps", "step", "register_steps", Step, key=lambda step: f"{step.kind} {step.name}"),
+    Kind("template_filters", "template filter", "register_template_filters", TemplateFilter),
+    Kind("health_checks", "health check", "register_health_checks", HealthCheck),
+    Kind("cli_commands", "subcommand", "register_commands", click.Command),
+)
+
+
+def _of_the_core(kind: Kind) -> Found:
+    declared = RESERVED.get(kind.field, getattr(Registry, kind.field))
+    return {kind.key(one): (CORE, one) for one in declared}
+
+
+def _declared_by(plugin: Plugin) -> Declared:
+    """Ask one plugin for its declarations."""
+    returned: dict[str, list[Any]] = {}
+    try:
+        in_time(lambda: _ask(plugin, returned), required=plugin.required)
+    except TimeoutError as error:
+        raise PluginError(f"Plugin {plugin.name!r} was asked for its declarations: {error}.") from error
+    declared: Declared = {}
+    for kind in KINDS:
+        parts = [part for one in returned.get(kind.hook, ()) for part in kind.parts(one)]
+        if parts:
+            declared[kind.field] = _merged(kind, {}, ((plugin.name, part) for part in parts))
+    return declared
+
+
+def _ask(plugin: Plugin, returned: dict[str, list[Any]]) -> None:
+    """Call the hooks of a plugin, none of which is misspelt."""
+    manager = pluggy.PluginManager("pvcd")
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(plugin.module, plugin.name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise PluginError(f"Plugin {plugin.name!r} has a hook that does not fit: {reason}.") from error
+    for caller in manager.get_hookcallers(plugin.module) or ():
+        hook = caller.name
+        try:
+            returned[hook] = list(*(impl.function() for impl in caller.get_hookimpls()))
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"Plugin {plugin.name!r} failed in {hook}(): {type(error).__name__}: {error}.") from error
+        takes = next(kind.takes for kind in KINDS if kind.hook == hook)
+        for one in returned[hook]:
+            if not _fits(one, takes):
+                raise PluginError(
+                    f"Plugin {plugin.name!r} returned {one!r} from {hook}(), which takes {takes.__name__}."
+                )
 
 
 def _fits(declared: object, kind: type) -> bool:
@@ -251,37 +304,22 @@ def _fits(declared: object, kind: type) -> bool:
     return isinstance(declared, type) and issubclass(declared, Record) and bool(declared.template)
 
 
-def _core(declarations: Iterable[Any]) -> list[tuple[str, Any]]:
-    return [(CORE, one) for one in declarations]
+def _joined(declared: Declared, own: Declared) -> Declared:
+    """All declarations with those of one more plugin; raises `PluginError` if they do not go together."""
+    joined = {kind.field: _merged(kind, declared[kind.field], own.get(kind.field, {}).values()) for kind in KINDS}
+    try:
+        in_order([component for _, component in joined["components"].values()])
+    except TypeError as error:
+        raise PluginError(f"The plugins cannot be started: {error}.") from error
+    return joined
 
 
-def _name(declaration: Any) -> str:
-    name: str = declaration.name
-    return name
-
-
-def _record_name(record: type[Record]) -> str:
-    return re.sub(r"\{\w+\}", "{}", record.template)
-
-
-def _step_name(step: Step) -> str:
-    return f"{step.kind} {step.name}"
-
-
-def _in_turn(steps: Iterable[Step]) -> tuple[Step, ...]:
-    return tuple(sorted(steps, key=lambda step: (step.kind, step.order, step.name)))
-
-
-def _route_name(route: Route) -> str:
-    return re.sub(r"\{\w+\}", "{}", route.name)
-
-
-def _unique(kind: str, found: Iterable[tuple[str, Any]], name: Callable[[Any], str] = _name) -> tuple[Any, ...]:
-    """The declarations sorted by name, or an error that names both plugins of a clash."""
-    by_name: dict[str, tuple[str, Any]] = {}
-    for plugin, declaration in found:
-        key = name(declaration)
-        if key in by_name:
-            raise PluginError(f"The {kind} {key!r} is declared by both {by_name[key][0]!r} and {plugin!r}.")
-        by_name[key] = (plugin, declaration)
-    return tuple(by_name[key][1] for key in sorted(by_name))
+def _merged(kind: Kind, found: Found, more: Iterable[tuple[str, Any]]) -> Found:
+    """What is found of a kind with more of it, or an error that names both plugins of a clash."""
+    merged = dict(found)
+    for plugin, declaration in more:
+        key = kind.key(declaration)
+        if key in merged:
+            raise PluginError(f"The {kind.word} {key!r} is declared by both {merged[key][0]!r} and {plugin!r}.")
+        merged[key] = (plugin, declaration)
+    return merged

@@ -219,6 +219,9 @@ class PluginsSection(Section):
     """Each Python file or package in these folders is a plugin."""
     disabled: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
     """The names of plugins that are not loaded."""
+    required: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
+    """The names of plugins without which nothing starts. Another one that cannot be used is left out, and named in the
+    log; the built-in ones are required anyway, unless they are disabled."""
 
 
 class Pvc(Section):

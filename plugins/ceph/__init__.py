@@ -2,8 +2,18 @@
 
 from typing import Any
 
-from pvcd import PLUGIN_API_1, Component, Handlers, OperationKind, Record, Routes, SettingsSection, hookimpl
-from pvcd_plugins.ceph import components, handlers, records, refresh, routes, service, settings, views
+from pvcd import (
+    PLUGIN_API_1,
+    Component,
+    Handlers,
+    HealthCheck,
+    OperationKind,
+    Record,
+    Routes,
+    SettingsSection,
+    hookimpl,
+)
+from pvcd_plugins.ceph import components, handlers, health, records, refresh, routes, service, settings, views
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -42,3 +52,9 @@ def register_handlers() -> list[Handlers]:
 def register_operations() -> list[OperationKind]:
     """A volume is renamed or resized, by one route."""
     return service.OPERATIONS
+
+
+@hookimpl
+def register_health_checks() -> list[HealthCheck]:
+    """What Ceph says of itself."""
+    return [health.CHECK]

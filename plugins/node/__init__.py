@@ -1,7 +1,18 @@
 """Nodes: who is in the cluster, what each says of itself, and who is primary."""
 
-from pvcd import PLUGIN_API_1, Component, Handlers, NodeFact, OperationKind, Record, Routes, SettingsSection, hookimpl
-from pvcd_plugins.node import facts, handlers, keepalive, records, routes, service
+from pvcd import (
+    PLUGIN_API_1,
+    Component,
+    Handlers,
+    HealthCheck,
+    NodeFact,
+    OperationKind,
+    Record,
+    Routes,
+    SettingsSection,
+    hookimpl,
+)
+from pvcd_plugins.node import facts, handlers, health, keepalive, records, routes, service
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -46,3 +57,9 @@ def register_handlers() -> list[Handlers]:
 def register_operations() -> list[OperationKind]:
     """A node has settled, or died."""
     return service.OPERATIONS
+
+
+@hookimpl
+def register_health_checks() -> list[HealthCheck]:
+    """Nodes that are dead, and whether one of them leads."""
+    return [health.CHECK]

@@ -2,8 +2,11 @@
 
 from typing import Any
 
-from pvcd import PLUGIN_API_1, Component, Handlers, Record, Routes, SettingsSection, Step, hookimpl
+import click
+
+from pvcd import PLUGIN_API_1, Component, Handlers, Record, Routes, SettingsSection, Step, TemplateFilter, hookimpl
 from pvcd_plugins.provisioner import (
+    cli,
     components,
     handlers,
     inspection,
@@ -69,3 +72,15 @@ def register_handlers() -> list[Handlers]:
 def register_steps() -> list[Step]:
     """How a VM is built."""
     return steps.STEPS
+
+
+@hookimpl
+def register_template_filters() -> list[TemplateFilter]:
+    """For userdata: Base64, JSON, YAML and words of a shell."""
+    return userdata.FILTERS
+
+
+@hookimpl
+def register_commands() -> list[click.Command]:
+    """pvcd examples"""
+    return [cli.examples]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import resource
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,7 +48,7 @@ def render(text: str, values: Mapping[str, Any], filters: Filters, *, sample: bo
     With `sample` every branch counts: a variable that no VM has is a mistake wherever it stands.
     """
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters |= filters
+    environment.filters = {**filters, **environment.filters}  # Jinja's own stay what they are
     try:
         if sample:
             values = {**values, "arguments": AnyArgument()}
@@ -99,11 +101,9 @@ def main() -> None:
     """From stdin to stdout."""
     request = json.load(sys.stdin)
     sys.path.extend(request["path"])
-    filters = {name: _filter(*where) for name, where in request["filters"].items()}
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
+        filters = {name: _filter(name, *where) for name, where in request["filters"].items()}
+        _bound()
         answer = {"rendered": render(request["text"], request["values"], filters, sample=request["sample"])}
     except Mistake as error:
         json.dump({"mistake": error.mistake, "line": error.line}, sys.stdout)
@@ -111,17 +111,25 @@ def main() -> None:
         json.dump(answer, sys.stdout)
 
 
-def _filter(module: str, name: str, file: str) -> Any:
-    """A function of a module, which may be that of a plugin in a folder."""
+def _bound() -> None:
+    """Take no more of the machine than a template may need."""
+    seconds = SECONDS + math.ceil(time.process_time())
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _filter(name: str, module: str, function: str, file: str) -> Any:
+    """A function of a module, which is imported by itself: its package, and all of pvcd, would take too long."""
     try:
-        return getattr(importlib.import_module(module), name)
-    except ImportError:
         spec = importlib.util.spec_from_file_location(module, file)
         if spec is None or spec.loader is None:
-            raise
+            raise ImportError(f"{file} cannot be loaded")
         loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(loaded)
-        return getattr(loaded, name)
+        return getattr(loaded, function)
+    except Exception as error:
+        raise Mistake(f"the filter {name!r} cannot be imported: {type(error).__name__}: {error}", None) from None
 
 
 if __name__ == "__main__":

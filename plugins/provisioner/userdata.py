@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role
+from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter
 from pvcd.process import Result, run
-from pvcd_plugins.provisioner import cloudconfig, rendering
+from pvcd_plugins.provisioner import cloudconfig, filters, rendering
 from pvcd_plugins.provisioner.rendering import Filters, Mistake
 from pvcd_plugins.provisioner.variables import sample_values
 
@@ -48,7 +48,8 @@ class OutsideRendering:
         """The text of a template."""
         if not any(mark in text for mark in ("{{", "{%", "{#")):
             return text
-        request = {"text": text, "values": dict(values), "sample": sample, "filters": self._filters, "path": sys.path}
+        wanted = {name: where for name, where in self._filters.items() if name in text}
+        request = {"text": text, "values": dict(values), "sample": sample, "filters": wanted, "path": sys.path}
         result = await self._run(rendering.__file__, input=json.dumps(request).encode())
         if result.returncode:
             raise _invalid(Mistake("it takes too much time or memory", None))
@@ -100,6 +101,10 @@ async def check(renderer: Rendering, text: str) -> list[str]:
         return [f"The cloud-config was not compared with cloud-init's schema: {error.sentence}"]
 
 
+def _filters(context: Context) -> Filters:
+    return {each.name: each.function for each in context.registry.template_filters}
+
+
 def _invalid(mistake: Mistake) -> Invalid:
     where = "" if mistake.line is None else f"line {mistake.line}: "
     return Invalid(f"The userdata cannot be rendered: {where}{mistake.mistake.rstrip('.')}.")
@@ -108,15 +113,21 @@ def _invalid(mistake: Mistake) -> Invalid:
 @contextlib.asynccontextmanager
 async def open_rendering(context: Context) -> AsyncIterator[Rendering]:
     """The real one."""
-    yield OutsideRendering()
+    yield OutsideRendering(_filters(context))
 
 
 @contextlib.asynccontextmanager
 async def open_fake(context: Context) -> AsyncIterator[Rendering]:
     """That of a simulated cluster."""
-    yield InsideRendering()
+    yield InsideRendering(_filters(context))
 
 
+FILTERS = [
+    TemplateFilter("b64encode", "as Base64, for `encoding: b64` of write_files", filters.b64encode),
+    TemplateFilter("quote", "as one word of a shell", filters.quote),
+    TemplateFilter("to_json", "as JSON in one line, which is YAML as well", filters.to_json),
+    TemplateFilter("to_yaml", "as YAML of as many lines as it needs", filters.to_yaml),
+]
 RENDERING: ComponentKey[Rendering] = ComponentKey("userdata-rendering")
 COMPONENTS: list[Component[Any]] = [
     Component(RENDERING, open_rendering, roles=(Role.API, Role.PRIMARY, Role.WORKER), fake=open_fake)

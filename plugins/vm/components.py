@@ -41,13 +41,27 @@ async def open_hypervisor(context: Context) -> AsyncIterator[Hypervisor]:
 
 
 @contextlib.asynccontextmanager
+async def fake_hypervisor(context: Context) -> AsyncIterator[Hypervisor]:
+    """That of a simulated cluster."""
+    from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
+
+    hypervisor = FakeHypervisor(context.clock)
+    hypervisor.listen(lambda uuid: wake_vms(context, uuid))
+    await hypervisor.open()
+    try:
+        yield hypervisor
+    finally:
+        await hypervisor.close()
+
+
+@contextlib.asynccontextmanager
 async def open_restraint(context: Context) -> AsyncIterator[Restraint]:
     """An empty memory of starts."""
     yield Restraint()
 
 
 COMPONENTS: list[Component[Any]] = [
-    Component(HYPERVISOR, open_hypervisor, roles=(Role.NODE,)),
+    Component(HYPERVISOR, open_hypervisor, roles=(Role.NODE,), fake=fake_hypervisor),
     Component(RESTRAINT, open_restraint, roles=(Role.NODE,)),
 ]
 

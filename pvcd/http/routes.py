@@ -32,6 +32,7 @@ from pvcd.http.values import read_arguments
 from pvcd.operations import OperationKind
 
 _FIELD = re.compile(r"\{(\w+)\}")
+_PATH = re.compile(r"(/([A-Za-z0-9._~-]+|\{\w+\}))+")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -212,6 +213,8 @@ def _route(
 
 def _check(path: str, parameters: tuple[Parameter, ...]) -> None:
     """Refuse a path and parameters that do not belong together, and two arguments of one name."""
+    if not _PATH.fullmatch(path):
+        raise TypeError(f"its path {path!r} must be words or whole {{names}}, each behind a slash")
     fields = _FIELD.findall(path)
     keys = [each.key for each in parameters if each.place is Place.PATH]
     for odd in sorted(set(fields) ^ set(keys)):

@@ -1,4 +1,8 @@
-"""A package of somebody else, and a folder with the same, add to pvcd without any change of ours."""
+"""Packages of somebody else, and folders with the same, add to pvcd without any change of ours.
+
+One is frozen: it was written when the plugin API was new. One is the example, which uses every hook. One is what
+`pvcd plugin new` writes.
+"""
 
 from __future__ import annotations
 
@@ -16,32 +20,72 @@ from typing import Any
 import pytest
 
 from pvcd.process import run
-from pvcd.registry import load
+from pvcd.registry import collect, load
 from pvcd.settings import PluginsSection
 from pvcd.testing import SimulatedCluster
+from pvcd_plugins.provisioner.userdata import OutsideRendering
 from pvcd_plugins.vm.components import HYPERVISOR
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 
-PACKAGE = Path(__file__).parents[1] / "third_party"
+ROOT = Path(__file__).parents[2]
+FROZEN = ROOT / "tests" / "frozen" / "plugin_api_1"
+EXAMPLE = ROOT / "examples" / "pvcd-notes"
 DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>00000000-0000-4000-8000-00000000000{number}</uuid>
 <memory unit='MiB'>64</memory><os><type arch='x86_64' machine='pc'>hvm</type></os></domain>"""
 
 
-async def pip(*arguments: str) -> None:
-    await run([sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments], timeout=100)
+async def python(*arguments: str, check: bool = True, **environment: str) -> str:
+    """What a Python program says, which must end well."""
+    result = await run([sys.executable, "-m", *arguments], timeout=110, environment=environment, check=False)
+    said = (result.stdout + result.stderr).decode()
+    assert result.returncode == 0 or not check, said
+    return said
 
 
-async def pvcd_plugins(config: Path, **environment: str) -> str:
-    result = await run(
-        [sys.executable, "-m", "pvcd", "plugins"],
-        timeout=60,
-        environment={"PVC_CONFIG_FILE": str(config), **environment},
-    )
-    return result.stdout.decode()
+class Installed:
+    """Third parties' packages as they are when they are installed, and the sources that they were made of."""
+
+    def __init__(self, directory: Path) -> None:
+        self.sources, self.target = directory / "sources", directory / "target"
+        self.config = directory / "pvc-api.yaml"
+        self.config.write_text("pvc: {}")
+        path = os.pathsep.join(filter(None, [str(self.target), os.environ.get("PYTHONPATH")]))
+        self.environment = {"PVC_CONFIG_FILE": str(self.config), "PYTHONPATH": path}
+
+    async def install(self, project: Path, module: str) -> None:
+        """Install a project from its wheel, and keep of its sources what the wheel does not have."""
+        source, wheels = self.sources / project.name, self.sources / f"{project.name}-wheel"
+        await asyncio.to_thread(shutil.copytree, project, source)
+        pip = ("pip", "--disable-pip-version-check", "--quiet")
+        await python(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(source))
+        (wheel,) = wheels.iterdir()
+        await python(*pip, "install", "--no-deps", "--target", str(self.target), "--upgrade", str(wheel))
+        await asyncio.to_thread(shutil.rmtree, source / module)
+        await asyncio.to_thread(shutil.rmtree, source / "build")
+
+    async def plugins(self) -> str:
+        """What `pvcd plugins` says."""
+        return await python("pvcd", "plugins", **self.environment)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """All three of them."""
+    directory = tmp_path_factory.mktemp("third-parties")
+    installed = Installed(directory)
+
+    async def install() -> None:
+        await python("pvcd", "plugin", "new", "greeter", "--directory", str(directory), **installed.environment)
+        await installed.install(FROZEN, "pvcd_example")
+        await installed.install(EXAMPLE, "pvcd_notes")
+        await installed.install(directory / "pvcd-greeter", "pvcd_greeter")
+
+    asyncio.run(install())
+    return installed
 
 
 def listing(origin: str, name: str) -> str:
-    """What `pvcd plugins` should say of the example."""
+    """What `pvcd plugins` should say of the frozen one."""
     module = "pvcd_example" if name == "example" else f"pvcd_site_{name}"
     return (
         f"{name} ({origin})\n"
@@ -53,38 +97,83 @@ def listing(origin: str, name: str) -> str:
     )
 
 
-async def test_an_installed_package_is_found(tmp_path: Path) -> None:
-    source, wheels, target = tmp_path / "source", tmp_path / "wheels", tmp_path / "target"
-    await asyncio.to_thread(shutil.copytree, PACKAGE, source)
-    await pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(source))
-    (wheel,) = wheels.iterdir()
-    await pip("install", "--no-deps", "--target", str(target), str(wheel))
-    config = tmp_path / "pvc-api.yaml"
-    config.write_text("pvc: {}")
-    path = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
-    text = await pvcd_plugins(config, PYTHONPATH=path)
-    assert listing("package pvcd_example", "example") in text
-    assert "\nnode (package pvcd_plugins.node)\n" in text
-    config.write_text("pvc: {plugins: {disabled: [example]}}")
-    assert "example" not in await pvcd_plugins(config, PYTHONPATH=path)
+async def test_installed_packages_are_found(installed: Installed) -> None:
+    text = await installed.plugins()
+    assert listing("package pvcd_example of pvcd-example 1.0.0", "example") in text
+    for name in ("notes", "greeter"):
+        assert f"\n{name} (package pvcd_{name} of pvcd-{name} 0.1.0)\n" in text
+    assert "\nnode (package pvcd_plugins.node of pvcd " in text
+    assert "refused" not in text
+    installed.config.write_text("pvc: {plugins: {disabled: [example]}}")
+    assert "pvcd_example" not in await installed.plugins()
+    installed.config.write_text("pvc: {}")
+
+
+@pytest.mark.parametrize("name", ["notes", "greeter"])
+async def test_an_installed_package_passes_its_own_tests(installed: Installed, name: str) -> None:
+    source = installed.sources / f"pvcd-{name}"
+    quiet = ("-q", "-p", "no:cacheprovider", "-c", str(source / "pyproject.toml"))
+    said = await python("pytest", *quiet, str(source / "tests"), **installed.environment)
+    assert " passed" in said
+
+
+@pytest.mark.parametrize("name", ["example", "notes", "greeter"])
+async def test_an_installed_package_keeps_the_rules(installed: Installed, name: str) -> None:
+    said = await python("pvcd", "plugin", "check", name, **installed.environment)
+    assert said.count("\n") == said.count("ok ")
+
+
+async def test_what_is_new_pleases_its_linter_and_ours(installed: Installed, tmp_path: Path) -> None:
+    await python("pvcd", "plugin", "new", "fresh", "--directory", str(tmp_path), **installed.environment)
+    project = tmp_path / "pvcd-fresh"
+
+    async def lint() -> None:
+        await python("ruff", "check", "--no-cache", str(project))
+        await python("ruff", "format", "--check", "--no-cache", str(project))
+
+    await lint()
+    shutil.copy(ROOT / "pyproject.toml", project)
+    await lint()
+
+
+@pytest.mark.parametrize("name", ["notes", "greeter"])
+async def test_a_subcommand_of_an_installed_package_is_found(installed: Installed, name: str) -> None:
+    assert await python("pvcd", name, "Hello", **installed.environment) == "# Hello\n"
+
+
+async def test_a_broken_package_stops_nobody_else(installed: Installed, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise ValueError('out of order')")
+    installed.config.write_text(f"pvc: {{plugins: {{directories: ['{tmp_path}']}}}}")
+    said = await python("pvcd", "plugins", check=False, **installed.environment)
+    installed.config.write_text("pvc: {}")
+    assert f"broken ({tmp_path / 'broken.py'})\n  refused: Plugin 'broken' " in said
+    assert "\nnotes (" in said
+
+
+async def test_a_filter_of_a_folder_is_known_where_userdata_is_rendered() -> None:
+    (plugin,) = (one for one in load(PluginsSection(directories=(EXAMPLE,))) if one.name == "pvcd_notes")
+    (declared,) = collect([plugin]).template_filters
+    rendering = OutsideRendering({declared.name: declared.function})
+    assert await rendering.render("{{ 'a\nb' | notes_comment }}", {}) == "# a\n# b"
 
 
 async def test_a_folder_is_found(tmp_path: Path) -> None:
     config = tmp_path / "pvc-api.yaml"
-    config.write_text(f"pvc: {{plugins: {{directories: ['{PACKAGE}']}}}}")
-    text = await pvcd_plugins(config)
-    assert listing(str(PACKAGE / "pvcd_example"), "pvcd_example") in text
+    config.write_text(f"pvc: {{plugins: {{directories: ['{FROZEN}', '{EXAMPLE}']}}}}")
+    text = await python("pvcd", "plugins", PVC_CONFIG_FILE=str(config))
+    assert listing(str(FROZEN / "pvcd_example"), "pvcd_example") in text
+    assert f"pvcd_notes ({EXAMPLE / 'pvcd_notes'})\n  sections: notes\n" in text
 
 
 @pytest.fixture(params=["package", "folder"])
 def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The example as a plugin, imported in either way."""
+    """The frozen one as a plugin, imported in either way."""
     before = set(sys.modules)
     if request.param == "package":
-        monkeypatch.syspath_prepend(str(PACKAGE))
+        monkeypatch.syspath_prepend(str(FROZEN))
         yield importlib.import_module("pvcd_example")
     else:
-        loaded = load(PluginsSection(directories=(PACKAGE,)))
+        loaded = load(PluginsSection(directories=(FROZEN,)))
         yield next(plugin.module for plugin in loaded if plugin.name == "pvcd_example")
     for name in set(sys.modules) - before:
         if "pvcd_example" in name:

@@ -14,7 +14,7 @@ import pytest
 
 from pvcd import PLUGIN_API_1, Name, Record, hookimpl
 from pvcd.clock import VirtualClock, settle
-from pvcd.registry import CORE_RECORDS
+from pvcd.registry import CORE_RECORDS, Registry
 from pvcd.store import Store
 from pvcd.store.memory import MemoryServer, MemoryTree
 
@@ -68,7 +68,7 @@ class Bench:
 
     def context(self, store: Store, **more: Any) -> Any:
         """As much of a context as the core's own functions ask for."""
-        return SimpleNamespace(store=store, clock=self.clock, **more)
+        return SimpleNamespace(store=store, clock=self.clock, registry=Registry(), **more)
 
     async def finish(self, work: Awaitable[T], seconds: float = 60.0) -> T:
         """The result of what needs some time to pass."""

@@ -64,13 +64,14 @@ async def test_only_the_components_of_the_role_are_opened() -> None:
         assert house.lines == ["open a()"]
 
 
-async def test_a_component_that_cannot_be_opened_lets_the_others_be_closed() -> None:
+async def test_a_component_that_cannot_be_opened_lets_the_others_be_closed(caplog: pytest.LogCaptureFixture) -> None:
     house = House()
     context = house.context(house.component(A), house.component(B, A, fails=True))
     with pytest.raises(OSError, match="b is out of order"):
         async with open_components(context):
             pass
     assert house.lines == ["open a()", "close a()"]
+    assert "the component b of plugin 'house' cannot be opened" in caplog.text
 
 
 async def test_a_component_that_is_not_open_is_told_by_name_and_role() -> None:

@@ -7,21 +7,24 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
+import click
 import pytest
 from aiohttp import web
 from markdown_it import MarkdownIt
 
 import pvcd
-from pvcd import errors, hookspecs, registry, testing
+from pvcd import commands, errors, hookspecs, operations, registry, store, testing
 from pvcd.http import middleware
+from pvcd.kit import project
 from pvcd.settings import PluginsSection, read_file
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +33,12 @@ PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
 EXAMPLE = ROOT / "pvc-api.yaml"
 PACKAGES = [pvcd, *(plugin.module for plugin in registry.load(PluginsSection()))]
 """The core and the plugins that are there."""
-SOURCES = sorted(file for package in PACKAGES for file in Path(package.__path__[0]).rglob("*.py"))
+SOURCES = sorted(
+    file
+    for package in PACKAGES
+    for file in Path(package.__path__[0]).rglob("*.py")
+    if "skeleton" not in file.parts  # which is a plugin of somebody else
+)
 
 
 def page(name: str) -> str:
@@ -248,6 +256,63 @@ def test_every_hook_is_documented_and_every_documented_one_exists() -> None:
 
 def test_every_name_for_plugins_is_documented_and_every_documented_one_exists() -> None:
     assert sorted(rows(page("plugins"), "name")) == sorted(pvcd.__all__)
+
+
+GIVEN = (store.Store, operations.Operations, commands.Commands)
+"""Of these, plugins are given one and make none."""
+REFERENCE: dict[str, type] = {
+    **{each.__name__: each for each in (pvcd.Context, pvcd.Operation, pvcd.Run, *GIVEN)},
+    **{each.__name__: each for each in (pvcd.Again, pvcd.Outcome, pvcd.Health, testing.SimulatedCluster)},
+    **{kind.takes.__name__: kind.takes for kind in registry.KINDS if kind.takes is not click.Command},
+}
+
+
+def parts(of: type) -> set[str]:
+    """What is to be given to make one, and what it has."""
+    own = {name for name, part in vars(of).items() if isinstance(part, FunctionType | property | classmethod)}
+    given = set() if of in GIVEN or of is pvcd.Record else set(inspect.signature(of).parameters)
+    return {name for name in own | given if not name.startswith(("_", "model_"))}
+
+
+def reference() -> dict[str, str]:
+    """The sections of the page, by what each is about."""
+    _, *sections = re.split(r"^### `([\w.]+)`$", page("plugin-reference"), flags=re.MULTILINE)
+    return dict(zip(sections[::2], sections[1::2], strict=True))
+
+
+def test_everything_that_plugins_declare_or_are_given_is_in_the_reference() -> None:
+    assert sorted(reference()) == sorted([*REFERENCE, "click.Command"])
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_each_part_is_in_the_reference_and_each_one_there_exists(name: str) -> None:
+    firsts = re.findall(r"^\| (`.+?`) \| ", reference()[name], re.MULTILINE)
+    documented = [part for first in firsts for part in re.findall(r"`(\w+)`", first)]
+    assert sorted(documented) == sorted(parts(REFERENCE[name]))
+
+
+def test_every_hook_returns_what_the_documentation_says() -> None:
+    found = re.findall(r"^\| `(register_\w+)` \| `([\w.]+)`", page("plugins"), re.MULTILINE)
+    takes = {kind.hook: kind.takes.__name__ for kind in registry.KINDS}
+    assert {hook: what.rpartition(".")[2] for hook, what in found} == takes
+
+
+async def test_what_is_written_in_one_sitting_answers_as_the_documentation_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sitting = page("plugins").split("\n## In one sitting\n")[1].split("\n## ")[0]
+    (name,) = re.findall(r"^    pvcd plugin new (\w+)$", sitting, re.MULTILINE)
+    monkeypatch.syspath_prepend(project.create(name, tmp_path))
+    requests = [shlex.split(line) for line in re.findall(r"^    (curl .+)$", sitting, re.MULTILINE)]
+    assert len(requests) > 3
+    async with testing.SimulatedCluster(["pvchv1"], [importlib.import_module(f"pvcd_{name}")]) as cluster:
+        await cluster.advance(10)
+        for request in requests:
+            method = request[request.index("-X") + 1] if "-X" in request else "GET"
+            values = dict([request[request.index("-d") + 1].split("=", 1)] if "-d" in request else [])
+            url = next(each for each in request if each.startswith("http"))
+            reply = await cluster.request(method, url.partition(":7370")[2], **values)
+            assert reply.status == 200, reply.body
 
 
 def python_blocks(text: str) -> list[str]:

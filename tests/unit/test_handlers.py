@@ -14,9 +14,10 @@ from pvcd.clock import settle
 from pvcd.errors import Refused
 from pvcd.handlers import SIDE_BY_SIDE, Again, HandlerRunner, Handlers
 from pvcd.records import Record
+from pvcd.registry import Plugin, collect
 from pvcd.store import Create, Delete, Put, Store
 
-from .conftest import Bench, Part, Thing
+from .conftest import Bench, Part, Thing, plugin
 
 RESYNC = 1000.0
 
@@ -297,7 +298,7 @@ async def test_a_failing_handler_does_not_stop_the_others(bench: Bench, caplog: 
     await settle()
     await runner.stop()
     assert seen == [1, 2]
-    assert "bad(Thing) failed at /things/a (again in 0.5 s)" in caplog.text
+    assert "bad(Thing) of the core failed at /things/a (again in 0.5 s)" in caplog.text
     assert "RuntimeError: it is broken" in caplog.text
 
 
@@ -349,3 +350,23 @@ async def test_a_farewell_that_failed_is_tried_again(scene: Scene) -> None:
     await scene.bench.clock.advance(1)
     await farewell.runner.stop()
     assert [record.path for record in farewell.gone] == ["/things/a", "/things/a"]
+
+
+async def test_the_plugin_of_a_failing_handler_is_named(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    store, handlers = await bench.store(), Handlers()
+
+    @handlers.on(Thing)
+    async def bad(context: Any, thing: Thing) -> None:
+        raise RuntimeError("it is broken")
+
+    registry = collect(
+        [Plugin("shaky", plugin(records=[Thing], handlers=[handlers]), "given to the test", required=False)]
+    )
+    runner = HandlerRunner(registry.handlers, RESYNC)
+    context = bench.context(store)
+    context.registry = registry
+    runner.start(context)
+    await store.write(Create(Thing(name="a", value=1)))
+    await settle()
+    await runner.stop()
+    assert "bad(Thing) of plugin 'shaky' failed at /things/a" in caplog.text

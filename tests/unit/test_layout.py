@@ -17,18 +17,18 @@ from pvcd.registry import Plugin, load
 from pvcd.settings import PluginsSection
 
 ROOT = Path(__file__).parents[2]
-THIRD_PARTY = ROOT / "tests" / "third_party" / "pvcd_example"
+EXAMPLE = ROOT / "examples" / "pvcd-notes" / "pvcd_notes"
 MODULES = {
     ".".join((name, *file.relative_to(ROOT / folder).with_suffix("").parts)).removesuffix(".__init__"): file
     for name, folder in (("pvcd", "pvcd"), ("pvcd_plugins", "plugins"))
     for file in sorted((ROOT / folder).rglob("*.py"))
-    if file.parent.name != "examples"  # which are for users to change, and run elsewhere
+    if not {"examples", "skeleton"} & set(file.parts)  # which are for users to change, and run elsewhere
 }
 PLUGINS = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py"))
 RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4}
 """A plugin uses those of a lower rank only; where it must reach up, it declares an event."""
 
-FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors"}
+FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors", "health"}
 """The same in every plugin; a role that it lacks is a file that it lacks."""
 OWN_FILES = {
     "ceph": {
@@ -76,12 +76,14 @@ OWN_FILES = {
         "variables": "what is known of a VM, each value with its source",
         "userdata": "the door to rendering userdata, which is a process of its own",
         "rendering": "the program of that process",
+        "filters": "what templates may call, imported by that program",
         "cloudconfig": "the program that compares userdata with cloud-init's schema",
         "macs": "the MAC addresses of a VM, by template or at random",
         "domain": "a VM that is made -> libvirt XML",
         "volumes": "its volumes, made, mapped, formatted, and undone",
         "installation": "the door to running scripts",
         "metadata": "what guests are told of themselves",
+        "cli": "pvcd examples",
     },
     "vm": {
         "networks": "which VMs use which networks, and their addresses there",
@@ -269,8 +271,18 @@ def implemented(module: ast.Module) -> set[str]:
 
 def test_every_hook_is_used_by_a_plugin_of_ours_or_by_the_example() -> None:
     ours = {hook for plugin in PLUGINS for hook in implemented(parsed(MODULES[f"pvcd_plugins.{plugin}"]))}
-    example = implemented(parsed(THIRD_PARTY / "__init__.py"))
+    example = implemented(parsed(EXAMPLE / "__init__.py"))
     assert set(HOOKS) - ours - example == set()
+
+
+def test_the_example_uses_every_hook() -> None:
+    assert implemented(parsed(EXAMPLE / "__init__.py")) == set(HOOKS)
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLE.glob("*.py")), ids=lambda file: file.stem)
+def test_the_example_is_as_we_write(file: Path) -> None:
+    assert ast.get_docstring(parsed(file))
+    assert list(undescribed(parsed(file).body)) == []
 
 
 @pytest.mark.parametrize("plugin", load(PluginsSection()), ids=lambda plugin: plugin.name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -19,6 +20,8 @@ from pvcd import (
     Context,
     Guard,
     Handlers,
+    Health,
+    HealthCheck,
     Listener,
     Message,
     NodeFact,
@@ -29,12 +32,13 @@ from pvcd import (
     Routes,
     Section,
     SettingsSection,
+    TemplateFilter,
     hookimpl,
 )
 from pvcd import Path as PathArgument
 from pvcd.cli import main
 from pvcd.lease import Primary
-from pvcd.registry import Plugin, PluginError, Registry, collect, declared_by, load
+from pvcd.registry import Plugin, PluginError, RefusedPlugin, Registry, collect, load
 from pvcd.sessions import Session
 from pvcd.settings import PluginsSection, SettingsError
 
@@ -80,9 +84,17 @@ async def check(context: Context, operation: Operation) -> None:
     pass
 
 
+async def look(context: Context) -> Health:
+    return Health("ok", "Well.")
+
+
+def shout(text: str) -> str:
+    return text.upper()
+
+
 def following() -> Handlers:
     handlers = Handlers()
-    handlers.on(Thing)(follow)
+    handlers.gone(Thing)(follow)
     return handlers
 
 
@@ -121,13 +133,16 @@ CLASHES = {
     "records": (Thing, Thing, "record '/things/{}'"),
     "records that differ in a name": (Thing, OtherThing, "record '/things/{}'"),
     "node_selectors": (selector("x"), selector("x"), "node selector 'x'"),
-    "handlers": (following(), following(), f"handler '{__name__}.follow(Thing)'"),
+    "handlers": (following(), following(), f"handler '{__name__}.follow(Thing) gone'"),
     "handlers that answer": (answering(), answering(), "command 'thing-count'"),
     "components": (component("x"), component("x"), "component 'x'"),
     "settings": (SettingsSection("x", Section), SettingsSection("x", Section), "settings section 'x'"),
     "node_facts": (NodeFact("x", answer), NodeFact("x", answer), "node fact 'x'"),
     "guards": (Guard("x", ("*",), check), Guard("x", ("a",), check), "guard 'x'"),
     "listeners": (Listener("x", ("*",), check), Listener("x", ("a",), check), "listener 'x'"),
+    "template_filters": (TemplateFilter("x", "", shout), TemplateFilter("x", "", shout), "template filter 'x'"),
+    "health_checks": (HealthCheck("x", "", look), HealthCheck("x", "", look), "health check 'x'"),
+    "commands": (click.Command("x"), click.Command("x"), "subcommand 'x'"),
 }
 
 
@@ -143,8 +158,8 @@ def test_two_plugins_that_declare_the_same_are_both_named(kind: str) -> None:
 def test_one_plugin_may_declare_it(kind: str) -> None:
     one, _, what = CLASHES[kind]
     hook = kind.split(" ", maxsplit=1)[0]
-    declared = declared_by(Plugin("alpha", plugin("alpha", **{hook: [one]}), "given to the test"))
-    assert sum(map(len, declared.values())) == 1, what
+    declared = collected(plugin("alpha", **{hook: [one]}))
+    assert sum(map(len, declared.names["alpha"].values())) == 1, what
 
 
 def test_one_path_may_have_several_methods() -> None:
@@ -223,6 +238,23 @@ def test_a_hook_with_an_argument_too_many_is_refused_with_its_plugin() -> None:
     assert "Plugin 'beta' has a hook that does not fit" in refusal(plugin("alpha"), module)
 
 
+@pytest.mark.parametrize("name", ["api", "check", "sandbox"])
+def test_a_plugin_cannot_take_a_subcommand_of_the_core(name: str) -> None:
+    message = refusal(plugin("alpha", commands=[click.Command(name)]))
+    assert message == f"The subcommand {name!r} is declared by both 'the core' and 'alpha'."
+
+
+@pytest.mark.parametrize("function", [lambda text: text, routes().get, str.upper, 7])
+def test_a_filter_that_no_other_process_could_import_is_refused(function: Any) -> None:
+    with pytest.raises(TypeError, match="'loud' must be a function at the top of a module"):
+        TemplateFilter("loud", "", function)
+
+
+def test_a_filter_that_no_template_could_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="cannot call a filter 'a loud'"):
+        TemplateFilter("a loud", "", shout)
+
+
 def test_components_that_need_each_other_are_refused() -> None:
     one, other = ComponentKey[None]("one"), ComponentKey[None]("other")
     circle = [
@@ -277,9 +309,9 @@ def make_module(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> str:
 
 
 def refused_load(**section: Any) -> str:
-    with pytest.raises(PluginError) as error:
-        load(PluginsSection(**section))
-    return str(error.value)
+    """Why the one plugin that cannot be used is refused."""
+    (refused,) = (plugin for plugin in load(PluginsSection(**section)) if isinstance(plugin, RefusedPlugin))
+    return refused.reason
 
 
 def test_installed_plugins_are_loaded_by_name(installed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +395,7 @@ def test_files_and_packages_of_a_directory_are_plugins(installed: dict[str, str]
     ]
 
 
-def test_two_plugins_of_one_name_are_refused_with_both_places(
+def test_the_second_of_two_plugins_of_one_name_is_refused_with_both_places(
     installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     installed["alpha"] = make_module(monkeypatch, plugin("mod_alpha"))
@@ -372,7 +404,7 @@ def test_two_plugins_of_one_name_are_refused_with_both_places(
     assert message == f"Two plugins are called 'alpha': package mod_alpha and {tmp_path / 'alpha.py'}."
 
 
-def test_two_packages_that_install_one_name_are_refused(
+def test_the_second_of_two_packages_that_install_one_name_is_refused(
     installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed["alpha/1"] = make_module(monkeypatch, plugin("mod_alpha"))
@@ -392,11 +424,16 @@ def test_the_command_plugins_lists_what_each_declares(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PVC_CONFIG_FILE", str(file))
     result = CliRunner().invoke(main, ["plugins"])
     assert result.exit_code == 0
-    assert "node (package pvcd_plugins.node)" in result.stdout
+    assert "node (package pvcd_plugins.node of pvcd " in result.stdout
     assert "  records: /nodes/{name}, /nodes/{name}/death, /nodes/{name}/report" in result.stdout
     assert "  node_selectors: load, mem, vcpus, vms" in result.stdout
     assert "GET /api/v1\n" not in result.stdout, "that is the core's"
     (tmp_path / "plugins" / "node.py").write_text(SOURCE)
     result = CliRunner().invoke(main, ["plugins"])
-    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert "Two plugins are called 'node'" in result.stderr
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "\n  refused: Two plugins are called 'node': package pvcd_plugins.node" in result.stdout
+    assert "  node_selectors: load, mem, vcpus, vms" in result.stdout, "ours goes on"
+    file.write_text("pvc: {plugins: {required: [policy]}}")
+    result = CliRunner().invoke(main, ["plugins"])
+    assert result.exit_code == 2
+    assert "  refused: The plugin 'policy', which pvc.plugins.required names, is not there.\n" in result.stdout

@@ -134,7 +134,7 @@ def test_an_empty_section_is_one_without_settings() -> None:
         ("api.listen_adress", "did you mean 'listen_address'?"),
         ("api.ssl.certfile", "did you mean 'cert_file'?"),
         ("zookeeper.sesion_timeout", "did you mean 'session_timeout'?"),
-        ("plugins.x", "valid are: directories, disabled."),
+        ("plugins.x", "valid are: directories, disabled, required."),
         ("example.color", "did you mean 'colour'?"),
     ],
 )

@@ -31,8 +31,11 @@ from pvcd.app import create_app
 from pvcd.clock import VirtualClock, settle
 from pvcd.context import ComponentKey, Context, Role, make_context
 from pvcd.registry import Plugin, Registry, collect, load
+from pvcd.sessions import Life
 from pvcd.settings import PluginsSection, Settings, build
 from pvcd.store.memory import MemoryServer, MemoryTree
+from pvcd.tasks import Task
+from pvcd.worker import worker
 
 Open = Callable[[Context], AbstractAsyncContextManager[Any]]
 T = TypeVar("T")
@@ -78,10 +81,10 @@ class SimulatedCluster:
         """With the installed plugins, but for those named by `without`, and with the modules of more `plugins`."""
         self.clock = VirtualClock()
         self.server = MemoryServer()
-        extra = [Plugin(module.__name__, module, "given to the test") for module in plugins]
-        self.registry = _with_fakes(
-            collect([*load(PluginsSection(disabled=frozenset(without))), *extra]), replace or {}
-        )
+        given = [Plugin(module.__name__, module, "given to the test") for module in plugins]
+        installed = load(PluginsSection(disabled=frozenset(without)))
+        others = [each for each in installed if not isinstance(each, Plugin) or each.module not in plugins]
+        self.registry = _with_fakes(collect([*others, *given]), replace or {})
         self.settings = minimal_settings(self.registry, **sections)
         self.agents: dict[str, Context] = {}
         self._names = nodes
@@ -145,6 +148,15 @@ class SimulatedCluster:
         await asyncio.gather(life, return_exceptions=True)
         self.server.expire(session)
         await settle()
+
+    async def finish_tasks(self, seconds: float = 600.0) -> None:
+        """Let a worker run all tasks until they are over, or undone."""
+        context = make_context(Role.WORKER, self.settings, self.registry, MemoryTree(self.server), self.clock)
+        end = self.clock.time() + seconds
+        async with worker(context, Life(boot="simulated", namespace=1, pid=1, started=1)):
+            while not all(task.is_over for task in self.api.store.all(Task)):
+                assert self.clock.time() < end, f"the tasks are not over after {seconds:g} s"
+                await self.clock.advance(0.5)
 
     async def advance(self, seconds: float) -> None:
         """Let time pass."""

@@ -1,0 +1,14 @@
+"""Each argument of the API, described once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pvcd import Flag, Path, Value
+
+NodeName = Annotated[str, Path("Name of the node")]
+Text = Annotated[str, Field(min_length=1, max_length=200), Value("What the note says")]
+Hold = Annotated[bool, Flag("Let the node be neither flushed nor made ready while it has the note")]
+TaskId = Annotated[str, Path("The id of the task")]

@@ -1,0 +1,82 @@
+"""The rules for notes: what may be asked, and what is then written."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from pvcd import Context, Create, Delete, Invalid, Message, NotFound, Put, retried, tasks
+from pvcd_plugins.node.service import find as find_node
+
+from .records import Note, NoteReport
+
+
+class NoteView(BaseModel):
+    """A note as the API shows it."""
+
+    node: str
+    text: str
+    hold: bool
+    read: bool
+
+
+class TaskView(BaseModel):
+    """A task that writes notes."""
+
+    id: UUID
+    state: str
+    sentence: str
+
+
+def list_notes(context: Context) -> list[NoteView]:
+    """All notes, sorted by node, and whether each was read as it is."""
+    return [
+        NoteView(node=note.node, text=note.text, hold=note.hold, read=is_read(context, note))
+        for note in context.store.all(Note)
+    ]
+
+
+def is_read(context: Context, note: Note) -> bool:
+    """Whether the node has read this very note."""
+    report = context.store.get(NoteReport, note.node)
+    return report is not None and report.read == note.text
+
+
+@retried
+async def write(context: Context, node: str, text: str, hold: bool) -> Message:
+    """Write a node's note, over one that there is."""
+    name = find_node(context, node).name
+    old = context.store.get(Note, name)
+    if old is None:
+        await context.store.write(Create(Note(node=name, text=text, hold=hold)))
+    else:
+        await context.store.write(Put(old.changed(text=text, hold=hold, task=None)))
+    return Message(message=f"Node {name} is told.")
+
+
+@retried
+async def erase(context: Context, node: str) -> Message:
+    """Erase a node's note, and that it was read."""
+    note, report = context.store.get(Note, node), context.store.get(NoteReport, node)
+    if note is None:
+        raise NotFound("note", node)
+    await context.store.write(*(Delete(record) for record in (report, note) if record))
+    return Message(message=f"Node {node} has no note any more.")
+
+
+async def announce(context: Context, text: str) -> TaskView:
+    """Let a worker write a note for each node that has none."""
+    return _view(await tasks.submit(context, "notes", "all", {"text": text}))
+
+
+async def find_task(context: Context, id: str) -> TaskView:
+    """How far a task is."""
+    try:
+        return _view(await tasks.find(context, UUID(id)))
+    except ValueError:
+        raise Invalid(f"The id of a task is a UUID, not {id!r:.60}.") from None
+
+
+def _view(task: tasks.Task) -> TaskView:
+    return TaskView(id=task.id, state=task.state, sentence=task.sentence)

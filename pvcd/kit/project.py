@@ -1,0 +1,92 @@
+"""A plugin as a folder of files: made anew, or found to be looked at."""
+
+from __future__ import annotations
+
+import configparser
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+from pvcd import cli
+from pvcd.errors import Conflict, Invalid
+from pvcd.loading import ENTRY_POINTS, Plugin, RefusedPlugin, import_file, load, plugin_file
+from pvcd.registry import gather
+from pvcd.settings import PluginsSection
+
+SKELETON = Path(__file__).parent / "skeleton"
+WORD = "skeleton"
+"""It is replaced by the plugin's name, in texts and in the names of files, wherever it stands."""
+FORM = re.compile(r"[a-z][a-z0-9]{1,19}")
+
+
+def create(name: str, directory: Path) -> Path:
+    """Write a small plugin that works, as a package of its own; returns its folder."""
+    _refuse(name)
+    folder = directory / f"pvcd-{name}"
+    if folder.exists():
+        raise Conflict(f"{folder} is there already.")
+    for source in _files(SKELETON):
+        target = folder / str(source.relative_to(SKELETON)).replace(WORD, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source.read_text().replace(WORD, name))
+    return folder
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What belongs to a project, and nothing that tools have left there."""
+    return (path for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".cfg", ".toml", ".md"))
+
+
+def _refuse(name: str) -> None:
+    """Raise an error unless a new plugin can have a name."""
+    if not FORM.fullmatch(name):
+        raise Invalid(f"A plugin's name is 2 to 20 small letters and digits, the first a letter, not {name!r:.60}.")
+    declared = gather(load(PluginsSection()))
+    taken: dict[str, set[str | None]] = {
+        "a plugin": {plugin.name for plugin in declared.plugins},
+        "a part of the API": {route.path.split("/")[3] for route in declared.routes if route.path.count("/") > 2},
+        "a subcommand": {command.name for command in (*cli.reserved(), *declared.cli_commands)},
+        "a node selector": {selector.name for selector in declared.node_selectors},
+        "a health check": {check.name for check in declared.health_checks},
+        "a kind of tasks": {step.kind for step in declared.steps},
+    }
+    for what, names in taken.items():
+        if name in names:
+            raise Conflict(f"The name {name!r} is taken by {what}.")
+
+
+def find(target: str) -> Plugin:
+    """The plugin of a project's folder, of a package or file, or of an installed plugin's name."""
+    path = Path(target)
+    if not path.exists():
+        return _installed(target)
+    points = list(_entry_points(path))
+    if points:
+        sys.path.insert(0, str(path.resolve()))
+        return Plugin(points[0].name, importlib.import_module(points[0].module), str(path), required=False)
+    file = plugin_file(path)
+    if file is None:
+        raise Invalid(f"{path} is neither a Python file or package, nor a project whose setup.cfg names a plugin.")
+    return Plugin(path.resolve().stem, import_file(path.resolve().stem, file), str(path), required=False)
+
+
+def _installed(name: str) -> Plugin:
+    for plugin in load(PluginsSection()):
+        if plugin.name == name and isinstance(plugin, RefusedPlugin):
+            raise Invalid(plugin.reason)
+        if plugin.name == name and isinstance(plugin, Plugin):
+            return plugin
+    raise Invalid(f"There is no plugin {name!r:.200}, neither installed nor at such a path.")
+
+
+def _entry_points(path: Path) -> Iterator[EntryPoint]:
+    """The plugins that a project's setup.cfg names."""
+    setup = configparser.ConfigParser()
+    setup.read(path / "setup.cfg")
+    lines = setup.get("options.entry_points", ENTRY_POINTS, fallback="").splitlines()
+    for line in filter(None, lines):
+        name, _, value = line.partition("=")
+        yield EntryPoint(name.strip(), value.strip(), ENTRY_POINTS)

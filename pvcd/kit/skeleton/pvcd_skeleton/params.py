@@ -1,0 +1,13 @@
+"""Each argument of the API, described once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pvcd import Path, Value
+
+NodeName = Annotated[str, Path("Name of the node")]
+Text = Annotated[str, Field(min_length=1, max_length=200), Value("What the note says")]
+TaskId = Annotated[str, Path("The id of the task")]

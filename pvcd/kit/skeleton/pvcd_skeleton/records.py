@@ -1,0 +1,22 @@
+"""What the cluster remembers."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pvcd import Name, Record
+
+
+class Note(Record, path="/skeleton-notes/{node}"):
+    """A note for a node; only the API and tasks write it."""
+
+    node: Name
+    text: str
+    task: UUID | None = None
+
+
+class NoteReport(Record, path="/skeleton-notes/{node}/report"):
+    """What the node has read; only the node writes it."""
+
+    node: Name
+    read: str

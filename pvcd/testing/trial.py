@@ -1,0 +1,219 @@
+"""A plugin on trial in a simulated cluster: asked well and ill, watched, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
+from urllib.parse import quote
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from pvcd.context import Component, Role, make_context, open_components
+from pvcd.http.parameters import Parameter, Place
+from pvcd.http.routes import Route
+from pvcd.store.memory import MemoryTree
+from pvcd.testing import Reply, SimulatedCluster
+from pvcd.testing.watchdog import Watchdog
+
+NODE = "hv1"
+LIMIT = 30.0
+"""Seconds that the cluster may take to start, and to stop."""
+PATIENCE = 120.0
+"""Simulated seconds that an answer may take."""
+USUAL = (NODE, "1", "true", "10.0.0.1", "10.0.0.0/24", "52:54:00:00:00:01", str(UUID(int=1)), "1G")
+"""Of which the first that fits is the value of an argument."""
+WORDS = ". .. ../../etc/passwd / + %s%n -1 0 1e309 NaN 0x10 null true [] {} {{7*7}} <script> * ((( hv1,hv1 ' $(id) `id`"
+HOSTILE = ("", " ", "a b", "\0", "\r\nX-Evil: 1", "\x1b[2J", "9" * 400, "\u00e9" * 300, "x" * 70_000, *WORDS.split())
+UNKNOWN = "no-such-argument"
+ORDER = ("POST", "PUT", "GET", "DELETE")
+
+
+def run(
+    module: ModuleType, code: Path, routes: Sequence[Route], components: Sequence[Component[Any]]
+) -> dict[str, list[str]]:
+    """Each check with what it complains of; `code` is the file or folder of the plugin."""
+    threads = set(threading.enumerate())
+    try:
+        found = asyncio.run(_run(module, code, routes, components))
+    except Exception as error:
+        return {"trial": [f"it does not live through its trial: {type(error).__name__}: {error}."]}
+    left = [thread.name for thread in set(threading.enumerate()) - threads]
+    found["stop"] += [f"the thread {name} is still at work when all is stopped." for name in left]
+    return found
+
+
+async def _run(
+    module: ModuleType, code: Path, routes: Sequence[Route], components: Sequence[Component[Any]]
+) -> dict[str, list[str]]:
+    with _tracebacks(code) as tracebacks, Watchdog(code) as watchdog:
+        cluster = SimulatedCluster([NODE], [module], keepalive={"interval": 1})
+        async with _both_in_time(cluster):
+            await cluster.advance(2)
+            differences = [each async for each in _doors(cluster, components)]
+            faults = await _answers(cluster, routes)
+    await asyncio.sleep(0)
+    left = [task.get_coro() for task in asyncio.all_tasks() - {asyncio.current_task()}]
+    return {
+        "doors": differences,
+        "answers": faults,
+        "tracebacks": tracebacks,
+        "blocking": [f"{function} blocks the event loop, and with it everything else." for function in watchdog.seen],
+        "stop": [f"{getattr(work, '__qualname__', work)}() is still at work when all is stopped." for work in left],
+    }
+
+
+@contextlib.asynccontextmanager
+async def _both_in_time(cluster: SimulatedCluster) -> AsyncIterator[None]:
+    """A cluster that starts and stops within a limit."""
+    async with asyncio.timeout(LIMIT):
+        await cluster.__aenter__()
+    try:
+        yield
+    finally:
+        async with asyncio.timeout(LIMIT):
+            await cluster.__aexit__(None, None, None)
+
+
+@contextlib.contextmanager
+def _tracebacks(code: Path) -> Iterator[list[str]]:
+    """What is logged with a traceback that goes through some code."""
+    found: list[str] = []
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            error = record.exc_info[1] if record.exc_info else None
+            frames = traceback.extract_tb(error.__traceback__ if error else None)
+            if any(Path(frame.filename).is_relative_to(code) for frame in frames):
+                found.append(f"{record.getMessage()}: {type(error).__name__}: {error}.")
+
+    ear = Ear()
+    logging.getLogger().addHandler(ear)
+    try:
+        yield found
+    finally:
+        logging.getLogger().removeHandler(ear)
+
+
+# Doors
+
+
+async def _doors(cluster: SimulatedCluster, components: Sequence[Component[Any]]) -> AsyncIterator[str]:
+    """Whether each fake has all verbs of its door, which is the type that `open` says it yields."""
+    worker = make_context(
+        Role.WORKER, cluster.settings, cluster.registry, MemoryTree(cluster.server), cluster.clock, NODE
+    )
+    await worker.store.open()
+    try:
+        async with open_components(worker):
+            opened = worker.components | cluster.api.components | cluster.agents[NODE].components
+            fakes = {key.name: fake for key, fake in opened.items()}
+            for component in components:
+                if component.fake is not None:
+                    for difference in _differences(component, fakes[component.name]):
+                        yield difference
+    finally:
+        await worker.store.close()
+
+
+def _differences(component: Component[Any], fake: object) -> Iterator[str]:
+    door = _door(component.open)
+    if door is None or component.fake is None or door is not _door(component.fake):
+        yield f"`open` and `fake` of the component {component.name} must both say that they yield the same type."
+        return
+    for verb, declared in inspect.getmembers(door, inspect.isfunction):
+        offered = getattr(fake, verb, None)
+        if verb.startswith("_"):
+            continue
+        if offered is None:
+            yield f"the fake of the component {component.name} has no {verb}()."
+        elif (wanted := _arguments(declared, "self")) != (given := _arguments(offered)):
+            yield f"{verb}() of the component {component.name} takes {wanted}, that of its fake {given}."
+
+
+def _door(opening: Callable[..., Any]) -> Any:
+    return next(iter(get_args(get_type_hints(inspect.unwrap(opening)).get("return"))), None)
+
+
+def _arguments(function: Callable[..., Any], *but: str) -> str:
+    parameters = inspect.signature(function).parameters.values()
+    return str(inspect.Signature([each.replace(annotation=each.empty) for each in parameters if each.name not in but]))
+
+
+# Answers
+
+
+async def _answers(cluster: SimulatedCluster, routes: Sequence[Route]) -> list[str]:
+    """Ask for all that can be asked for, let handlers and tasks have their turns, then ask for trouble."""
+    in_order = sorted(routes, key=lambda route: ORDER.index(route.method))
+    asked = [route for route in in_order if "Stream" not in str(route.returns)]
+    found: dict[str, str] = {}
+    for requests in (_well(asked), _ill(asked)):
+        for route, arguments in requests:
+            for fault in await _ask(cluster, route, arguments):
+                found.setdefault(fault, f"{arguments!r:.100}")
+        await cluster.advance(5)
+        await cluster.finish_tasks()
+    return [f"{fault} It was asked with {example}." for fault, example in found.items()]
+
+
+def _well(routes: Sequence[Route]) -> Iterator[tuple[Route, dict[str, str]]]:
+    """Each route as it should be asked; nothing is removed yet."""
+    return ((route, _usual(route)) for route in routes if route.method != "DELETE")
+
+
+def _ill(routes: Sequence[Route]) -> Iterator[tuple[Route, dict[str, str]]]:
+    """Each route with an argument that it does not know, and with each of its own having each hostile value."""
+    for route in routes:
+        yield route, _usual(route) | {UNKNOWN: "x"}
+        yield from ((route, _usual(route) | {each.key: value}) for each in route.parameters for value in HOSTILE)
+
+
+def _usual(route: Route) -> dict[str, str]:
+    """Values for all arguments that a route needs, by their keys."""
+    return {each.key: _fitting(each) for each in route.parameters if each.required or each.place is Place.PATH}
+
+
+def _fitting(parameter: Parameter) -> str:
+    for value in (*parameter.choices, *USUAL):
+        with contextlib.suppress(ValidationError):
+            parameter.adapter.validate_python([value] if parameter.many else value)
+            return value
+    return USUAL[0]
+
+
+async def _ask(cluster: SimulatedCluster, route: Route, arguments: Mapping[str, str]) -> list[str]:
+    """Send a request; what is wrong with the answer."""
+    places = {each.key: each.place for each in route.parameters}
+    names = {each.key: each.name for each in route.parameters}
+    parts = {key: quote(value, safe="") for key, value in arguments.items() if places.get(key) is Place.PATH}
+    values = {names.get(key, key): value for key, value in arguments.items() if key not in parts}
+    asking = asyncio.ensure_future(cluster.request(route.method, route.path.format(**parts), **values))
+    end = cluster.clock.time() + PATIENCE
+    while not (await asyncio.wait([asking], timeout=0.02))[0]:
+        await cluster.advance(1)
+        if cluster.clock.time() > end:
+            asking.cancel()
+            return [f"{route.name} does not answer within {PATIENCE:g} s."]
+    return list(_faults(route, asking.result(), UNKNOWN in arguments))
+
+
+def _faults(route: Route, reply: Reply, refused: bool) -> Iterator[str]:
+    if reply.status == 500 or b"Traceback" in reply.body:
+        yield f"{route.name} fails with an internal error where it should refuse a value."
+    elif reply.status >= 400:
+        try:
+            if not {"message", "code"} <= set(reply.json):
+                yield f"{route.name} fails without a message and a code."
+        except ValueError:
+            yield f"{route.name} fails with something else than JSON."
+    elif refused:
+        yield f"{route.name} takes arguments that it does not know."

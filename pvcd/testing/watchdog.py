@@ -1,0 +1,56 @@
+"""Finds what blocks an event loop: a thread looks at the loop's thread whenever the loop has not moved for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+BLOCKED_SECONDS = 0.25
+"""How long a loop may stand still."""
+LOOK_SECONDS = 0.02
+
+
+class Watchdog:
+    """Watches the running loop as long as its block lasts; `seen` names the functions of some code that blocked it."""
+
+    def __init__(self, code: Path) -> None:
+        self.seen: set[str] = set()
+        self._code = code
+        self._over = threading.Event()
+        self._moved = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._beat = asyncio.ensure_future(self._move())
+        self._thread = threading.Thread(target=self._watch, args=(threading.get_ident(),), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._beat.cancel()
+        self._over.set()
+        self._thread.join()
+
+    async def _move(self) -> None:
+        while True:
+            self._moved = time.monotonic()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _watch(self, thread: int) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            if time.monotonic() - self._moved > BLOCKED_SECONDS:
+                self._note(thread)
+
+    def _note(self, thread: int) -> None:
+        """Note the innermost function of the code that the loop's thread is in."""
+        for frame in reversed(traceback.extract_stack(sys._current_frames()[thread])):
+            if Path(frame.filename).is_relative_to(self._code):
+                self.seen.add(f"{frame.name}() in {Path(frame.filename).name}")
+                return
