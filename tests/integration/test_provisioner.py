@@ -84,6 +84,8 @@ def test_a_killed_worker_leaves_nothing_once_there_is_one_again(cluster: Cluster
     assert task["state"] == "FAILURE" and task["left"] == [], task
     assert provisioner.left() == []
     assert provisioner.ended(provisioner.create("next", start_vm="false"))["state"] == "SUCCESS"
+    failed = cluster.get(f"{PROVISIONER}/status", limit="orphan|next", state="FAILURE")
+    assert [each["name"] for each in failed] == ["orphan"]
 
 
 def test_ten_at_once_on_one_profile_succeed(cluster: Cluster, provisioner: Provisioner) -> None:
