@@ -15,6 +15,7 @@ test: lint
 	$(SUDO) $(VENV)/bin/pytest tests/unit tests/scenarios tests/contract tests/browser
 	$(SUDO) $(VENV)/bin/pytest tests/integration
 	$(SUDO) $(VENV)/bin/pytest tests/manual tests/hostile
+	$(SUDO) $(VENV)/bin/pytest tests/slow
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

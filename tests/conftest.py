@@ -16,6 +16,7 @@ from pvcd.errors import Failed
 from pvcd.sandbox import network, packages
 from pvcd.sandbox.cluster import ALL
 from tests.integration.cluster import Cluster, Guests
+from tests.integration.provisioner import Provisioner, prepared
 
 
 def pytest_configure() -> None:
@@ -48,6 +49,20 @@ def cluster(sandbox_cluster: Cluster) -> Iterator[Cluster]:
     for vm in sandbox_cluster.get("/vm"):
         sandbox_cluster.ask("DELETE", f"/vm/{vm['name']}")
     assert sandbox_cluster.tracebacks()[seen:] == []
+
+
+@pytest.fixture(scope="module")
+def provisioner(sandbox_cluster: Cluster, guests: Guests) -> Iterator[Provisioner]:
+    """Templates, and a profile that builds the tiny guest."""
+    with prepared(sandbox_cluster, guests) as made:
+        yield made
+
+
+@pytest.fixture
+def no_vm_left(cluster: Cluster, provisioner: Provisioner) -> Iterator[None]:
+    """Nothing is left of any VM after a test."""
+    yield
+    provisioner.clear()
 
 
 def need_servers() -> None:

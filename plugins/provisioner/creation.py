@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pvcd import Context, Invalid, NotFound, tasks
 from pvcd.matching import matcher
 from pvcd.tasks import TASK_LOGS, LogLine, StepRecord, Task
+from pvcd.tasks.records import TaskState
 from pvcd_plugins.provisioner import blueprint as blueprints
 from pvcd_plugins.provisioner.blueprint import Request
 from pvcd_plugins.provisioner.steps import KIND
@@ -18,6 +19,8 @@ from pvcd_plugins.provisioner.userdata import RENDERING
 from pvcd_plugins.vm import service as vms
 
 OVER = ("ok", "changed", "skipped")
+STATES = tuple(state.upper() for state in get_args(TaskState))
+"""Of tasks, as they are shown."""
 
 
 class Accepted(BaseModel):
@@ -127,10 +130,11 @@ async def plan(context: Context, request: Request) -> Plan:
     )
 
 
-def list_tasks(context: Context, limit: str | None) -> list[TaskView]:
-    """The tasks whose VM's name matches a limit, the newest first."""
+def list_tasks(context: Context, limit: str | None, state: str | None) -> list[TaskView]:
+    """The tasks whose VM's name matches a limit, in a state, the newest first."""
     matches = matcher(limit)
-    found = [task for task in context.store.all(Task) if task.kind == KIND and matches((task.subject,))]
+    tasks = (task for task in context.store.all(Task) if task.kind == KIND and state in (None, task.state.upper()))
+    found = [task for task in tasks if matches((task.subject,))]
     return [_view(task) for task in sorted(found, key=lambda task: task.created, reverse=True)]
 
 

@@ -23,7 +23,7 @@ MKFS = {
 }
 """What makes each file system, also where the device looks as if it had one."""
 FORMAT_SECONDS = 600.0
-DEAD_CLIENT = 45.0
+DEAD_CLIENT = 40.0
 """Seconds after which Ceph has forgotten a client that was killed, so that its volume can be removed (it says 30)."""
 LET_GO = 15.0
 """Seconds after which the kernel has let go of the disks of a script that was killed."""
@@ -57,8 +57,27 @@ class Cluster(Protocol):
         """Remove it."""
 
 
+class IsMapped(Protocol):
+    """A volume that is mapped."""
+
+    @property
+    def pool(self) -> str:
+        """Its pool."""
+
+    @property
+    def volume(self) -> str:
+        """Its name."""
+
+    @property
+    def device(self) -> Path | None:
+        """None when what held it was killed."""
+
+
 class Mapping(Protocol):
     """What is needed of the door to volumes as local devices."""
+
+    async def mapped(self) -> Sequence[IsMapped]:
+        """What is mapped here."""
 
     async def map(self, pool: str, volume: str) -> Path:
         """The device that is the volume from now on."""
@@ -111,6 +130,7 @@ async def create(cluster: Cluster, wanted: Iterable[Wanted], intend: Intend) -> 
 
 async def remove(cluster: Cluster, volumes: Sequence[Fact], clock: Clock, patience: float = DEAD_CLIENT) -> None:
     """Remove what `create` made, whatever of it is there. Raises `Left`."""
+    end = clock.monotonic() + patience
 
     async def remove_one(pool: str, volume: str, fact: Fact) -> None:
         try:
@@ -118,7 +138,7 @@ async def remove(cluster: Cluster, volumes: Sequence[Fact], clock: Clock, patien
                 return
         except Conflict:  # it is there by half only
             pass
-        await _patiently(lambda: cluster.remove_volume(pool, volume), clock, patience)
+        await _patiently(lambda: cluster.remove_volume(pool, volume), clock, end)
 
     await _undo_each(volumes, remove_one)
 
@@ -129,11 +149,21 @@ async def map_all(mapping: Mapping, volumes: Sequence[tuple[str, str]], intend: 
     return [await mapping.map(pool, volume) for pool, volume in volumes]
 
 
+async def refuse_broken(mapping: Mapping, mapped: Sequence[Fact]) -> None:
+    """Raise what has become of volumes whose mapping was killed: of what was written last nobody knows."""
+    wanted = [(fact["pool"], fact["volume"]) for fact in mapped]
+    whole = [(each.pool, each.volume) for each in await mapping.mapped() if each.device]
+    broken = [f"{pool}/{volume}" for pool, volume in wanted if (pool, volume) not in whole]
+    if broken:
+        raise Failed(f"The mapping of {', '.join(broken)} was killed, and what was written last may be lost.")
+
+
 async def unmap_all(mapping: Mapping, mapped: Sequence[Fact], clock: Clock, patience: float = LET_GO) -> None:
     """Let all that was written reach the volumes, and take their devices away, on the node that mapped them."""
+    end = clock.monotonic() + patience
 
     async def unmap_one(pool: str, volume: str, _: Fact) -> None:
-        await _patiently(lambda: mapping.unmap(pool, volume), clock, patience)
+        await _patiently(lambda: mapping.unmap(pool, volume), clock, end)
 
     await _undo_each(mapped, unmap_one)
 
@@ -192,9 +222,8 @@ async def _undo_each(facts: Sequence[Fact], undo: Callable[[str, str, Fact], Awa
         raise Left(sentences)
 
 
-async def _patiently(act: Callable[[], Awaitable[Any]], clock: Clock, patience: float) -> None:
+async def _patiently(act: Callable[[], Awaitable[Any]], clock: Clock, end: float) -> None:
     """Do what is refused for as long as somebody who was killed still counts as using the volume."""
-    end = clock.monotonic() + patience
     while True:
         try:
             await act()

@@ -33,7 +33,7 @@ class RedisLogs:
             decode_responses=True,
             socket_timeout=DEADLINE,
             socket_connect_timeout=DEADLINE,
-            retry=Retry(NoBackoff(), 0),
+            retry=Retry(NoBackoff(), 1),  # on a new connection: those that there are do not outlive the server
         )
         self._clock = clock
         self._away = False

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 PAUSE = 1.0
 UNDO_TRIES = 3
 UNDO_SECONDS = 300.0
+IMPATIENCE = 10.0
+"""Seconds after which what could not be undone is not tried again: it was waited for by then."""
 PROGRESS_SECONDS = 1.0
 MAX_ATTEMPTS = 5
 """Claims of one task, after which nothing more is undone: so often its worker has ended with it."""
@@ -157,7 +159,10 @@ class TaskRunner:
 
     async def _undo_step(self, record: StepRecord) -> None:
         sentence = "it was not undone, since its worker ended whenever that was tried."
+        end = self.context.clock.monotonic() + IMPATIENCE
         for number in range(UNDO_TRIES if self._attempt <= MAX_ATTEMPTS else 0):
+            if number and self.context.clock.monotonic() >= end:
+                break
             if number:
                 await self.context.clock.sleep(PAUSE)
             try:

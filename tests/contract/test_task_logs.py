@@ -192,6 +192,17 @@ async def test_lines_are_dropped_while_redis_is_away_and_that_is_said_once(
     assert said == ["WARNING", "INFO"]
 
 
+async def test_a_redis_that_was_started_again_is_not_away(real: RedisBench, caplog: pytest.LogCaptureFixture) -> None:
+    ids = uuid4(), uuid4()
+    await real.logs.append(ids[0], ["before"])
+    real.server.stop(), real.server.start()
+    assert await texts(real.logs, ids[0]) == []
+    real.server.stop(), real.server.start()
+    await real.logs.append(ids[1], ["after"])
+    assert await texts(real.logs, ids[1]) == ["after"]
+    assert caplog.records == []
+
+
 async def test_a_redis_that_hangs_holds_nobody_up_for_long(real: RedisBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_logs, "DEADLINE", 0.3)
     id = uuid4()

@@ -36,7 +36,7 @@ from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
 from pvcd.tasks.records import MAX_JOURNALS, MAX_SENTENCE, MAX_VALUES, Claim, TaskSubject, plain
-from pvcd.tasks.runner import MAX_ATTEMPTS, UNDO_TRIES
+from pvcd.tasks.runner import IMPATIENCE, MAX_ATTEMPTS, UNDO_TRIES
 from pvcd.testing import SimulatedCluster
 from pvcd.worker import LOOK_SECONDS, Worker, worker
 
@@ -446,6 +446,26 @@ async def test_what_cannot_be_undone_is_named_and_the_rest_is_undone(site: Site)
     assert states(task) == ["undone", "changed", "failed"]
     assert site.world.lines.count("unmake x-second") == UNDO_TRIES
     assert site.world.things == {"x-second"}
+
+
+async def test_what_was_waited_for_in_vain_is_named_at_once() -> None:
+    tries = []
+
+    async def act(run: Run) -> Outcome:
+        raise Conflict("No.")
+
+    async def make(run: Run) -> Outcome:
+        return Outcome("changed")
+
+    async def wait(run: Run) -> None:
+        tries.append(run.context.clock.monotonic())
+        await run.context.clock.sleep(IMPATIENCE)
+        raise Failed("It is still in use.")
+
+    async with site_of(Step("odd", "make", 1, "Make", make, wait), Step("odd", "act", 2, "Act", act)) as site:
+        await site.start()
+        task = await site.ended((await tasks.submit(site.api, "odd", "x", {})).id)
+        assert (task.left, len(tries)) == (("Make: It is still in use.",), 1)
 
 
 async def test_only_what_may_have_acted_is_undone() -> None:

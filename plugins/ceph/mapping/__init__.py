@@ -6,6 +6,9 @@
 What is mapped stays mapped when this process ends, and is found again below `directory`, which is of one node and not
 kept over its restart: somewhere in /run. Both ways find the key of `client.<user>` in the keyring that `conf` names.
 
+Who maps a volume for a task writes that into the journal before, as `mapped`, a list of facts with `pool` and `volume`:
+a worker that starts unmaps what no task claims in this way that is not over.
+
 A client that was killed, by itself or with its node, counts as a user of its volume for half a minute more. Until then
 the volume can be neither removed nor mapped elsewhere; mapping it anew on the same node waits for it.
 """

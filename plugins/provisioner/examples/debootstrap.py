@@ -3,10 +3,19 @@
 Arguments of the profile: deb_release (bookworm), deb_mirror (http://deb.debian.org/debian) and deb_packages, a list
 separated by commas that is installed as well. The disk is an ext4 made with filesystem_arg=-O=^64bit,^metadata_csum, so
 that the boot loader can read it. Workers need Debian's packages debootstrap and extlinux.
+
+A worker without a way to a mirror takes the packages from a file, deb_tarball=/path/to/bookworm.tar, which somebody who
+has one makes with the same arguments, as root:
+
+    python3 debootstrap.py /path/to/bookworm.tar deb_release=bookworm deb_packages=vim,less
+
+What is installed has no name of its own: cloud-init gives each VM that of its metadata.
 """
 
 import pathlib
 import subprocess
+import sys
+import tempfile
 
 PACKAGES = (
     "linux-image-cloud-amd64,systemd-sysv,ifupdown,isc-dhcp-client,iproute2,openssh-server,sudo,"
@@ -19,30 +28,48 @@ timeout 0
 label linux
   linux /vmlinuz
   initrd /initrd.img
-  append root={root} rw console=ttyS0
+  append root=UUID={uuid} rw console=ttyS0
 """
-INTERFACES = "auto lo\niface lo inet loopback\nallow-hotplug {link}\niface {link} inet dhcp\n"
 
 
 def install(**kwargs):
     root = pathlib.Path(kwargs["temporary_directory"])
-    packages = ",".join(filter(None, (PACKAGES, kwargs.get("deb_packages"))))
-    release = kwargs.get("deb_release", "bookworm")
-    mirror = kwargs.get("deb_mirror", "http://deb.debian.org/debian")
-    run("debootstrap", "--variant=minbase", f"--include={packages}", release, str(root), mirror)
     disk = next(disk for disk in kwargs["disks"] if disk["mountpoint"] == "/")
-    device = f"/dev/{disk['disk_id']}"
-    (root / "etc/fstab").write_text(f"{device} / {disk['filesystem']} errors=remount-ro 0 1\n")
-    (root / "etc/hostname").write_text(f"{kwargs['vm_name']}\n")
-    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {kwargs['vm_name']}\n")
-    (root / "etc/network/interfaces").write_text(INTERFACES.format(link="ens2"))
+    # Nothing has to reach the disk before the end, when all of it is written back.
+    hasty = root / "etc/dpkg/dpkg.cfg.d/hasty"
+    hasty.parent.mkdir(parents=True)
+    hasty.write_text("force-unsafe-io\n")
+    tarball = kwargs.get("deb_tarball")
+    debootstrap(root, kwargs, *([f"--unpack-tarball={tarball}"] if tarball else []))
+    hasty.unlink()
+    uuid = run(
+        "blkid", "--match-tag", "UUID", "--output", "value", disk["device"], stdout=subprocess.PIPE
+    ).stdout.strip()
+    (root / "etc/fstab").write_text(f"UUID={uuid} / {disk['filesystem']} errors=remount-ro 0 1\n")
+    # In place of what debootstrap took over from the worker.
+    (root / "etc/hostname").write_text("localhost\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
+    (root / "etc/resolv.conf").unlink()
     (root / "etc/cloud/cloud.cfg.d/90-pvc.cfg").write_text("datasource_list: [NoCloud, None]\n")
     (root / "boot/extlinux").mkdir()
-    (root / "boot/extlinux/extlinux.conf").write_text(LOADER.format(root=device))
-    run("extlinux", "--install", str(root / "boot/extlinux"))
-    run("chroot", str(root), "apt-get", "clean")
+    (root / "boot/extlinux/extlinux.conf").write_text(LOADER.format(uuid=uuid))
+    run("extlinux", "--install", root / "boot/extlinux")
+    run("chroot", root, "apt-get", "clean")
 
 
-def run(*command):
+def debootstrap(target, arguments, *options):
+    packages = ",".join(filter(None, (PACKAGES, arguments.get("deb_packages"))))
+    release = arguments.get("deb_release", "bookworm")
+    mirror = arguments.get("deb_mirror", "http://deb.debian.org/debian")
+    run("debootstrap", "--variant=minbase", f"--include={packages}", *options, release, target, mirror)
+
+
+def run(*command, **more):
     print("+", *command, flush=True)
-    subprocess.run(command, check=True)
+    return subprocess.run(command, check=True, text=True, **more)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = dict(word.split("=", 1) for word in sys.argv[2:])
+        debootstrap(scratch, arguments, f"--make-tarball={sys.argv[1]}")

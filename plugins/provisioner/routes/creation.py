@@ -17,6 +17,7 @@ ProfileName = Annotated[Name, Value("The profile that it is built from", names=T
 Define = Annotated[bool | None, Flag("Define it in the end; by default yes", name="define_vm")]
 Start = Annotated[bool | None, Flag("Start it in the end; by default yes, if it is defined", name="start_vm")]
 Check = Annotated[bool, Flag("Say only what would be done: the variables with their sources, userdata, XML and steps")]
+State = Annotated[str | None, Value("Only those in this state", choices=creation.STATES)]
 TaskId = Annotated[str, Path("The id of the task")]
 After = Annotated[str, Value("Only the lines after the one at this position")]
 
@@ -44,9 +45,9 @@ async def create(
 
 
 @routes.get("/status")
-async def list_tasks(context: Context, limit: Limit = None) -> list[TaskView]:
-    """All tasks that are kept, the newest first, or those whose VM's name matches `limit`."""
-    return creation.list_tasks(context, limit)
+async def list_tasks(context: Context, limit: Limit = None, state: State = None) -> list[TaskView]:
+    """All tasks that are kept, the newest first, or those whose VM's name matches `limit` and that are in `state`."""
+    return creation.list_tasks(context, limit, state)
 
 
 @routes.get("/status/{task_id}")

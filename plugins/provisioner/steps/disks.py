@@ -82,7 +82,9 @@ async def unmap_all(run: Run) -> Outcome:
     mapped = run.memory.get("mapped", [])
     if not mapped:
         return Outcome("skipped", "Nothing is mapped.")
-    await volumes.unmap_all(run.context[MAPPING], mapped, run.context.clock)
+    mapping = run.context[MAPPING]
+    await volumes.refuse_broken(mapping, mapped)
+    await volumes.unmap_all(mapping, mapped, run.context.clock)
     return Outcome("changed")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pvcd.clock import VirtualClock, settle
-from pvcd.errors import Conflict, Invalid, NotFound
+from pvcd.errors import Conflict, Failed, Invalid, NotFound
 from pvcd_plugins.ceph.cluster import CephUnavailable
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.mapping.fake import FakeMapping
@@ -141,6 +141,18 @@ async def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(ceph: Fak
     assert await names(ceph) == ["golden", "web1_sdb"]
 
 
+async def test_several_are_waited_for_no_longer_than_one(ceph: FakeCluster, journal: Journal) -> None:
+    await volumes.create(ceph, [SDA, SDB], journal.intend)
+    for volume in ("web1_sda", "web1_sdb"):
+        ceph.open_volume("vms", volume)
+    clock = VirtualClock()
+    removing = asyncio.create_task(volumes.remove(ceph, journal.facts["volumes"], clock))
+    await clock.advance(45)
+    assert removing.done()
+    with pytest.raises(Left, match="web1_sda"):
+        await removing
+
+
 async def test_without_ceph_everything_is_named(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA, SDB], journal.intend)
     ceph.failing["volume"] = CephUnavailable("Nobody answers.")
@@ -159,6 +171,15 @@ async def test_mapped_volumes_are_unmapped_and_those_that_never_were_are_no_erro
     for _ in range(2):
         await volumes.unmap_all(mapping, journal.facts["mapped"], VirtualClock())
         assert await mapping.mapped() == []
+
+
+async def test_a_mapping_that_was_killed_is_no_good_end(tmp_path: Path, journal: Journal) -> None:
+    mapping = FakeMapping(tmp_path, [("vms", "web1_sda"), ("vms", "web1_sdb")])
+    await volumes.map_all(mapping, [("vms", "web1_sda"), ("vms", "web1_sdb")], journal.intend)
+    await volumes.refuse_broken(mapping, journal.facts["mapped"])
+    mapping.kill("vms", "web1_sdb")
+    with pytest.raises(Failed, match=r"^The mapping of vms/web1_sdb was killed"):
+        await volumes.refuse_broken(mapping, journal.facts["mapped"])
 
 
 async def test_a_device_that_is_still_held_is_waited_for(tmp_path: Path, journal: Journal) -> None:

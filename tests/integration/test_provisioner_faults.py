@@ -1,0 +1,211 @@
+"""Whatever is killed while a VM is built, in whichever step: its task ends in time, and hides nothing that is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from redis import Redis
+
+from pvcd.tasks.dramatiq_queue import DramatiqQueue
+from pvcd_plugins.provisioner.steps import STEPS
+from tests.integration.cluster import Cluster
+from tests.integration.faults import BACK, SCRIPT_SECONDS, THREADS, WRITER, Bench, Worker, children, command, processes
+from tests.integration.provisioner import PROVISIONER, Provisioner
+
+NAMES = [step.name for step in sorted(STEPS, key=lambda step: step.order)]
+MAPPED = ("after map", "before format", "after format", "before install", "after install", "before unmap")
+"""Where the volumes are mapped, and something else may be killed."""
+
+BEGINNING = "import os, subprocess, time\ndef install(**kwargs):\n    root = kwargs['temporary_directory']\n"
+BAD = {
+    "raises": ("    raise ValueError('no luck')", "in line 4: ValueError: no luck"),
+    "exits": ("    os._exit(3)", "with status 3"),
+    "hangs": ("    time.sleep(1000)", f"did not finish within {SCRIPT_SECONDS:g} s"),
+    "forks": ("    while True: os.fork()", "more than 4096 processes"),
+    "fills": ("    for n in range(1000): open(f'{root}/{n}', 'w')", "No space left on device"),
+    "mounts": ("    subprocess.run(['mount', '-t', 'tmpfs', 'x', root], check=True)\n    os._exit(5)", "with status 5"),
+    "prints": ("    for n in range(10**5): print('x' * 1000)\n    os._exit(4)", "with status 4"),
+}
+"""Scripts that end badly, and what is said of each."""
+
+
+@pytest.fixture(scope="module")
+def learnt(provisioner: Provisioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The bench; the sandbox's own worker is paused meanwhile."""
+    provisioner.storage("tight", filesystem_arg="-N=16")  # a file system that is full of a few files
+    provisioner.script("writer", WRITER)
+    for name, (body, _) in BAD.items():
+        provisioner.script(name, BEGINNING + body, storage_template="tight")
+    made = Bench(provisioner, tmp_path_factory.mktemp("faults"))
+    paused = provisioner.cluster.kill("worker", signal.SIGSTOP)
+    try:
+        made.worker.start()
+        made.learn()
+        yield made
+    finally:
+        made.worker.stop()
+        os.kill(paused, signal.SIGCONT)
+    made.worker.has_not_stumbled()
+
+
+@pytest.fixture
+def bench(learnt: Bench, cluster: Cluster) -> Iterator[Bench]:
+    yield learnt
+    learnt.forget()
+    learnt.nothing_left()
+
+
+def test_the_steps_are_those_of_the_api(bench: Bench) -> None:
+    plan = bench.cluster.post(f"{PROVISIONER}/create", name="planned", profile="writer", check="true")
+    assert [step["name"] for step in plan["steps"]] == NAMES == list(bench.steps)
+    assert {f"before {name}" for name in NAMES} <= set(bench.places)
+
+
+# The worker
+
+
+@pytest.mark.parametrize("when", ["before", "intended", "after"])
+def test_a_worker_is_killed_at_every_step(bench: Bench, when: str) -> None:
+    places = [place for place in bench.places if place.startswith(f"{when} ")]
+    assert places and len(places) <= THREADS
+    tasks = bench.held(places)
+    bench.worker.die()
+    bench.release()
+    bench.worker.start()
+    bench.ended(tasks, "FAILURE")
+
+
+@pytest.mark.parametrize("step", NAMES)
+def test_a_worker_is_killed_amid_a_step(bench: Bench, step: str) -> None:
+    name = f"amid-{step}"
+    bench.kill_amid(name, step)
+    task = bench.create(name)
+    bench.worker.until_dead()
+    bench.worker.start()
+    bench.ended({name: task}, "FAILURE", "SUCCESS")
+
+
+def test_a_worker_is_killed_while_it_undoes(bench: Bench) -> None:
+    names = {f"undone-{step.name}": f"undo {step.name}" for step in STEPS if f"intended {step.name}" in bench.places}
+    for name, place in names.items():
+        for each in ("after install", place):
+            (bench.folder / f"{name} {each}.hold").touch()
+    tasks = {name: bench.create(name) for name in names}
+    for name in names:
+        bench.until_at(name, "after install")
+        bench.cluster.delete(f"{PROVISIONER}/status/{tasks[name]}")
+    for name, place in names.items():
+        bench.until_at(name, place)
+    bench.worker.die()
+    bench.release()
+    bench.worker.start()
+    bench.ended(tasks, "CANCELLED")
+
+
+# What works for it
+
+
+def test_the_process_of_a_mapping_is_killed_wherever_it_lives(bench: Bench) -> None:
+    places = [place for place in bench.places if place in MAPPED]
+    assert places == sorted(MAPPED)
+    tasks = bench.held(places)
+    for pid in processes():
+        if command(pid).startswith("qemu-storage-daemon"):
+            os.kill(pid, signal.SIGKILL)
+    bench.release()
+    bench.ended(tasks, "FAILURE")
+
+
+def test_the_processes_of_a_script_are_killed_one_level_after_the_other(bench: Bench) -> None:
+    tasks = {}
+    for depth in range(3):
+        name = f"child{depth}"
+        tasks[name] = bench.create(name, "sleeper")
+        bench.cluster.until(lambda id=tasks[name]: bench.provisioner.doing(id) == "install", BACK)  # type: ignore[misc]
+        bench.cluster.until(lambda: "asleep" in bench.log(tasks[name]), BACK)  # noqa: B023
+        os.kill(script_process(bench.worker.pid, depth), signal.SIGKILL)
+        bench.ended({name: tasks[name]}, "FAILURE")
+
+
+def script_process(worker: int, depth: int) -> int:
+    """One of the processes in which a script runs: the one outside, process 1 of its namespaces, or its own."""
+    pid = next(pid for pid in children(worker) if "inside.py" in command(pid))
+    for _ in range(depth):
+        pid = children(pid)[0]
+    return pid
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_script_that_ends_badly_is_a_failed_task_with_the_reason(bench: Bench, name: str) -> None:
+    task = bench.create(name, name)
+    bench.ended({name: task}, "FAILURE")
+    assert BAD[name][1] in bench.provisioner.task(task)["status"]
+
+
+# What it depends on
+
+
+def test_messages_are_lost_and_redis_with_them(bench: Bench) -> None:
+    tasks = bench.held(["before volumes", "after install"])
+    before = bench.cluster.server("redis")["restarts"]
+    with Redis(port=bench.cluster.server("redis")["port"]) as client:
+        client.flushall()
+    bench.cluster.kill("redis")
+    bench.cluster.until(lambda: bench.cluster.server("redis")["restarts"] > before, BACK)
+    bench.release()
+    bench.ended(tasks, "SUCCESS")
+    assert "Complete the VM: changed" in bench.log(tasks["after-install"])
+
+
+async def test_a_message_that_comes_again_lets_nothing_be_done_again(bench: Bench) -> None:
+    tasks = bench.held(["before volumes", "after start"])
+    queue = DramatiqQueue(f"redis://127.0.0.1:{bench.cluster.server('redis')['port']}/0")
+    try:
+        for id in [*tasks.values()] * 3:
+            queue.wake(UUID(id))
+        bench.release()
+        bench.ended(tasks, "SUCCESS")
+        before = [bench.provisioner.task(id) for id in tasks.values()]
+        for id in [*tasks.values()] * 3:
+            queue.wake(UUID(id))
+    finally:
+        await queue.close()
+    bench.ended({"later": bench.create("later")}, "SUCCESS")
+    assert [bench.provisioner.task(id) for id in tasks.values()] == before
+    assert {
+        bench.reached(name, f"{when} {step}") for name in tasks for when in ("before", "after") for step in NAMES
+    } == {1}
+
+
+def test_the_agent_is_killed_before_a_vm_starts(bench: Bench) -> None:
+    tasks = bench.held(["before start"], profile="tiny", start_vm="true")
+    bench.cluster.kill("node")
+    bench.release()
+    bench.ended(tasks, "SUCCESS")
+    bench.cluster.until_state("before-start", "start", True, BACK)
+
+
+# Another machine
+
+
+def test_what_another_machine_had_mapped_is_named_and_it_clears_that_itself(bench: Bench) -> None:
+    tasks = bench.held(["before install"])
+    bench.worker.die()
+    bench.release()
+    other = Worker(bench.provisioner, bench.folder, "other")
+    other.start()
+    try:
+        task = bench.provisioner.ended(tasks["before-install"], BACK)
+        assert task["state"] == "FAILURE" and len(task["left"]) == 1, task
+        assert "vms/before-install_sda" in task["left"][0]
+    finally:
+        other.stop()
+    other.has_not_stumbled()
+    assert bench.cluster.get("/vm") == []
+    bench.worker.start()
+    bench.cluster.until(lambda: not any(bench.worker.mappings.glob("*/*")), BACK)
+    bench.cluster.until(lambda: bench.cluster.ask("DELETE", "/storage/ceph/volume/vms/before-install_sda")[0] == 200)
