@@ -1,13 +1,13 @@
 """Running real programs."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
 
 import pytest
 
-from pvcd import process
 from pvcd.errors import TimedOut
 from pvcd.process import ProgramFailed, run
 from pvcd.sandbox.state import ProcessId, runs, send, start_time, wait_until_gone
@@ -126,7 +126,23 @@ print(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid, file=open
     assert send(ProcessId(pid, start_time(pid)), signal.SIGKILL)
 
 
-async def test_a_program_that_writes_without_end_is_ended(monkeypatch):
-    monkeypatch.setattr(process, "MAX_OUTPUT", 1_000_000)
+async def test_a_program_that_writes_without_end_is_ended():
     with pytest.raises(ProgramFailed, match="yes wrote more than 1000000 bytes and was ended"):
-        await run(["yes"], timeout=30)
+        await run(["yes"], timeout=30, max_output=1_000_000)
+
+
+async def test_a_program_may_be_given_descriptors_and_nothing_of_our_environment(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    file = os.open(tmp_path / "text", os.O_RDONLY)
+    try:
+        result = await run(
+            ["sh", "-c", f"cat /dev/fd/{file}; env"],
+            timeout=20,
+            environment={"A": "1"},
+            inherit=False,
+            pass_fds=(file,),
+        )
+    finally:
+        os.close(file)
+    words = {word.partition("=")[0] for word in result.stdout.decode().removeprefix("hello").split()}
+    assert result.stdout.startswith(b"hello") and words <= {"A", "LC_ALL", "PWD", "SHLVL", "_", "OLDPWD"}
