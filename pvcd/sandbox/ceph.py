@@ -178,12 +178,13 @@ class Ceph:
             await self._ask("osd", "pool", "create", POOL, str(PLACEMENT_GROUPS))
             await self._ask("osd", "pool", "application", "enable", POOL, "rbd")
             marked.touch()
+        pools = json.loads(await self._ask("osd", "pool", "ls", "--format", "json"))
         begun = time.monotonic()
         while True:
             status = json.loads(await self._ask("status", "--format", "json"))
             # Added ones are started later.
             limit = HEALTHY_LIMIT if status["osdmap"]["num_osds"] <= self._osds else HEALTHY_LIMIT / 5
-            if _is_well(status) or time.monotonic() - begun > limit:
+            if _is_well(status, len(pools)) or time.monotonic() - begun > limit:
                 return " ".join((await self._ask("health")).split())
             await asyncio.sleep(0.1)
 
@@ -298,11 +299,12 @@ def release(directory: Path) -> None:
     _link(directory).unlink(missing_ok=True)
 
 
-def _is_well(status: Mapping[str, Any]) -> bool:
-    """Whether nothing is wrong and everything has said how it is."""
+def _is_well(status: Mapping[str, Any], pools: int) -> bool:
+    """Whether nothing is wrong, everything has said how it is, and the manager has counted so many pools."""
     pgs = status["pgmap"]
     clean = all(each["state_name"] == "active+clean" for each in pgs["pgs_by_state"])
-    return bool(status["health"]["status"] == "HEALTH_OK" and pgs["bytes_total"] and clean)
+    counted = pgs["bytes_total"] and pgs["num_pools"] >= pools
+    return bool(status["health"]["status"] == "HEALTH_OK" and counted and clean)
 
 
 async def _state(socket: Path, question: str) -> Mapping[str, Any]:

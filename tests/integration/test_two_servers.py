@@ -133,9 +133,9 @@ class User(threading.Thread):
         self._ask(count, "GET", f"/node/hv{1 + count % 2}")
 
     def _ask(self, first: int, method: str, path: str, **values: str) -> bool:
-        """Whether one of the servers did it; the other one is asked if the first fails, and then the first again."""
+        """Whether one of the servers did it; the other one is asked if the first fails, and so on for a few times."""
         said = []
-        for attempt in range(3):
+        for attempt in range(8):
             connection = self._connections[(first + attempt) % 2]
             try:
                 status, body = self._send(connection, method, path, values)
