@@ -211,6 +211,10 @@ class HooksSection(Section):
     limits: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+\.(pre|post|fail)$")], Seconds] = {}
     """Other seconds than `seconds`, by operation and phase: `vm-remove.pre: 600`."""
 
+    def limit(self, operation: str, phase: str) -> float:
+        """Seconds that one hook of an operation and phase may take."""
+        return self.limits.get(f"{operation}.{phase}", self.seconds)
+
 
 class PluginsSection(Section):
     """pvc.plugins: what is loaded beside the installed packages, and what is not"""

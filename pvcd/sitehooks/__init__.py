@@ -19,15 +19,16 @@ from pvcd.context import Component, ComponentKey, Context, Role
 from pvcd.errors import HookFailed, HookRefused, PvcdError
 from pvcd.operations import NoHooks, Operation, SiteHooks
 from pvcd.sessions import Life
-from pvcd.sitehooks.envelope import Envelope, envelope
+from pvcd.sitehooks.envelope import Envelope, told_of
 from pvcd.sitehooks.execution import Ending, execute, fingerprint
-from pvcd.sitehooks.folder import FAIL, POST, PRE, SUFFIX, Hook, Unsafe, opened, scan
+from pvcd.sitehooks.folder import FAIL, POST, PRE, Hook, Unsafe, opened, place_of, scan
 from pvcd.sitehooks.runs import HookRun, Runs
 
 log = logging.getLogger(__name__)
 ASKED_AT_ONCE, TOLD_AT_ONCE = 16, 4
 """Operations whose hooks run side by side, before and after them."""
 STOP_SECONDS = 3.0
+ADOPT_TRIES, ADOPT_PAUSE = 50, 0.1
 
 
 class FolderHooks:
@@ -46,7 +47,7 @@ class FolderHooks:
         kind = context.registry.known_operations[operation.name]
         if PRE not in kind.phases or not self._has(kind.name, PRE):
             return
-        told = _envelope(context, operation)
+        told = told_of(context, operation)
         async with self._place(kind.name):
             await self._ask(told)
 
@@ -64,7 +65,7 @@ class FolderHooks:
             self._asking.release()
 
     async def _ask(self, told: Envelope) -> None:
-        name, seconds = told["operation"], self._seconds(told["operation"], PRE)
+        name, seconds = told["operation"], self._settings.limit(told["operation"], PRE)
         end = self._context.clock.monotonic() + max(self._settings.phase_seconds, seconds)
         with contextlib.ExitStack() as stack:
             for hook in await self._open(stack, name, PRE):
@@ -84,7 +85,7 @@ class FolderHooks:
         if phase not in kind.phases or operation.is_dry_run or not self._has(kind.name, phase):
             return
         try:
-            told = _envelope(context, operation)
+            told = told_of(context, operation)
             with contextlib.ExitStack() as stack:
                 hooks = await self._open(stack, kind.name, phase)
             runs = [self._run_of(hook.name, phase, told) for hook in hooks]
@@ -102,7 +103,17 @@ class FolderHooks:
         for entry in await asyncio.to_thread(scan, self._settings.directory, phases):
             if entry.reason:
                 log.warning("%s/%s does not run: %s", self._settings.directory, entry.place, entry.reason)
-        self._run_later(await asyncio.to_thread(self._runs.adopt, self._context.role.value, self._life))
+        self._run_later(await self._left())
+
+    async def _left(self) -> list[HookRun]:
+        """What an earlier process of this daemon has left."""
+        for _ in range(ADOPT_TRIES):
+            try:
+                return await asyncio.to_thread(self._runs.adopt, self._context.role.value, self._life)
+            except BlockingIOError:
+                await self._context.clock.sleep(ADOPT_PAUSE)
+        log.warning("another process keeps the runs of hooks: what is left of earlier ones waits for the next start")
+        return []
 
     async def stop(self) -> None:
         """Let what runs come to its end, but not for long: the rest is left to the next process."""
@@ -113,17 +124,14 @@ class FolderHooks:
         await asyncio.gather(*self._work, return_exceptions=True)
 
     def _has(self, operation: str, phase: str) -> bool:
-        return os.path.isdir(f"{self._settings.directory}/{operation}.{phase}{SUFFIX}")
-
-    def _seconds(self, operation: str, phase: str) -> float:
-        return self._settings.limits.get(f"{operation}.{phase}", self._settings.seconds)
+        return os.path.isdir(self._settings.directory / place_of(operation, phase))
 
     async def _open(self, stack: contextlib.ExitStack, operation: str, phase: str) -> list[Hook]:
         directory = self._settings.directory
         try:
             return await asyncio.to_thread(stack.enter_context, opened(directory, operation, phase))
         except Unsafe as error:
-            place = f"{directory}/{operation}.{phase}{SUFFIX}"
+            place = directory / place_of(operation, phase)
             raise HookFailed(f"No hook of {operation} is run: {place} {error}.") from None
 
     def _run_of(self, hook: str, phase: str, told: Envelope) -> HookRun:
@@ -157,7 +165,7 @@ class FolderHooks:
                     log.exception("the hook %s is not run", run.name)
 
     async def _run_noted(self, run: HookRun) -> None:
-        seconds = self._seconds(run.operation, run.phase)
+        seconds = self._settings.limit(run.operation, run.phase)
         with contextlib.ExitStack() as stack:
             hooks = await self._open(stack, run.operation, run.phase)
             hook = next((hook for hook in hooks if hook.name == run.hook), None)
@@ -186,11 +194,6 @@ class FolderHooks:
 
     async def _keep(self, run: HookRun, ending: Ending) -> None:
         await asyncio.to_thread(self._runs.save, run.ended(ending))
-
-
-def _envelope(context: Context, operation: Operation) -> Envelope:
-    kind, now = context.registry.known_operations[operation.name], context.clock.time()
-    return envelope(kind, operation, time=now, place=context.role.value, node=context.node, user=context.user)
 
 
 def _by_event(runs: Iterable[HookRun]) -> list[list[HookRun]]:

@@ -21,7 +21,7 @@ from pvcd.sessions import Life
 from pvcd.settings import HooksSection, SettingsError, read_file, settings_file
 from pvcd.sitehooks.envelope import Envelope, envelope, schema
 from pvcd.sitehooks.execution import Ending, execute
-from pvcd.sitehooks.folder import PHASES, PRE, Unsafe, opened, scan
+from pvcd.sitehooks.folder import PHASES, PRE, Unsafe, opened, place_of, scan
 from pvcd.sitehooks.runs import HookRun, Runs
 
 WRONG, FAILED = 2, 1
@@ -111,7 +111,7 @@ async def _run_all(told: Envelope, phase: str, only: str | None, keep: Keep = la
     """Run hooks until one of `pre` fails; whether all did well."""
     settings, _ = _declared()
     operation, good, found = told["operation"], True, False
-    seconds = settings.limits.get(f"{operation}.{phase}", settings.seconds)
+    seconds, place = settings.limit(operation, phase), place_of(operation, phase)
     told = told | {"phase": phase, "seconds": seconds, "directory": str(settings.directory)}
     try:
         with opened(settings.directory, operation, phase) as all_hooks:
@@ -119,14 +119,14 @@ async def _run_all(told: Envelope, phase: str, only: str | None, keep: Keep = la
                 found = True
                 ending = await execute(hook, told | {"hook": hook.name}, seconds)
                 keep(ending)
-                _show(f"{operation}.{phase}.d/{hook.name}", ending)
+                _show(f"{place}/{hook.name}", ending)
                 good = good and not ending.sentence
                 if phase == PRE and not good:
                     break
     except Unsafe as error:
-        _refuse(f"{settings.directory}/{operation}.{phase}.d {error}.")
+        _refuse(f"{settings.directory}/{place} {error}.")
     if not found:
-        _refuse(f"{settings.directory} has no hook {operation}.{phase}.d/{only or '*'} that runs: see pvcd hooks list.")
+        _refuse(f"{settings.directory} has no hook {place}/{only or '*'} that runs: see pvcd hooks list.")
     return good
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pydantic_core import to_jsonable_python
@@ -14,6 +14,9 @@ from pvcd.http.middleware import request_id
 from pvcd.http.replies import Encoded
 from pvcd.operations import Operation, OperationKind
 from pvcd.sitehooks.folder import FAIL, PHASES, POST
+
+if TYPE_CHECKING:
+    from pvcd.context import Context
 
 HOOK_API = 1
 MAX_VARIABLE = 4096
@@ -70,6 +73,12 @@ def envelope(
     elif operation.result is not None:
         told["result"] = _plain(operation.result)
     return told
+
+
+def told_of(context: Context, operation: Operation) -> Envelope:
+    """The same, of an operation in this process."""
+    kind, now = context.registry.known_operations[operation.name], context.clock.time()
+    return envelope(kind, operation, time=now, place=context.role.value, node=context.node, user=context.user)
 
 
 def _arguments(kind: OperationKind, arguments: Mapping[str, Any]) -> dict[str, Any]:

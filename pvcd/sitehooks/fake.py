@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pvcd.context import Context
 from pvcd.errors import HookRefused
 from pvcd.operations import NoHooks, Operation
-from pvcd.sitehooks.envelope import Envelope, envelope
-from pvcd.sitehooks.folder import FAIL, POST, PRE
+from pvcd.sitehooks.envelope import Envelope, told_of
+from pvcd.sitehooks.folder import FAIL, POST, PRE, place_of
 
 log = logging.getLogger(__name__)
 Script = Callable[[Envelope], str | None]
@@ -26,22 +26,19 @@ class FakeHooks:
     async def ask(self, context: Context, operation: Operation) -> None:
         """Run the hook of `pre`."""
         if sentence := self._run(context, operation, PRE):
-            raise HookRefused(f"The hook {operation.name}.{PRE}.d/50-fake refused it: {sentence}.")
+            raise HookRefused(f"The hook {place_of(operation.name, PRE)}/50-fake refused it: {sentence}.")
 
     async def tell(self, context: Context, operation: Operation) -> None:
         """Run the hook of `post` or `fail`."""
         phase = FAIL if operation.failure else POST
         if not operation.is_dry_run and (sentence := self._run(context, operation, phase)):
-            log.error("the hook %s.%s.d/50-fake failed: %s", operation.name, phase, sentence)
+            log.error("the hook %s/50-fake failed: %s", place_of(operation.name, phase), sentence)
 
     def _run(self, context: Context, operation: Operation, phase: str) -> str | None:
-        kind, script = context.registry.known_operations[operation.name], self._scripts.get(f"{operation.name}.{phase}")
-        if script is None or phase not in kind.phases:
+        script = self._scripts.get(f"{operation.name}.{phase}")
+        if script is None or phase not in context.registry.known_operations[operation.name].phases:
             return None
-        told = envelope(
-            kind, operation, time=context.clock.time(), place=context.role.value, node=context.node, user=context.user
-        )
-        return script(told | {"phase": phase, "hook": "50-fake", "attempt": 1})
+        return script(told_of(context, operation) | {"phase": phase, "hook": "50-fake", "attempt": 1})
 
     @contextlib.asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[FakeHooks]:

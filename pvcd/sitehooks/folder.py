@@ -28,6 +28,11 @@ MAX_HOOKS = 100
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
+def place_of(operation: str, phase: str) -> str:
+    """The name of the directory of some hooks, such as `vm-start.pre.d`."""
+    return f"{operation}.{phase}{SUFFIX}"
+
+
 class Unsafe(Exception):
     """Why something of the hooks directory must not be run: the end of a sentence that begins with its path."""
 
@@ -78,7 +83,7 @@ def scan(root: Path, phases: Mapping[str, tuple[str, ...]]) -> list[Entry]:
 
 
 def _entries(root: Path, operation: str, phase: str) -> Iterator[Entry]:
-    folder = root / f"{operation}.{phase}{SUFFIX}"
+    folder = root / place_of(operation, phase)
     try:
         with opened(root, operation, phase) as hooks:
             reasons = {hook.name: hook.unsafe for hook in hooks}
@@ -125,14 +130,14 @@ def opened(root: Path, operation: str, phase: str) -> Iterator[list[Hook]]:
     """The hooks of an operation and phase, in their order. Raises `Unsafe` when others may change the directory."""
     with contextlib.ExitStack() as stack:
         try:
-            folder = _open_folder(root / f"{operation}.{phase}{SUFFIX}", stack)
+            folder = _open_folder(root / place_of(operation, phase), stack)
         except FileNotFoundError:
             yield []
             return
         names = sorted(filter(NAME.fullmatch, os.listdir(folder)), key=os.fsencode)
         if len(names) > MAX_HOOKS:
             raise Unsafe(f"holds more than {MAX_HOOKS} hooks")
-        hooks = [_open_hook(f"{root}/{operation}.{phase}{SUFFIX}", name, folder, stack) for name in names]
+        hooks = [_open_hook(f"{root}/{place_of(operation, phase)}", name, folder, stack) for name in names]
         yield [hook for hook in hooks if hook]
 
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pvcd.errors import Refused
 from pvcd.sessions import Life
 from pvcd.sitehooks.execution import Ending
-from pvcd.sitehooks.folder import FAIL, POST
+from pvcd.sitehooks.folder import FAIL, POST, place_of
 
 log = logging.getLogger(__name__)
 MAX_RUNS = 1000
@@ -67,7 +67,7 @@ class HookRun(BaseModel):
     @property
     def name(self) -> str:
         """Such as `vm-start.post.d/50-notify`."""
-        return f"{self.operation}.{self.phase}.d/{self.hook}"
+        return f"{place_of(self.operation, self.phase)}/{self.hook}"
 
     @property
     def is_over(self) -> bool:
@@ -119,7 +119,10 @@ class Runs:
         return found[0]
 
     def adopt(self, place: str, life: Life) -> list[HookRun]:
-        """Runs of this daemon that a process has not ended which is over itself: they are ours now, oldest first."""
+        """Runs of this daemon that a process has not ended which is over itself: they are ours now, oldest first.
+
+        Raises `BlockingIOError` while another process does the same.
+        """
         with self._alone():
             adopted = []
             for run in reversed(self.all()):
@@ -141,7 +144,7 @@ class Runs:
             yield
             return
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         finally:
             os.close(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -252,12 +253,29 @@ async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
     for number, (state, attempt, phase) in enumerate(
         [("running", 1, "post"), ("waiting", 2, "post"), ("running", 3, "post"), ("running", 1, "pre")]
     ):
-        values = {"id": f"{number}", "life": over, "state": state, "attempt": attempt, "phase": phase}
+        values = {"id": f"run-{number}", "life": over, "state": state, "attempt": attempt, "phase": phase}
         folder.runs.save(run.model_copy(update=values))
     async with make_cluster():
         await until(lambda: len(folder.ended()) == 4)
     assert sorted(folder.file.read_text().split()) == ["1", "2", "3"]
-    assert folder.runs.find("2").sentence == "its daemon ended with it"
+    assert folder.runs.find("run-2").sentence == "its daemon ended with it"
+
+
+async def test_two_daemons_that_start_together_do_not_wait_for_ever(
+    folder: FolderBench, make_cluster: Callable[..., SimulatedCluster], caplog: pytest.LogCaptureFixture
+) -> None:
+    records = Path(folder.settings["records"])
+    await asyncio.to_thread(records.mkdir)
+    other = os.open(records, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    cluster = make_cluster()
+    starting = asyncio.ensure_future(cluster.__aenter__())
+    async with asyncio.timeout(30):
+        while not (await asyncio.wait([starting], timeout=0.01))[0]:
+            await cluster.clock.advance(0.1)
+    os.close(other)
+    await cluster.__aexit__()
+    assert "what is left of earlier ones waits for the next start" in caplog.text
 
 
 @pytest.fixture
