@@ -152,17 +152,25 @@ def gather(found: Iterable[Plugin | RefusedPlugin]) -> Registry:
     found = tuple(found)
     registry = _gather(found)
     for plugin in registry.plugins:
-        if unknown := _undeclared(registry, plugin):
-            reason = f"Plugin {plugin.name!r} has a handler for {unknown}, which no plugin declares as a record."
+        if misfit := _misfit(registry, plugin):
+            reason = f"Plugin {plugin.name!r} {misfit}."
             return gather([plugin.refused(reason), *(each for each in found if each is not plugin)])
     return registry
 
 
-def _undeclared(registry: Registry, plugin: Plugin) -> str | None:
-    """A type whose records a plugin follows, though there are none; of what is gone there need not be any."""
-    own = registry.names[plugin.name].get("handlers", ())
-    types = (handler.record_type for handler in registry.handlers if handler.name in own and not handler.gone)
-    return next((f"{each!r}" for each in types if each not in registry.records), None)
+def _misfit(registry: Registry, plugin: Plugin) -> str | None:
+    """What of a plugin does not go with all that is declared; of records that are gone there need not be any."""
+    own = registry.names[plugin.name]
+    for handler in registry.handlers:
+        known = handler.gone or handler.record_type in registry.records
+        if handler.name in own.get("handlers", ()) and not known:
+            return f"has a handler for {handler.record_type!r}, which no plugin declares as a record"
+    derived = {name for route in registry.routes for name in route.operations}
+    derived |= {operation_of(step.kind).name for step in registry.steps}
+    for name in own.get("operations", ()):
+        if name in derived:
+            return f"declares the operation {name!r}, which is that of a route or a task already"
+    return None
 
 
 def _gather(found: tuple[Plugin | RefusedPlugin, ...]) -> Registry:

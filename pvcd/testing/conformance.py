@@ -31,6 +31,7 @@ NAMES = {
     "answers": r"[a-z0-9-]+",
     "node_facts": r"[a-z0-9_-]+",
     "node_selectors": r"[a-z0-9_-]+",
+    "operations": r"[a-z0-9]+(-[a-z0-9]+)*",
     "guards": r"[a-z0-9-]+",
     "listeners": r"[a-z0-9-]+",
     "steps": r"[a-z0-9_-]+",
@@ -38,7 +39,6 @@ NAMES = {
     "health_checks": r"[a-z0-9-]+",
     "cli_commands": r"[a-z0-9-]+",
 }
-OPERATION = r"[a-z0-9]+(-[a-z0-9]+)*"
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def check_names(subject: Subject) -> Iterator[str]:
                 yield f"the name {shown(one)!r} among its {field} is not of the form {pattern}."
     for route in subject.own("routes"):
         for operation in route.operations:
-            if not re.fullmatch(OPERATION, operation):
-                yield f"the operation {operation!r} of {route.name} is not of the form {OPERATION}."
+            if not re.fullmatch(NAMES["operations"], operation):
+                yield f"the operation {operation!r} of {route.name} is not of the form {NAMES['operations']}."
 
 
 def check_texts(subject: Subject) -> Iterator[str]:
@@ -127,6 +127,10 @@ def _texts(subject: Subject) -> Iterator[tuple[str, str | None]]:
         yield f"the record {record.template}", record.__doc__
     for field in ("node_selectors", "template_filters", "health_checks"):
         yield from ((f"{one.name!r} among its {field}", one.doc) for one in subject.own(field))
+    for operation in subject.own("operations"):
+        yield f"the operation {operation.name!r}", operation.doc
+        for name, schema in operation.arguments.items():
+            yield f"the argument {name!r} of the operation {operation.name!r}", schema.get("description")
     for command in subject.own("cli_commands"):
         yield f"pvcd {command.name}", command.help
     for step in subject.own("steps"):

@@ -81,6 +81,14 @@ FAULTS = {
         STORES.replace("post()", "post(operation='Greet_You')") + ROUTES + RECORDS,
         "names: the operation 'Greet_You' of POST /api/v1/tried is not of the form",
     ),
+    "an operation of its own with an odd name": (
+        HOOK.format("operations", "OperationKind('Greet', 'It greets.', 'node')"),
+        "names: the name 'Greet' among its operations is not of the form",
+    ),
+    "an operation of its own without a word": (
+        HOOK.format("operations", "OperationKind('greet', 'It greets.', 'node', {'who': {'type': 'string'}})"),
+        "texts: the argument 'who' of the operation 'greet' says nothing of what it is for.",
+    ),
     "an argument without a word": (
         STORES.replace("Word)", "Annotated[str, Value('')])") + ROUTES + RECORDS,
         "texts: the argument 'word' of POST /api/v1/tried says nothing of what it is for.",

@@ -53,6 +53,12 @@ BAD = {
     "that follows what it does not declare": GOOD
     + "handlers = Handlers()\nclass Own(Record, path='/own/{id}'):\n    id: str\n"
     + "@handlers.on(Own)\nasync def follow(context, own): pass\n@hookimpl\ndef register_handlers(): return [handlers]",
+    "with an operation of ours": GOOD
+    + "@hookimpl\ndef register_operations(): return [OperationKind('vm-start', 'X.', 'node')]",
+    "with the operation of a task of ours": GOOD
+    + "@hookimpl\ndef register_operations(): return [OperationKind('task-provision', 'X.', 'node')]",
+    "with an operation that a node of ours does": GOOD
+    + "@hookimpl\ndef register_operations(): return [OperationKind('guest-start', 'X.', 'node')]",
     "with a filter that is none": GOOD + "TemplateFilter('x', 'x', lambda text: text)",
 }
 
