@@ -29,6 +29,10 @@ class ProgramFailed(Failed):
     code = "program-failed"
 
 
+class TooMuchWritten(ProgramFailed):
+    """A program wrote more than it may, and was ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a program ended and what it wrote."""
@@ -115,7 +119,7 @@ async def _read(stream: asyncio.StreamReader, program: str, max_output: int) -> 
     while chunk := await stream.read(65536):
         room -= len(chunk)
         if room < 0:
-            raise ProgramFailed(f"{_name(program)} wrote more than {max_output} bytes and was ended.")
+            raise TooMuchWritten(f"{_name(program)} wrote more than {max_output} bytes and was ended.")
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from pvcd.errors import PvcdError
-from pvcd.process import run
+from pvcd.process import TooMuchWritten, run
 from pvcd.sitehooks import confined
 from pvcd.sitehooks.envelope import Envelope, environment
 from pvcd.sitehooks.folder import Hook
@@ -60,9 +60,10 @@ async def execute(hook: Hook, told: Envelope, seconds: float) -> Ending:
             pass_fds=(hook.file, report),
             check=False,
         )
+    except TooMuchWritten:
+        return Ending(f"it wrote more than {MAX_OUTPUT // 1024**2} MiB", seconds=time.monotonic() - began)
     except PvcdError as error:
-        reason = "it wrote more than 1 MiB" if f"{MAX_OUTPUT} bytes" in error.sentence else error.sentence.rstrip(".")
-        return Ending(reason, seconds=time.monotonic() - began)
+        return Ending(error.sentence.rstrip("."), seconds=time.monotonic() - began)
     finally:
         os.close(report)
         text = _rest(answers)
