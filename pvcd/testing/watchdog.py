@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
 import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-BLOCKED_SECONDS = 0.25
-"""How long a loop may stand still."""
 LOOK_SECONDS = 0.02
+BLOCKED_LOOKS = 13
+"""So many looks in a row a loop may stand still: not so many seconds, which pass on a busy machine as well."""
 
 
 class Watchdog:
@@ -23,7 +22,8 @@ class Watchdog:
         self.seen: set[str] = set()
         self._code = code
         self._over = threading.Event()
-        self._moved = time.monotonic()
+        self._still = 0
+        """Looks since the loop moved."""
 
     def __enter__(self) -> Self:
         self._beat = asyncio.ensure_future(self._move())
@@ -40,12 +40,13 @@ class Watchdog:
 
     async def _move(self) -> None:
         while True:
-            self._moved = time.monotonic()
+            self._still = 0
             await asyncio.sleep(LOOK_SECONDS)
 
     def _watch(self, thread: int) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            if time.monotonic() - self._moved > BLOCKED_SECONDS:
+            self._still += 1
+            if self._still > BLOCKED_LOOKS:
                 self._note(thread)
 
     def _note(self, thread: int) -> None:
