@@ -17,10 +17,10 @@ from kazoo.client import KazooClient
 from bench import networks
 from bench.fill import NODES, fill, vm_xml
 from bench.servers import Server, api, free_port, row, server
-from pvcd.sandbox import network
-from pvcd.sandbox.supervisor import Supervisor
-from pvcd.sandbox.zookeeper import zookeeper
-from pvcd.sessions import Life, Session
+from pvcd.cluster.presence import Life, Session
+from pvcd_plugins.sandbox import network
+from pvcd_plugins.sandbox.supervisor import Supervisor
+from pvcd_plugins.sandbox.zookeeper import zookeeper
 
 SIZES = (1000, 5000)
 

@@ -9,18 +9,17 @@ from pathlib import Path
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from bench.plugins.filler import Filler
-from pvcd.registry import CORE_RECORDS
-from pvcd.sandbox.guest import boot_sector_domain
+from pvcd.plugin.registry import collect
 from pvcd.store import Create, Store
 from pvcd.store.zookeeper import ZooKeeperTree
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
-from pvcd_plugins.vm.records import VM, VMName, VMReport
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.sandbox.guest import boot_sector_domain
+from pvcd_plugins.vm.records import VM, State, VMName, VMReport
 
 NODES = 12
 FILLERS = 50 * 31
 """50 networks, each with 20 leases and 10 rules."""
-RECORDS = (*CORE_RECORDS, Node, NodeReport, VM, VMName, VMReport, Filler)
+RECORDS = (*collect([]).records, Node, NodeReport, VM, VMName, VMReport, Filler)
 TRANSACTION = 50
 
 

@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pvcd import Again, Conflict, Context, Failed, Handlers, NotFound, PvcdError, Refused
+from pvcd.cluster.lease import Primary
 from pvcd.errors import Locked
-from pvcd.lease import Primary
 from pvcd_plugins.ceph.cluster import AlreadyThere, InUse, Lock
 from pvcd_plugins.ceph.cluster import facts as said
 from pvcd_plugins.ceph.components import CLUSTER, OSD_HOST

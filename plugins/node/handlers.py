@@ -26,7 +26,7 @@ async def follow(context: Context, node: Node) -> Again | None:
         return Again(LOOK_AGAIN)
     await context[KEEPALIVE].say(remaining=(), settled_turn=node.turn)
     settled = {"node": node.name, "domain_state": str(SETTLED[node.domain_state])}
-    await context.operations.tell(context, "node-settled", settled)
+    await context.operations.notify(context, "node-settled", settled)
     return None
 
 
@@ -35,7 +35,7 @@ async def watch(context: Context, node: Node) -> None:
     """Tell of a node's death once."""
     dead, told = daemon_state(context, node) is DaemonState.DEAD, context.store.get(NodeDeath, node.name)
     if dead and told is None:
-        await context.operations.tell(context, "node-dead", {"node": node.name})
+        await context.operations.notify(context, "node-dead", {"node": node.name})
         await context.store.write(Create(NodeDeath(name=node.name, since=context.clock.time())))
     elif told and not dead:
         await context.store.write(Delete(told))

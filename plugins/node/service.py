@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from pvcd import Conflict, Context, Message, NotFound, OperationKind, Put, Refused, Session, retried
-from pvcd.lease import assign, primary_of
-from pvcd.matching import matcher
+from pvcd.cluster.lease import assign, primary_of
+from pvcd.http.matching import matcher
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node, NodeReport
 
 __all__ = ["CoordinatorState", "DaemonState", "DomainState", "Node", "NodeReport"]

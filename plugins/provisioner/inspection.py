@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from pvcd import Component, ComponentKey, Context, Role, TimedOut
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.provisioner import syntax
 from pvcd_plugins.provisioner.syntax import Verdict
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter
-from pvcd.process import Result, run
+from pvcd.programs.run import Result, run
 from pvcd_plugins.provisioner import cloudconfig, filters, rendering
 from pvcd_plugins.provisioner.rendering import Filters, Mistake
 from pvcd_plugins.provisioner.variables import sample_values
@@ -102,7 +102,7 @@ async def check(renderer: Rendering, text: str) -> list[str]:
 
 
 def _filters(context: Context) -> Filters:
-    return {each.name: each.function for each in context.registry.template_filters}
+    return {each.name: each.function for each in context.declared(TemplateFilter)}
 
 
 def _invalid(mistake: Mistake) -> Invalid:

@@ -26,10 +26,10 @@ from pvcd_plugins.vm.components import HYPERVISOR, RESTRAINT
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError
-from pvcd_plugins.vm.records import VM, VMReport
+from pvcd_plugins.vm.records import VM, State, VMReport
 from pvcd_plugins.vm.service import forget
 from pvcd_plugins.vm.settings import VMSettings
-from pvcd_plugins.vm.states import WANTS_GUEST, Act, State, decide
+from pvcd_plugins.vm.states import WANTS_GUEST, Act, decide
 from pvcd_plugins.vm.storage import GUEST_STORAGE
 from pvcd_plugins.vm.volumes import VolumeInUse, let_run
 
@@ -174,7 +174,7 @@ async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> 
     elif any(getattr(old, name) != value for name, value in said.items()):
         await context.store.write(Put(old.changed(updated=context.clock.time(), **said)))
         if old.running and not running:
-            await context.operations.tell(context, "guest-end", _told(context, vm))
+            await context.operations.notify(context, "guest-end", _told(context, vm))
 
 
 @handlers.gone(VM)

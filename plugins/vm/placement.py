@@ -13,7 +13,7 @@ DEFAULT_SELECTOR = "mem"
 
 def selector(context: Context, name: str | None) -> NodeSelector:
     """The selector of this name, or the cluster's default."""
-    known = {one.name: one for one in context.registry.node_selectors}
+    known = {one.name: one for one in context.declared(NodeSelector)}
     wanted = DEFAULT_SELECTOR if name is None else name
     if wanted not in known:
         raise Invalid(f"selector {name!r} is not valid: {did_you_mean(wanted, known)}")

@@ -8,8 +8,7 @@ from pvcd import Changed, Conflict, Context, Create, Delete, Exists, NotFound, P
 from pvcd_plugins.vm import placement
 from pvcd_plugins.vm.domain import parse
 from pvcd_plugins.vm.networks import attachments_of, usable
-from pvcd_plugins.vm.records import VM, VMName, VMReport
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State, VMName, VMReport
 from pvcd_plugins.vm.volumes import claims_of, let_run
 
 

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from uuid import UUID
 
 from pvcd import Name, Record
-from pvcd_plugins.vm.states import State
+
+
+class State(StrEnum):
+    """The words for what a VM should be; `fail` is only ever shown."""
+
+    START = "start"
+    SHUTDOWN = "shutdown"
+    STOP = "stop"
+    RESTART = "restart"
+    DISABLE = "disable"
+    PROVISION = "provision"
+    DELETE = "delete"
+    MIGRATE = "migrate"
+    UNMIGRATE = "unmigrate"
+    FAIL = "fail"
 
 
 class VM(Record, path="/vms/{uuid}"):

@@ -25,8 +25,8 @@ from pvcd_plugins.vm.disks import VolumeLock
 from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
 from pvcd_plugins.vm.networks import ATTACHMENTS, usable
 from pvcd_plugins.vm.provisioning import complete, macs, place, refuse_taken, release, reserve
-from pvcd_plugins.vm.records import VM, VMName, VMReport
-from pvcd_plugins.vm.states import WANTS_GUEST, State, shown
+from pvcd_plugins.vm.records import VM, State, VMName, VMReport
+from pvcd_plugins.vm.states import WANTS_GUEST, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
 from pvcd_plugins.vm.volumes import claims_of, let_run, volumes_of
 

@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum, auto
-from typing import TYPE_CHECKING
+from enum import Enum, auto
 
 from pvcd_plugins.vm.hypervisor import Guest, GuestState
-
-if TYPE_CHECKING:
-    from pvcd_plugins.vm.records import VM, VMReport
-
-
-class State(StrEnum):
-    """The words for what a VM should be; `fail` is only ever shown."""
-
-    START = "start"
-    SHUTDOWN = "shutdown"
-    STOP = "stop"
-    RESTART = "restart"
-    DISABLE = "disable"
-    PROVISION = "provision"
-    DELETE = "delete"
-    MIGRATE = "migrate"
-    UNMIGRATE = "unmigrate"
-    FAIL = "fail"
-
+from pvcd_plugins.vm.records import VM, State, VMReport
 
 SETTABLE = ("start", "shutdown", "stop", "restart", "disable")
 """What may be asked for."""

@@ -14,8 +14,8 @@ from pvcd_plugins.network.service import Lease
 from pvcd_plugins.vm.domain import Controller, Disk, Domain, Network, parse
 from pvcd_plugins.vm.networks import ATTACHMENTS, Attachments
 from pvcd_plugins.vm.placement import DEFAULT_SELECTOR
-from pvcd_plugins.vm.records import VM, VMReport
-from pvcd_plugins.vm.states import State, shown
+from pvcd_plugins.vm.records import VM, State, VMReport
+from pvcd_plugins.vm.states import shown
 
 
 class NetworkView(Network):

@@ -19,10 +19,11 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pvcd.declare.operations import FAIL, POST
 from pvcd.errors import Refused
-from pvcd.sessions import Life
+from pvcd.process import Life
 from pvcd.sitehooks.execution import Ending
-from pvcd.sitehooks.folder import FAIL, POST, place_of
+from pvcd.sitehooks.folder import place_of
 
 log = logging.getLogger(__name__)
 MAX_RUNS = 1000

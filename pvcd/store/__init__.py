@@ -75,6 +75,10 @@ class Store:
         records = self._replica.all(record_type)
         return [records[path] for path in sorted(records)]
 
+    def knows(self, record_type: type[Record]) -> bool:
+        """Whether a plugin declares this type."""
+        return self._replica.knows(record_type)
+
     def find(self, path: str) -> Record | None:
         """The record at a path, from memory."""
         return self._replica.find(path)

@@ -26,16 +26,18 @@ from urllib.parse import urlencode
 from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 
-from pvcd.agent import agent
-from pvcd.app import create_app
 from pvcd.clock import VirtualClock, settle
-from pvcd.context import ComponentKey, Context, Role, make_context
-from pvcd.registry import Plugin, Registry, collect, load
-from pvcd.sessions import Life
+from pvcd.daemon.agent import agent
+from pvcd.daemon.api import create_app
+from pvcd.daemon.components import make_context
+from pvcd.daemon.worker import worker
+from pvcd.declare.context import ComponentKey, Context, Role
+from pvcd.plugin.loading import Plugin, load
+from pvcd.plugin.registry import Registry, collect
+from pvcd.process import Life
 from pvcd.settings import PluginsSection, Settings, build
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.tasks import Task
-from pvcd.worker import worker
 
 Open = Callable[[Context], AbstractAsyncContextManager[Any]]
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from pvcd.loading import check_version
-from pvcd.registry import Plugin, PluginError, Registry, gather, load, shown
+from pvcd.plugin.loading import Plugin, PluginError, check_version, load
+from pvcd.plugin.registry import Registry, gather, shown
 from pvcd.settings import PluginsSection, Section
 from pvcd.testing import trial
 

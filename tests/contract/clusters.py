@@ -15,13 +15,13 @@ from typing import NoReturn, Protocol
 
 import pytest
 
-from pvcd.process import run
-from pvcd.sandbox import ceph, packages, state
-from pvcd.sandbox.cluster import CEPH, Sandbox
+from pvcd.programs.run import run
 from pvcd_plugins.ceph.cluster import Cluster, OsdHost
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost
 from pvcd_plugins.ceph.cluster.osd import CliOsdHost
+from pvcd_plugins.sandbox import ceph, packages, state
+from pvcd_plugins.sandbox.cluster import CEPH, Sandbox
 
 POOL = "vms"
 NODE = "node-of-tests"

@@ -15,9 +15,9 @@ import pytest
 
 from pvcd.clock import SystemClock
 from pvcd.errors import Failed
-from pvcd.sandbox import guest, packages, state
-from pvcd.sandbox.libvirtd import libvirtd, processes, release, uri, virtlogd
-from pvcd.sandbox.service import Service
+from pvcd_plugins.sandbox import guest, packages, state
+from pvcd_plugins.sandbox.libvirtd import libvirtd, processes, release, uri, virtlogd
+from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.hypervisor import Hypervisor
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor

@@ -22,7 +22,7 @@ from hypervisors import (  # noqa: F401
     uuid_fixture,
 )
 
-from pvcd.sandbox.libvirtd import CONSOLE_BYTES
+from pvcd_plugins.sandbox.libvirtd import CONSOLE_BYTES
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError, HypervisorUnavailable

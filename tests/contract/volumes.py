@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pvcd.errors import Failed
-from pvcd.sandbox import ceph, packages
-from pvcd.sandbox.cluster import Sandbox
+from pvcd_plugins.sandbox import ceph, packages
+from pvcd_plugins.sandbox.cluster import Sandbox
 
 
 class CephServer:

@@ -15,7 +15,7 @@ import yaml
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
-from pvcd.sandbox.state import MARK
+from pvcd_plugins.sandbox.state import MARK
 from tests.integration.provisioner import PROVISIONER, Provisioner
 from tests.servers import Daemon
 

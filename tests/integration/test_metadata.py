@@ -17,15 +17,16 @@ import pytest
 
 from pvcd import Create, Failed, Record, Role
 from pvcd.clock import SystemClock
-from pvcd.context import make_context, open_components
-from pvcd.registry import Plugin, collect, load
-from pvcd.sandbox import network as network_of_our_own
+from pvcd.daemon.components import make_context, open_components
+from pvcd.plugin.loading import Plugin, load
+from pvcd.plugin.registry import collect
 from pvcd.settings import PluginsSection
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import SimulatedCluster, minimal_settings
 from pvcd_plugins.provisioner.metadata import ADDRESS, SERIAL, server
 from pvcd_plugins.provisioner.metadata.components import METADATA, component
 from pvcd_plugins.provisioner.metadata.server import MetadataServer
+from pvcd_plugins.sandbox import network as network_of_our_own
 from pvcd_plugins.vm.service import ATTACHMENTS
 from tests.cloud_init import Outcome, boot, needs_cloud_init
 from tests.hosts import Guest, Host

@@ -10,14 +10,15 @@ from uuid import UUID
 import pytest
 
 from pvcd import Context, Create, Delete, Handlers
-from pvcd import sessions as sessions_module
 from pvcd.clock import settle
-from pvcd.commands import Command, CommandResult
+from pvcd.cluster import presence as sessions_module
+from pvcd.cluster.commands import Command, CommandResult
+from pvcd.cluster.dispatcher import SIDE_BY_SIDE
+from pvcd.cluster.lease import assign
 from pvcd.errors import Failed, NotFound, StoreUnavailable, TimedOut
-from pvcd.handlers import SIDE_BY_SIDE
-from pvcd.lease import assign
-from pvcd.registry import Plugin, collect
-from pvcd.sessions import Life
+from pvcd.plugin.loading import Plugin
+from pvcd.plugin.registry import collect
+from pvcd.process import Life
 from pvcd.store import Change
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT
@@ -152,9 +153,11 @@ async def test_a_verb_that_no_plugin_answers_is_a_mistake_of_the_caller(cluster:
         await cluster.api.commands.ask("hv1", "tripel")
 
 
-async def test_a_verb_that_only_that_node_does_not_know_is_told(cluster: SimulatedCluster) -> None:
-    known = cluster.agents["hv1"].commands.answers
-    del known["double"]
+async def test_a_verb_that_only_that_node_does_not_know_is_told(
+    cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = cluster.agents["hv1"]
+    monkeypatch.setattr(type(agent), "declared", lambda *_: ())
     asking = ask(cluster, "hv1", "double", number=1)
     await settle()
     error = asking.exception()

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from pvcd.clock import settle
+from pvcd.cluster.dispatcher import SIDE_BY_SIDE, HandlerRunner
+from pvcd.declare.handlers import Again, Handlers
 from pvcd.errors import Refused
-from pvcd.handlers import SIDE_BY_SIDE, Again, HandlerRunner, Handlers
+from pvcd.plugin.loading import Plugin
+from pvcd.plugin.registry import collect
 from pvcd.records import Record
-from pvcd.registry import Plugin, collect
 from pvcd.store import Create, Delete, Put, Store
 
 from .conftest import Bench, Part, Thing, plugin
@@ -298,7 +300,7 @@ async def test_a_failing_handler_does_not_stop_the_others(bench: Bench, caplog: 
     await settle()
     await runner.stop()
     assert seen == [1, 2]
-    assert "bad(Thing) of the core failed at /things/a (again in 0.5 s)" in caplog.text
+    assert "bad(Thing) of plugin 'core' failed at /things/a (again in 0.5 s)" in caplog.text
     assert "RuntimeError: it is broken" in caplog.text
 
 
@@ -306,7 +308,7 @@ async def test_what_a_user_may_read_is_logged_as_a_sentence(scene: Scene, caplog
     scene.results = [Refused("The pool is full.")]
     scene.start()
     await scene.put("a", 1)
-    (record,) = [record for record in caplog.records if record.name == "pvcd.handlers"]
+    (record,) = [record for record in caplog.records if record.name == "pvcd.cluster.dispatcher"]
     assert (record.levelno, record.exc_info) == (logging.WARNING, None)
     assert "/things/a: The pool is full. (again in 0.5 s)" in record.getMessage()
 
@@ -364,7 +366,7 @@ async def test_the_plugin_of_a_failing_handler_is_named(bench: Bench, caplog: py
     )
     runner = HandlerRunner(registry.handlers, RESYNC)
     context = bench.context(store)
-    context.registry = registry
+    context.declarations = registry
     runner.start(context)
     await store.write(Create(Thing(name="a", value=1)))
     await settle()

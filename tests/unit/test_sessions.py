@@ -8,7 +8,8 @@ import pytest
 
 from pvcd import Context, Create, Handlers, Put
 from pvcd.clock import settle
-from pvcd.sessions import Life, Presence, Session
+from pvcd.cluster.presence import Presence, Session
+from pvcd.process import Life
 from pvcd.store import Store
 from pvcd.store.memory import MemoryTree
 from pvcd.testing import SimulatedCluster

@@ -27,18 +27,19 @@ from pvcd import (
     Task,
     tasks,
 )
-from pvcd import worker as worker_module
 from pvcd.clock import settle
-from pvcd.context import make_context
-from pvcd.registry import Plugin, PluginError, collect
-from pvcd.sessions import Life
+from pvcd.daemon import worker as worker_module
+from pvcd.daemon.components import make_context
+from pvcd.daemon.worker import LOOK_SECONDS, Worker, worker
+from pvcd.plugin.loading import Plugin, PluginError
+from pvcd.plugin.registry import collect
+from pvcd.process import Life
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
 from pvcd.tasks.records import MAX_JOURNALS, MAX_SENTENCE, MAX_VALUES, Claim, TaskSubject, plain
 from pvcd.tasks.runner import IMPATIENCE, MAX_ATTEMPTS, UNDO_TRIES
 from pvcd.testing import SimulatedCluster
-from pvcd.worker import LOOK_SECONDS, Worker, worker
 
 from .conftest import plugin
 

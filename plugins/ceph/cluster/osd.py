@@ -20,7 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pvcd.errors import NotFound, PvcdError
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.ceph.cluster import CephError, CephRefused, Device, check_name, check_weight, devices
 from pvcd_plugins.ceph.cluster.programs import Programs, words
 

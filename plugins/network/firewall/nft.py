@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pvcd.errors import Failed, TimedOut
-from pvcd.process import Result, run
+from pvcd.programs.run import Result, run
 from pvcd_plugins.network.firewall import Filter
 from pvcd_plugins.network.firewall.rules import complaint, judge, printable, scratch, spelled
 from pvcd_plugins.network.firewall.ruleset import TABLE, Ruleset, ruleset

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from pvcd import Again, Component, ComponentKey, Context, Handlers, PvcdError, Role
-from pvcd.lease import Primary
+from pvcd.cluster.lease import Primary
 from pvcd_plugins.provisioner.metadata import Describe, Metadata
 from pvcd_plugins.provisioner.metadata.settings import MetadataSettings
 from pvcd_plugins.vm.service import ATTACHMENTS

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from pvcd.errors import NotFound, Refused, TimedOut
-from pvcd.process import ProgramFailed, Result
+from pvcd.programs.run import ProgramFailed, Result
 from pvcd_plugins.ceph import mapping as door
 from pvcd_plugins.ceph.cluster import InUse
-from pvcd_plugins.ceph.mapping import IsMapped, Mapped, choose, rbd
+from pvcd_plugins.ceph.mapping import IsMapped, Mapped, rbd
+from pvcd_plugins.ceph.mapping.choice import choose
 from pvcd_plugins.ceph.mapping.fuse import FuseMapping
 from pvcd_plugins.ceph.mapping.krbd import KernelMapping
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pvcd import Create, Session
-from pvcd.sessions import Life
+from pvcd.process import Life
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
 

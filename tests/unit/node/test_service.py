@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pvcd.clock import settle
+from pvcd.cluster.lease import Primary, assign
 from pvcd.errors import Invalid, NotFound, Refused
-from pvcd.lease import Primary, assign
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node import service
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node

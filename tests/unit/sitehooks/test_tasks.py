@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from pvcd import Failed, Outcome, Role, Run, Step, tasks
-from pvcd.context import make_context
-from pvcd.sessions import Life
-from pvcd.sitehooks import SITE_HOOKS
+from pvcd.daemon.components import make_context
+from pvcd.daemon.worker import worker
+from pvcd.declare.operations import SITE_HOOKS
+from pvcd.process import Life
 from pvcd.sitehooks.fake import FakeHooks
 from pvcd.store.memory import MemoryTree
 from pvcd.testing import SimulatedCluster
-from pvcd.worker import worker
 from tests.unit.conftest import plugin
 
 

@@ -9,11 +9,10 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 import pytest
 
 from pvcd import Create, Record, Session
-from pvcd.sessions import Life
+from pvcd.process import Life
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node.service import DaemonState, Node, NodeReport
-from pvcd_plugins.vm.records import VM, VMName
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State, VMName
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 

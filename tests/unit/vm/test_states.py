@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from pvcd_plugins.vm.hypervisor import Guest, GuestState
-from pvcd_plugins.vm.records import VM, VMReport
-from pvcd_plugins.vm.states import ACTS, SETTABLE, WANTS_GUEST, Act, Seen, State, decide, seen, shown
+from pvcd_plugins.vm.records import VM, State, VMReport
+from pvcd_plugins.vm.states import ACTS, SETTABLE, WANTS_GUEST, Act, Seen, decide, seen, shown
 
 UUID_OF_ALL = UUID(int=7)
 NEVER_STORED = {State.FAIL, State.MIGRATE, State.UNMIGRATE}

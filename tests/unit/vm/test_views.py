@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Create, Delete, Put
-from pvcd_plugins.vm.records import VM, VMReport
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State, VMReport
 
 from .conftest import Cluster, domain_xml, uuid_of
 
