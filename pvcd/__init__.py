@@ -3,9 +3,9 @@
 __version__ = "0.1.0"
 
 from pvcd import tasks
-from pvcd.cluster.presence import Session
+from pvcd.cluster.presence import Presence
 from pvcd.declare.context import Component, ComponentKey, Context, Role
-from pvcd.declare.handlers import Again, Handlers
+from pvcd.declare.handlers import Handlers, Requeue
 from pvcd.declare.health import Health, HealthCheck
 from pvcd.declare.nodes import NodeFact, NodeSelector
 from pvcd.declare.operations import Guard, Listener, Operation, OperationKind
@@ -36,7 +36,6 @@ from pvcd.tasks import Outcome, Run, Step, Task
 
 __all__ = [
     "PLUGIN_API_1",
-    "Again",
     "Changed",
     "Check",
     "Component",
@@ -67,16 +66,17 @@ __all__ = [
     "OperationKind",
     "Outcome",
     "Path",
+    "Presence",
     "Produces",
     "Put",
     "PvcdError",
     "Record",
     "Refused",
+    "Requeue",
     "Role",
     "Routes",
     "Run",
     "Section",
-    "Session",
     "SettingsSection",
     "Step",
     "StoreUnavailable",

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 
-class Life(BaseModel):
+class ProcessIdentity(BaseModel):
     """One process, told apart from every other one on every machine and after every reboot."""
 
     model_config = ConfigDict(frozen=True)
@@ -25,7 +25,7 @@ class Life(BaseModel):
         pid = os.getpid()
         return cls(boot=_boot(), namespace=_namespace(), pid=pid, started=_started(pid) or 0)
 
-    def is_over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether this process has certainly ended; False where it cannot be known from here."""
         here = self.boot == _boot() and self.namespace == _namespace()
         return here and _started(self.pid) != self.started

@@ -42,7 +42,7 @@ class OutsideRendering:
             for name, filter in (filters or {}).items()
         }
         self._schema = schema
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._semaphore = asyncio.Semaphore(AT_ONCE)
 
     async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
         """The text of a template."""
@@ -70,7 +70,7 @@ class OutsideRendering:
 
     async def _run(self, program: str, *arguments: str, input: bytes) -> Result:
         argv = [sys.executable, "-I", program, *arguments]
-        async with self._turns:
+        async with self._semaphore:
             return await run(argv, timeout=LIMIT, input=input, check=False)
 
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from pvcd.declare.context import Context
-from pvcd.declare.handlers import Again, Handler
+from pvcd.declare.handlers import Handler, Requeue
 from pvcd.errors import PvcdError
 from pvcd.records import Record
 
@@ -138,7 +138,7 @@ class HandlerRunner:
                 log.exception("%s of %s failed at %s (again in %g s)", handler.name, owner, record.path, delay)
             return delay
         turn.failures = 0
-        return again.seconds if isinstance(again, Again) else None
+        return again.seconds if isinstance(again, Requeue) else None
 
     async def _later(self, handler: Handler, path: str, turn: _Turn, seconds: float) -> None:
         await self._context.clock.sleep(seconds)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from pvcd.clock import Clock
-from pvcd.cluster.presence import Presence, Session
+from pvcd.cluster.presence import Presence, PresenceHolder
 from pvcd.errors import Changed, Conflict, Exists, StoreUnavailable
 from pvcd.records import Name, Record
 from pvcd.store import Check, Create, Put, Store
@@ -31,7 +31,7 @@ class Primary(Record, path="/primary/lease"):
 def primary_of(store: Store) -> str | None:
     """The node that is primary now: it holds the lease and its agent lives."""
     lease = store.get(Primary)
-    if lease is None or lease.node is None or store.get(Session, lease.node) is None:
+    if lease is None or lease.node is None or store.get(Presence, lease.node) is None:
         return None
     return lease.node
 
@@ -49,7 +49,7 @@ class Lease:
     """This node's part in who is primary."""
 
     def __init__(
-        self, store: Store, clock: Clock, node: str, presence: Presence, *, candidate: bool, grace: float
+        self, store: Store, clock: Clock, node: str, presence: PresenceHolder, *, candidate: bool, grace: float
     ) -> None:
         self._store = store
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Presence: the ephemeral record that says that a node's agent lives, held by one process at a time."""
+"""PresenceHolder: the ephemeral record that says that a node's agent lives, held by one process at a time."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable
 
 from pvcd.clock import Clock
 from pvcd.errors import Changed, Exists, StoreUnavailable
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
 from pvcd.store import Create, Delete, Link, Store
 
 log = logging.getLogger(__name__)
 
 
-class Session(Record, path="/sessions/{node}", ephemeral=True):
+class Presence(Record, path="/presence/{node}", ephemeral=True):
     """The agent of a node lives: the record goes with its ZooKeeper session."""
 
     node: Name
     session: int
-    life: Life
+    process: ProcessIdentity
     since: float
 
 
-class Presence:
+class PresenceHolder:
     """Holds this node's session record, and enters it again after a lost session."""
 
     def __init__(self, store: Store, clock: Clock, node: str, on_change: Callable[[bool], None]) -> None:
@@ -32,7 +32,7 @@ class Presence:
         self._store = store
         self._clock = clock
         self._node = node
-        self._life = Life.current()
+        self._process = ProcessIdentity.current()
         self._on_change = on_change
         self._entering: asyncio.Task[None] | None = None
         store.on_link(self._linked)
@@ -42,14 +42,16 @@ class Presence:
         warned = False
         while not self.held:
             try:
-                other = await self._store.read(Session, self._node)
-                if other is None or other.life == self._life or other.life.is_over():
+                other = await self._store.read(Presence, self._node)
+                if other is None or other.process == self._process or other.process.has_ended():
                     await self._take(other)
                     continue
                 if not warned:
-                    log.warning("another agent of node %s is alive (process %d): waiting", self._node, other.life.pid)
+                    log.warning(
+                        "another agent of node %s is alive (process %d): waiting", self._node, other.process.pid
+                    )
                     warned = True
-                await self._store.wait_for(lambda: self._store.get(Session, self._node) is None, 5.0)
+                await self._store.wait_for(lambda: self._store.get(Presence, self._node) is None, 5.0)
             except (Changed, Exists):
                 continue
             except StoreUnavailable as error:
@@ -61,7 +63,7 @@ class Presence:
         """Give the record up."""
         if self._entering:
             self._entering.cancel()
-        mine = self._store.get(Session, self._node)
+        mine = self._store.get(Presence, self._node)
         self._hold(False)
         if mine and mine.session == self._store.tree.session:
             try:
@@ -69,10 +71,10 @@ class Presence:
             except (Changed, StoreUnavailable) as error:
                 log.info("the session record goes with the session: %s", error)
 
-    async def _take(self, other: Session | None) -> None:
+    async def _take(self, other: Presence | None) -> None:
         session = self._store.tree.session
         if other is None or other.session != session:
-            mine = Session(node=self._node, session=session, life=self._life, since=self._clock.time())
+            mine = Presence(node=self._node, session=session, process=self._process, since=self._clock.time())
             await self._store.write(*([Delete(other)] if other else []), Create(mine))
         # Not if the session was lost, or the link, just when the answer came.
         self._hold(self._store.tree.session == session and self._store.tree.link is Link.CONNECTED)

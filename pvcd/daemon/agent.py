@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from pvcd.cluster import schema
 from pvcd.cluster.dispatcher import HandlerRunner
 from pvcd.cluster.lease import Lease
-from pvcd.cluster.presence import Presence
+from pvcd.cluster.presence import PresenceHolder
 from pvcd.daemon.components import open_components
 from pvcd.declare.context import ComponentKey, Context, Role
 from pvcd.declare.handlers import Handler, Scope
 
 log = logging.getLogger(__name__)
-PRESENCE: ComponentKey[Presence] = ComponentKey("presence")
+PRESENCE: ComponentKey[PresenceHolder] = ComponentKey("presence")
 LEASE: ComponentKey[Lease] = ComponentKey("lease")
 
 
@@ -36,7 +36,7 @@ async def agent(context: Context) -> AsyncIterator[Context]:
             primary_runner.resume() if lease.held else primary_runner.pause()
             lease.wake()
 
-        presence = Presence(context.store, context.clock, context.node, allowed)
+        presence = PresenceHolder(context.store, context.clock, context.node, allowed)
         candidate = context.settings.node.coordinator
         # Touch is lost with a third of the session left, or more.
         grace = context.settings.zookeeper.session_timeout / 3

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from pvcd.clock import Clock
-from pvcd.cluster.commands import Commands
+from pvcd.cluster.node_commands import NodeCommands
 from pvcd.cluster.operations import Operations
 from pvcd.declare.context import Component, Context, Role
 from pvcd.plugin.registry import Registry, in_order
@@ -30,7 +30,7 @@ def make_context(
         clock=clock,
         declarations=registry,
         operations=Operations(registry.guards, registry.listeners, registry.known_operations),
-        commands=Commands(store, clock, registry.answers),
+        node_commands=NodeCommands(store, clock, registry.node_commands),
         node=node,
     )
 

@@ -19,7 +19,7 @@ from pvcd.declare.operations import PHASES, PRE, Operation, OperationKind
 from pvcd.errors import PvcdError, did_you_mean
 from pvcd.plugin.loading import PluginError
 from pvcd.plugin.registry import start
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.settings import HooksSection, SettingsError, read_file, settings_file
 from pvcd.sitehooks.envelope import Envelope, envelope
 from pvcd.sitehooks.execution import Ending, execute
@@ -88,7 +88,7 @@ def log(id: str | None, failed: bool, last: int) -> None:
     """List what came of the hooks of this machine, the newest first; of one run, ID, all that is known."""
     runs = Runs(_declared()[0].records)
     if id is not None:
-        click.echo(_found(runs, id).model_dump_json(indent=2, exclude={"life"}))
+        click.echo(_found(runs, id).model_dump_json(indent=2, exclude={"process"}))
         return
     for each in [run for run in runs.all() if not failed or run.state == "failed"][:last]:
         click.echo(_line(each))
@@ -103,7 +103,7 @@ def retry(id: str) -> None:
     old = _found(runs, id)
     if old.told is None:
         _refuse(f"What run {old.id} was told was too large to be kept, so it cannot be run again.")
-    again = old.model_copy(update={"attempt": old.attempt + 1, "life": Life.current()})
+    again = old.model_copy(update={"attempt": old.attempt + 1, "process": ProcessIdentity.current()})
     told = {**old.told, "attempt": again.attempt}
     if not asyncio.run(_run_all(told, old.phase, old.hook, lambda ending: runs.save(again.ended(ending)))):
         sys.exit(FAILED)

@@ -20,7 +20,7 @@ from pvcd.cluster import schema
 from pvcd.daemon.components import open_components
 from pvcd.declare.context import Context
 from pvcd.errors import Changed, Exists, PvcdError
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.records import Record
 from pvcd.store import Create, Delete, Link, Put
 from pvcd.tasks.queue import TASK_QUEUE
@@ -38,14 +38,14 @@ REMOVED_AT_ONCE = 100
 
 
 @contextlib.asynccontextmanager
-async def worker(context: Context, life: Life | None = None) -> AsyncIterator[Worker]:
-    """A running worker; when the block ends, what it runs is undone first. In simulations each needs its own `life`."""
+async def worker(context: Context, process: ProcessIdentity | None = None) -> AsyncIterator[Worker]:
+    """A running worker; when the block ends, it first undoes what it runs. A simulated one needs its own `process`."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.store.close)
         await context.store.open()
         await schema.prepare(context.store)
         await stack.enter_async_context(open_components(context))
-        one = Worker(context, life or Life.current())
+        one = Worker(context, process or ProcessIdentity.current())
         await stack.enter_async_context(context[TASK_QUEUE].listen(one.attend, one.threads))
         stack.push_async_callback(one.stop)
         one.start()
@@ -56,11 +56,11 @@ async def worker(context: Context, life: Life | None = None) -> AsyncIterator[Wo
 class Worker:
     """The tasks that this process runs."""
 
-    def __init__(self, context: Context, life: Life) -> None:
+    def __init__(self, context: Context, process: ProcessIdentity) -> None:
         self.threads = context.settings.worker.threads
         self.name = f"{context.settings.node.name}:{os.getpid()}"
         self._context = context
-        self._life = life
+        self._process = process
         self._grace = context.settings.zookeeper.session_timeout / 3
         self._room = asyncio.Semaphore(self.threads)
         self._work: dict[UUID, asyncio.Task[None]] = {}
@@ -130,7 +130,7 @@ class Worker:
         if task.is_over:
             return False
         if claim:
-            return claim.life == self._life or claim.life.is_over()
+            return claim.process == self._process or claim.process.has_ended()
         return task.state == "pending" or task.id in self._orphans
 
     async def _clean(self, tasks: list[Task]) -> None:
@@ -169,7 +169,7 @@ class Worker:
         task, claim = await store.read(Task, id), await store.read(Claim, id)
         if task is None or not self._is_free(task, claim):
             return None
-        mine = Claim(id=id, worker=self.name, session=store.tree.session, life=self._life)
+        mine = Claim(id=id, worker=self.name, session=store.tree.session, process=self._process)
         started = task.started or self._context.clock.time()
         taken = task.changed(state="running", worker=self.name, attempt=task.attempt + 1, started=started)
         try:

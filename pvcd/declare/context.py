@@ -86,7 +86,7 @@ class Operations(Protocol):
         """Let every listener do its share of an operation of this agent, and return their answers other than None."""
 
 
-class Commands(Protocol):
+class NodeCommands(Protocol):
     """Asks the agents of nodes: see pvcd/cluster/commands.py."""
 
     async def ask_primary(self, verb: str, *, seconds: float = 10.0, **arguments: Any) -> Any:
@@ -109,7 +109,7 @@ class Context:
     clock: Clock
     declarations: Declarations
     operations: Operations
-    commands: Commands
+    node_commands: NodeCommands
     node: str = ""
     """The name of this node; empty in the API."""
     user: str | None = None

@@ -3,8 +3,8 @@
     handlers = Handlers()
 
     @handlers.on(VM)
-    async def follow(context: Context, vm: VM) -> Again | None:
-        ...look, compare, act; return Again(2.0) to be called once more in two seconds...
+    async def follow(context: Context, vm: VM) -> Requeue | None:
+        ...look, compare, act; return Requeue(2.0) to be called once more in two seconds...
 
 The laws: safe to run twice; never wait long in a turn; raise what could not be done and it is tried again with
 back-off. Every record is handled anew at intervals even if nothing changed.
@@ -24,13 +24,13 @@ Scope = Literal["node", "primary"]
 
 
 @dataclass(frozen=True)
-class Again:
+class Requeue:
     """Returned by a handler that wants another turn, changed or not."""
 
     seconds: float
 
 
-Follow = Callable[["Context", Any], Awaitable[Again | None]]
+Follow = Callable[["Context", Any], Awaitable[Requeue | None]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Handler:
 
 
 @dataclass(frozen=True)
-class Answer:
+class NodeCommandHandler:
     """One function that does what a command asks of this node: see pvcd/cluster/commands.py."""
 
     name: str
@@ -62,16 +62,18 @@ class Handlers:
     def __init__(self, scope: Scope = "node") -> None:
         self.scope = scope
         self.handlers: list[Handler] = []
-        self.answers: list[Answer] = []
+        self.node_commands: list[NodeCommandHandler] = []
 
     def on(
         self, record_type: type[R], *, takes_long: bool = False
-    ) -> Callable[[Callable[[Context, R], Awaitable[Again | None]]], Callable[[Context, R], Awaitable[Again | None]]]:
+    ) -> Callable[
+        [Callable[[Context, R], Awaitable[Requeue | None]]], Callable[[Context, R], Awaitable[Requeue | None]]
+    ]:
         """Declare what follows the records of a type."""
 
         def declare(
-            function: Callable[[Context, R], Awaitable[Again | None]],
-        ) -> Callable[[Context, R], Awaitable[Again | None]]:
+            function: Callable[[Context, R], Awaitable[Requeue | None]],
+        ) -> Callable[[Context, R], Awaitable[Requeue | None]]:
             name = _full_name(function, record_type)
             self.handlers.append(Handler(name, self.scope, record_type, function, takes_long=takes_long))
             return function
@@ -90,11 +92,11 @@ class Handlers:
 
         return declare
 
-    def answer(self, verb: str) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+    def node_command(self, verb: str) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
         """Declare what answers a command; the function takes a context and the command's arguments by name."""
 
         def declare(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-            self.answers.append(Answer(verb, self.scope, function))
+            self.node_commands.append(NodeCommandHandler(verb, self.scope, function))
             return function
 
         return declare

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from pvcd.declare.context import Context
-from pvcd.declare.handlers import Again, Handlers
+from pvcd.declare.handlers import Handlers, Requeue
 from pvcd.errors import Changed
 from pvcd.records import Record
 from pvcd.store import Create, Delete, retried
@@ -76,11 +76,11 @@ async def end(context: Context, secret: str) -> None:
 
 
 @handlers.on(Login)
-async def sweep(context: Context, login: Login) -> Again | None:
+async def sweep(context: Context, login: Login) -> Requeue | None:
     """Remove a session that has expired."""
     left = login.expires - context.clock.time()
     if left > 0:
-        return Again(left)
+        return Requeue(left)
     with contextlib.suppress(Changed):  # its user was first
         await context.store.write(Delete(login))
     return None

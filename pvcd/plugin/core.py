@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from pvcd import sitehooks
-from pvcd.cluster import commands
+from pvcd.cluster import node_commands
 from pvcd.cluster.lease import Primary
-from pvcd.cluster.presence import Session
+from pvcd.cluster.presence import Presence
 from pvcd.cluster.schema import Schema
 from pvcd.declare.context import Component
 from pvcd.declare.handlers import Handlers
@@ -27,8 +27,8 @@ REQUIRES_PLUGIN_API = PLUGIN_API_1
 def register_records() -> Iterable[type[Record]]:
     """What holds the cluster together: schema, presence, lease, node commands, logins and tasks."""
     return [
-        *(Schema, Session, Primary, logins.Login),
-        *(commands.Command, commands.CommandResult),
+        *(Schema, Presence, Primary, logins.Login),
+        *(node_commands.NodeCommand, node_commands.NodeCommandResult),
         *(Task, Claim, TaskSubject),
     ]
 
@@ -48,7 +48,7 @@ def register_routes() -> Iterable[Routes]:
 @hookimpl
 def register_handlers() -> Iterable[Handlers]:
     """Node commands, and the end of logins."""
-    return [commands.node_handlers, commands.primary_handlers, logins.handlers]
+    return [node_commands.node_handlers, node_commands.primary_handlers, logins.handlers]
 
 
 @hookimpl

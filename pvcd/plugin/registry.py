@@ -12,7 +12,7 @@ import click
 import pluggy
 
 from pvcd.declare.context import Component
-from pvcd.declare.handlers import Answer, Handler, Handlers
+from pvcd.declare.handlers import Handler, Handlers, NodeCommandHandler
 from pvcd.declare.health import HealthCheck
 from pvcd.declare.nodes import NodeFact, NodeSelector
 from pvcd.declare.operations import Guard, Listener, OperationKind
@@ -50,7 +50,7 @@ class Registry:
     components: tuple[Component[Any], ...] = ()
     routes: tuple[Route, ...] = ()
     handlers: tuple[Handler, ...] = ()
-    answers: tuple[Answer, ...] = ()
+    node_commands: tuple[NodeCommandHandler, ...] = ()
     node_facts: tuple[NodeFact, ...] = ()
     node_selectors: tuple[NodeSelector, ...] = ()
     operations: tuple[OperationKind, ...] = ()
@@ -225,7 +225,14 @@ KINDS = (
     Kind("components", "component", "register_components", Component, Component),
     Kind("routes", "route", "register_routes", Routes, Route, iter, key=lambda route: _without_fields(route.name)),
     Kind("handlers", "handler", "register_handlers", Handlers, Handler, lambda table: table.handlers),
-    Kind("answers", "command", "register_handlers", Handlers, Answer, lambda table: table.answers),
+    Kind(
+        "node_commands",
+        "node command",
+        "register_handlers",
+        Handlers,
+        NodeCommandHandler,
+        lambda table: table.node_commands,
+    ),
     Kind("node_facts", "node fact", "register_node_facts", NodeFact, NodeFact),
     Kind("node_selectors", "node selector", "register_node_selectors", NodeSelector, NodeSelector),
     Kind("operations", "operation", "register_operations", OperationKind, OperationKind),

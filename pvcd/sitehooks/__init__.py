@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterable
 from pvcd.declare.context import Component, Context, Role
 from pvcd.declare.operations import FAIL, POST, PRE, SITE_HOOKS, Operation, OperationKind, SiteHooks, kind_of
 from pvcd.errors import HookFailed, HookRefused, PvcdError
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.sitehooks.envelope import Envelope, told_of
 from pvcd.sitehooks.execution import Ending, execute, fingerprint
 from pvcd.sitehooks.folder import Hook, Unsafe, opened, place_of, scan
@@ -38,7 +38,7 @@ class FolderHooks:
         self._settings = context.settings.hooks
         self._context = context
         self._runs = Runs(self._settings.records)
-        self._life = Life.current()
+        self._process = ProcessIdentity.current()
         self._asking, self._telling = asyncio.Semaphore(ASKED_AT_ONCE), asyncio.Semaphore(TOLD_AT_ONCE)
         self._work: set[asyncio.Task[None]] = set()
 
@@ -109,7 +109,7 @@ class FolderHooks:
         """What an earlier process of this daemon has left."""
         for _ in range(ADOPT_TRIES):
             try:
-                return await asyncio.to_thread(self._runs.adopt, self._context.role.value, self._life)
+                return await asyncio.to_thread(self._runs.adopt, self._context.role.value, self._process)
             except BlockingIOError:
                 await self._context.clock.sleep(ADOPT_PAUSE)
         log.warning("another process keeps the runs of hooks: what is left of earlier ones waits for the next start")
@@ -141,7 +141,7 @@ class FolderHooks:
             phase=phase,
             hook=hook,
             place=self._context.role.value,
-            life=self._life,
+            process=self._process,
             queued=self._context.clock.time(),
             told=told,
         )

@@ -98,7 +98,7 @@ def retried(rule: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         except Changed as error:
             contended = error.path
         context = cast(HasStore, args[0])
-        async with context.store.queues.turn(contended):
+        async with context.store.queues.hold(contended):
             for attempt in range(ATTEMPTS - 1):
                 try:
                     return await rule(*args, **kwargs)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from pvcd.errors import Invalid
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
 
 MAX_SENTENCE = 500
@@ -94,7 +94,7 @@ class Claim(Record, path="/task-claims/{id}", ephemeral=True):
     id: UUID
     worker: str
     session: int
-    life: Life
+    process: ProcessIdentity
 
 
 class TaskSubject(Record, path="/task-subjects/{kind}/{subject}"):

@@ -28,7 +28,7 @@ NAMES = {
     "records": r"(/([a-z0-9-]+|\{\w+\}))+",
     "components": r"[a-z0-9-]+",
     "routes": r"[A-Z]+ /api/v1(/([a-z0-9.-]+|\{\w+\}))+",
-    "answers": r"[a-z0-9-]+",
+    "node_commands": r"[a-z0-9-]+",
     "node_facts": r"[a-z0-9_-]+",
     "node_selectors": r"[a-z0-9_-]+",
     "operations": r"[a-z0-9]+(-[a-z0-9]+)*",

@@ -173,7 +173,7 @@ class LibvirtBench:
             absent(f"The tiny guest cannot be built: {error.sentence}")
         document = guest.tiny_domain(f"vm-{uuid}", uuid, *files, "qemu")
         domain.validate(document)
-        return domain.prepare(document, turn=1, console_log=str(self.console(uuid)))
+        return domain.prepare(document, generation=1, console_log=str(self.console(uuid)))
 
     async def settled(self, uuid: UUID) -> None:
         log = self.console(uuid)

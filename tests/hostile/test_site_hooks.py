@@ -248,7 +248,7 @@ async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
         await first.api[SITE_HOOKS].notify(first.api, OPERATION)
         await until(lambda: len(folder.ended()) == 1)
     (run,) = folder.ended()
-    over = run.life.model_copy(update={"started": 1})
+    over = run.process.model_copy(update={"started": 1})
     for number, (state, attempt, phase) in enumerate(
         [("running", 1, "post"), ("waiting", 2, "post"), ("running", 3, "post"), ("running", 1, "pre")]
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pvcd.clock import VirtualClock, settle
-from pvcd.declare.handlers import Again
+from pvcd.declare.handlers import Requeue
 from pvcd.http import logins, throttle
 from pvcd.http.auth import Tokens, derive_key
 from pvcd.http.logins import Login, begin, end, find, look_up, sweep
@@ -245,10 +245,10 @@ async def test_an_expired_session_is_not_found_and_then_swept(bench: Bench) -> N
     here = await context(bench)
     secret = await begin(here, FINGERPRINT)
     (login,) = here.store.all(Login)
-    assert await sweep(here, login) == Again(100)
+    assert await sweep(here, login) == Requeue(100)
     await bench.clock.advance(99)
     assert find(here, secret)
-    assert await sweep(here, login) == Again(1)
+    assert await sweep(here, login) == Requeue(1)
     await bench.clock.advance(1)
     assert find(here, secret) is None
     assert await look_up(here, secret) is None

@@ -260,11 +260,11 @@ def test_every_name_for_plugins_is_documented_and_every_documented_one_exists() 
     assert sorted(rows(page("plugins"), "name")) == sorted(pvcd.__all__)
 
 
-GIVEN = (store.Store, context.Operations, context.Commands)
+GIVEN = (store.Store, context.Operations, context.NodeCommands)
 """Of these, plugins are given one and make none."""
 REFERENCE: dict[str, type] = {
     **{each.__name__: each for each in (pvcd.Context, pvcd.Operation, pvcd.Run, *GIVEN)},
-    **{each.__name__: each for each in (pvcd.Again, pvcd.Outcome, pvcd.Health, testing.SimulatedCluster)},
+    **{each.__name__: each for each in (pvcd.Requeue, pvcd.Outcome, pvcd.Health, testing.SimulatedCluster)},
     **{kind.takes.__name__: kind.takes for kind in registry.KINDS if kind.takes is not click.Command},
 }
 

@@ -12,7 +12,7 @@ import pytest
 
 from pvcd.clock import settle
 from pvcd.cluster.dispatcher import SIDE_BY_SIDE, HandlerRunner
-from pvcd.declare.handlers import Again, Handlers
+from pvcd.declare.handlers import Handlers, Requeue
 from pvcd.errors import Refused
 from pvcd.plugin.loading import Plugin
 from pvcd.plugin.registry import collect
@@ -35,12 +35,12 @@ class Scene:
         self.most = 0
         self.gate = asyncio.Event()
         self.gate.set()
-        self.results: list[Again | Exception | None] = []
+        self.results: list[Requeue | Exception | None] = []
         self.handlers = Handlers()
         self.handlers.on(Thing)(self.follow)
         self.runner = HandlerRunner(self.handlers.handlers, resync)
 
-    async def follow(self, context: Any, thing: Thing) -> Again | None:
+    async def follow(self, context: Any, thing: Thing) -> Requeue | None:
         self.seen.append((thing.name, thing.value))
         self.times.append(self.bench.clock.time() - 1_700_000_000)
         assert thing.name not in self.running, "two turns of one record at a time"
@@ -147,7 +147,7 @@ async def test_after_a_success_the_pauses_begin_anew(scene: Scene) -> None:
 
 
 async def test_after_a_success_that_asks_for_more_the_pauses_begin_anew(scene: Scene) -> None:
-    scene.results = [Refused("1"), Refused("2"), Again(5.0), Refused("3")]
+    scene.results = [Refused("1"), Refused("2"), Requeue(5.0), Refused("3")]
     scene.start()
     await scene.put("a", 1)
     await scene.bench.clock.advance(20)
@@ -165,7 +165,7 @@ async def test_a_change_does_not_wait_for_the_pause_to_end(scene: Scene) -> None
 
 
 async def test_a_handler_that_wants_another_turn_gets_it(scene: Scene) -> None:
-    scene.results = [Again(2.0), Again(3.0)]
+    scene.results = [Requeue(2.0), Requeue(3.0)]
     scene.start()
     await scene.put("a", 1)
     await scene.bench.clock.advance(60)
@@ -173,7 +173,7 @@ async def test_a_handler_that_wants_another_turn_gets_it(scene: Scene) -> None:
 
 
 async def test_a_turn_that_is_due_later_is_not_taken_when_the_record_is_gone(scene: Scene) -> None:
-    scene.results = [Again(2.0)]
+    scene.results = [Requeue(2.0)]
     scene.start()
     await scene.put("a", 1)
     await scene.remove("a")
@@ -264,7 +264,7 @@ async def test_nothing_wakes_a_handler_before_the_start_or_after_the_stop(scene:
 async def test_stop_ends_turns_timers_and_intervals(bench: Bench) -> None:
     before = asyncio.all_tasks()
     scene = Scene(bench, await bench.store())
-    scene.results = [Again(1.0)]
+    scene.results = [Requeue(1.0)]
     scene.start()
     await scene.put("later", 1)
     scene.gate.clear()

@@ -98,7 +98,7 @@ OWN_FILES = {
         "views": "what the API shows of a VM, which is more than a screen of fields",
         "allocation": "what the VMs of each node take of it, counted with every change",
         "placement": "which node a VM is put on: used by the rules and the selectors",
-        "restraint": "growing pauses between the starts of a guest that keeps dying",
+        "backoff": "growing pauses between the starts of a guest that keeps dying",
         "volumes": "which VMs use which volumes, and that no two write to one",
         "disks": "what is asked of Ceph for a VM as a whole",
         "storage": "how a node's guests reach Ceph",

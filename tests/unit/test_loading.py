@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from pvcd import Context, Message, NodeSelector, Routes, Section
 from pvcd import Path as PathArgument
-from pvcd.cluster.presence import Session
+from pvcd.cluster.presence import Presence
 from pvcd.daemon import cli
 from pvcd.plugin import loading, registry
 from pvcd.plugin.loading import Plugin, PluginError, RefusedPlugin
@@ -158,7 +158,7 @@ def test_what_is_required_keeps_its_name_against_one_that_sorts_first() -> None:
 def test_whose_a_declaration_is_can_be_told() -> None:
     declared = collect([third_party("one", records=[Thing])])
     assert declared.owner(declared.records[-1]) == "plugin 'one'"
-    assert declared.owner(Session) == "plugin 'core'"
+    assert declared.owner(Presence) == "plugin 'core'"
 
 
 async def test_no_plugin_takes_requests_from_the_core() -> None:

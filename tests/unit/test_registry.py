@@ -37,7 +37,7 @@ from pvcd import (
 )
 from pvcd import Path as PathArgument
 from pvcd.cluster.lease import Primary
-from pvcd.cluster.presence import Session
+from pvcd.cluster.presence import Presence
 from pvcd.daemon.cli import main
 from pvcd.plugin.loading import Plugin, PluginError, RefusedPlugin, load
 from pvcd.plugin.registry import collect
@@ -101,7 +101,7 @@ def following() -> Handlers:
 
 def answering() -> Handlers:
     handlers = Handlers()
-    handlers.answer("thing-count")(answer)
+    handlers.node_command("thing-count")(answer)
     return handlers
 
 
@@ -135,7 +135,7 @@ CLASHES = {
     "records that differ in a name": (Thing, OtherThing, "record '/things/{}'"),
     "node_selectors": (selector("x"), selector("x"), "node selector 'x'"),
     "handlers": (following(), following(), f"handler '{__name__}.follow(Thing) gone'"),
-    "handlers that answer": (answering(), answering(), "command 'thing-count'"),
+    "handlers that answer": (answering(), answering(), "node command 'thing-count'"),
     "components": (component("x"), component("x"), "component 'x'"),
     "settings": (SettingsSection("x", Section), SettingsSection("x", Section), "settings section 'x'"),
     "node_facts": (NodeFact("x", answer), NodeFact("x", answer), "node fact 'x'"),
@@ -178,7 +178,7 @@ def test_a_plugin_cannot_take_settings_of_the_core(name: str) -> None:
 
 
 def test_a_plugin_cannot_take_a_record_of_the_core() -> None:
-    class Mine(Record, path="/sessions/{name}"):
+    class Mine(Record, path="/presence/{name}"):
         name: str
 
     assert "is declared by both 'core' and 'alpha'" in refusal(plugin("alpha", records=[Mine]))
@@ -282,7 +282,7 @@ def test_what_is_declared_is_sorted_by_name_whatever_the_order_of_the_plugins() 
 def test_without_plugins_there_is_only_the_core() -> None:
     registry = collected()
     assert set(registry.names) == {"core"}
-    assert set(registry.records) >= {Session, Primary}
+    assert set(registry.records) >= {Presence, Primary}
     assert "GET /api/v1" in {route.name for route in registry.routes}
     assert registry.plugins == registry.sections == registry.node_selectors == ()
 

@@ -33,7 +33,7 @@ from pvcd.daemon.components import make_context
 from pvcd.daemon.worker import LOOK_SECONDS, Worker, worker
 from pvcd.plugin.loading import Plugin, PluginError
 from pvcd.plugin.registry import collect
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
@@ -170,7 +170,7 @@ class Site:
         tree = tree or MemoryTree(self.cluster.server)
         context = make_context(Role.WORKER, self.cluster.settings, self.cluster.registry, tree, self.cluster.clock)
         stack = contextlib.AsyncExitStack()
-        life = Life(boot=name, namespace=1, pid=1, started=1)
+        life = ProcessIdentity(boot=name, namespace=1, pid=1, started=1)
         self.workers[name] = await stack.enter_async_context(worker(context, life)), context, stack
         return self.workers[name][0]
 
@@ -741,7 +741,7 @@ async def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(site: Site, m
     await site.until(lambda: "make x-second" in site.world.lines)
     site.cluster.server.cut(site.tree("mortal"))
     site.world.dead.add(site.tree("mortal"))
-    monkeypatch.setattr(Life, "is_over", lambda life: life.boot == "mortal")
+    monkeypatch.setattr(ProcessIdentity, "has_ended", lambda process: process.boot == "mortal")
     await site.start("next")
     await settle()
     assert (await site.ended(task.id, 0.5)).state == "failure"

@@ -1,4 +1,4 @@
-"""Commands: what a node is asked is done once at most, and whoever asks gets one clear answer."""
+"""NodeCommands: what a node is asked is done once at most, and whoever asks gets one clear answer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pytest
 
 from pvcd import Context, Create, Delete, Handlers
 from pvcd.clock import settle
-from pvcd.cluster import presence as sessions_module
-from pvcd.cluster.commands import Command, CommandResult
 from pvcd.cluster.dispatcher import SIDE_BY_SIDE
 from pvcd.cluster.lease import assign
+from pvcd.cluster.node_commands import NodeCommand, NodeCommandResult
 from pvcd.errors import Failed, NotFound, StoreUnavailable, TimedOut
 from pvcd.plugin.loading import Plugin
 from pvcd.plugin.registry import collect
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.store import Change
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT
@@ -36,10 +35,10 @@ class Node:
         self.asked: list[tuple[str, Any]] = []
         self.gates: dict[int, asyncio.Event] = {}
         node, primary = Handlers(), Handlers(scope="primary")
-        node.answer("double")(self.double)
-        node.answer("fail")(self.fail)
-        node.answer("give")(self.give)
-        primary.answer("lead")(self.lead)
+        node.node_command("double")(self.double)
+        node.node_command("fail")(self.fail)
+        node.node_command("give")(self.give)
+        primary.node_command("lead")(self.lead)
         self.tables = [node, primary]
 
     async def double(self, context: Context, number: int) -> int:
@@ -84,11 +83,11 @@ async def cluster(node: Node) -> AsyncIterator[SimulatedCluster]:
 
 
 def ask(cluster: SimulatedCluster, node: str, verb: str, **arguments: Any) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(cluster.api.commands.ask(node, verb, **arguments))
+    return asyncio.ensure_future(cluster.api.node_commands.ask(node, verb, **arguments))
 
 
 def left(cluster: SimulatedCluster) -> list[str]:
-    return [path for path in cluster.server.documents if path.startswith("/commands/hv1/")]
+    return [path for path in cluster.server.documents if path.startswith("/node-commands/hv1/")]
 
 
 async def test_an_answer_comes_from_the_node_that_was_asked(cluster: SimulatedCluster, node: Node) -> None:
@@ -98,7 +97,7 @@ async def test_an_answer_comes_from_the_node_that_was_asked(cluster: SimulatedCl
     assert asking.result() == 42
     assert node.asked == [("hv2", 21)]
     await settle()
-    assert [path for path in cluster.server.documents if path.startswith("/commands/hv2/")] == []
+    assert [path for path in cluster.server.documents if path.startswith("/node-commands/hv2/")] == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,10 @@ async def test_a_fault_of_the_node_is_told_without_its_inside(
     await settle()
     error = asking.exception()
     assert isinstance(error, Failed)
-    assert (error.sentence, error.code) == ("Command fail failed on node hv1: see its agent's log.", "internal-error")
+    assert (error.sentence, error.code) == (
+        "Command fail failed on node hv1: see its agent's log.",
+        "internal-error",
+    )
     assert "RuntimeError: division by zero" in caplog.text
 
 
@@ -150,7 +152,7 @@ async def test_an_answer_that_is_too_large_is_told(cluster: SimulatedCluster) ->
 
 async def test_a_verb_that_no_plugin_answers_is_a_mistake_of_the_caller(cluster: SimulatedCluster) -> None:
     with pytest.raises(LookupError, match="no plugin answers the command 'tripel'"):
-        await cluster.api.commands.ask("hv1", "tripel")
+        await cluster.api.node_commands.ask("hv1", "tripel")
 
 
 async def test_a_verb_that_only_that_node_does_not_know_is_told(
@@ -177,7 +179,7 @@ async def test_wrong_arguments_are_a_fault(cluster: SimulatedCluster) -> None:
 async def test_a_node_that_is_not_there_is_told_at_once(cluster: SimulatedCluster, name: str) -> None:
     await cluster.kill_agent("hv1")
     with pytest.raises(Failed, match=f"Node {name} is not running, so it cannot do double") as failed:
-        await cluster.api.commands.ask(name, "double", number=1)
+        await cluster.api.node_commands.ask(name, "double", number=1)
     assert failed.value.code == "node-not-running"
     assert left(cluster) == []
 
@@ -220,10 +222,10 @@ async def test_an_agent_that_was_restarted_meanwhile_says_so_and_does_it_not_aga
     assert isinstance(old, MemoryTree)
     cluster.server.cut(old)
     await settle()
-    another = Life.current().model_copy(update={"pid": 1})
-    monkeypatch.setattr(sessions_module.Life, "current", classmethod(lambda cls: another))
-    monkeypatch.setattr(sessions_module.Life, "is_over", lambda life: life != another)
-    killed = cluster._lives.pop("hv1")
+    another = ProcessIdentity.current().model_copy(update={"pid": 1})
+    monkeypatch.setattr(ProcessIdentity, "current", classmethod(lambda cls: another))
+    monkeypatch.setattr(ProcessIdentity, "has_ended", lambda process: process != another)
+    killed = cluster._agents.pop("hv1")
     killed.cancel()
     cluster._ends.pop("hv1")
     await asyncio.gather(killed, return_exceptions=True)
@@ -243,8 +245,8 @@ async def test_a_command_is_claimed_before_it_is_done_and_done_once(cluster: Sim
     node.gates[1] = asyncio.Event()
     asking = ask(cluster, "hv1", "double", number=1, seconds=1000)
     await settle()
-    (result,) = cluster.api.store.all(CommandResult)
-    assert (result.state, result.life) == ("claimed", Life.current())
+    (result,) = cluster.api.store.all(NodeCommandResult)
+    assert (result.state, result.process) == ("claimed", ProcessIdentity.current())
     await cluster.advance(100)  # over which everything is looked at again
     node.gates[1].set()
     await settle()
@@ -274,7 +276,7 @@ async def test_who_stops_waiting_leaves_nothing(cluster: SimulatedCluster, node:
 
 async def test_what_an_asker_left_behind_is_swept_by_the_primary(cluster: SimulatedCluster) -> None:
     now = cluster.clock.time()
-    command = Command(node="hv1", id=UUID(int=3), verb="double", arguments={"number": 1}, asked=now, seconds=10)
+    command = NodeCommand(node="hv1", id=UUID(int=3), verb="double", arguments={"number": 1}, asked=now, seconds=10)
     await cluster.api.store.write(Create(command))
     await cluster.advance(69)
     assert len(left(cluster)) == 2
@@ -283,7 +285,7 @@ async def test_what_an_asker_left_behind_is_swept_by_the_primary(cluster: Simula
 
 
 async def test_the_primary_answers_what_only_it_can_do(cluster: SimulatedCluster, node: Node) -> None:
-    asking = asyncio.ensure_future(cluster.api.commands.ask_primary("lead"))
+    asking = asyncio.ensure_future(cluster.api.node_commands.ask_primary("lead"))
     await settle()
     assert asking.result() == "hv1"
     assert node.asked == [("hv1", "lead")]
@@ -309,7 +311,7 @@ async def test_who_loses_the_lease_in_the_middle_is_given_up_by_the_next_primary
     cluster: SimulatedCluster, node: Node
 ) -> None:
     node.gates[1] = asyncio.Event()
-    asking = asyncio.ensure_future(cluster.api.commands.ask_primary("lead", number=1, seconds=7 * 86400))
+    asking = asyncio.ensure_future(cluster.api.node_commands.ask_primary("lead", number=1, seconds=7 * 86400))
     await settle()
     assert node.asked == [("hv1", "lead")]
     await assign(cluster.api.store, "hv2")
@@ -329,10 +331,10 @@ async def test_what_the_next_primary_finds_unclaimed_is_given_up_too(cluster: Si
     await cluster.kill_agent("hv1")
     await cluster.advance(1)
     now = cluster.clock.time()
-    command = Command(node="hv1", id=UUID(int=5), verb="lead", asked=now, seconds=1000)
+    command = NodeCommand(node="hv1", id=UUID(int=5), verb="lead", asked=now, seconds=1000)
     await cluster.api.store.write(Create(command))
     await settle()
-    result = cluster.api.store.get(CommandResult, "hv1", command.id)
+    result = cluster.api.store.get(NodeCommandResult, "hv1", command.id)
     assert result is not None
     assert (result.state, result.code) == ("failed", "lease-lost")
 
@@ -342,7 +344,7 @@ async def test_a_primary_that_lost_touch_goes_on_or_says_that_it_was_stopped(
     cluster: SimulatedCluster, node: Node, seconds: float
 ) -> None:
     node.gates[1] = asyncio.Event()
-    asking = asyncio.ensure_future(cluster.api.commands.ask_primary("lead", number=1, seconds=7 * 86400))
+    asking = asyncio.ensure_future(cluster.api.node_commands.ask_primary("lead", number=1, seconds=7 * 86400))
     await settle()
     tree = cluster.agents["hv1"].store.tree
     assert isinstance(tree, MemoryTree)
@@ -382,14 +384,14 @@ async def test_an_asker_that_went_away_before_the_claim_leaves_nothing_and_nothi
     cluster: SimulatedCluster, node: Node
 ) -> None:
     store = cluster.agents["hv1"].store
-    command = Command(node="hv1", id=UUID(int=4), verb="double", arguments={"number": 1}, asked=0.0, seconds=10)
+    command = NodeCommand(node="hv1", id=UUID(int=4), verb="double", arguments={"number": 1}, asked=0.0, seconds=10)
     write = store.write
     claims: list[object] = []
 
     async def late(*changes: Change) -> None:
-        if any(isinstance(change.record, CommandResult) for change in changes) and not claims:
+        if any(isinstance(change.record, NodeCommandResult) for change in changes) and not claims:
             claims.append(changes)
-            stored = cluster.api.store.get(Command, "hv1", command.id)
+            stored = cluster.api.store.get(NodeCommand, "hv1", command.id)
             assert stored is not None
             await cluster.api.store.write(Delete(stored))
         await write(*changes)
@@ -420,16 +422,16 @@ async def test_without_a_primary_nobody_is_asked(cluster: SimulatedCluster) -> N
     await cluster.kill_agent("hv2")
     await cluster.kill_agent("hv1")
     with pytest.raises(Failed, match="No node is primary just now") as failed:
-        await cluster.api.commands.ask_primary("lead")
+        await cluster.api.node_commands.ask_primary("lead")
     assert failed.value.code == "no-primary"
 
 
 async def test_a_store_that_is_away_is_told(cluster: SimulatedCluster) -> None:
     cluster.server.stop()
     with pytest.raises(StoreUnavailable):
-        await cluster.api.commands.ask("hv1", "double", number=1)
+        await cluster.api.node_commands.ask("hv1", "double", number=1)
 
 
 def test_two_plugins_share_the_verbs() -> None:
     registry = collect([Plugin("x", plugin(handlers=Node().tables), "given to the test")])
-    assert [answer.name for answer in registry.answers] == ["double", "fail", "give", "lead"]
+    assert [answer.name for answer in registry.node_commands] == ["double", "fail", "give", "lead"]

@@ -1,4 +1,4 @@
-"""Presence: one living agent of each name, whatever happens to processes and sessions."""
+"""PresenceHolder: one living agent of each name, whatever happens to processes and sessions."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import pytest
 
 from pvcd import Context, Create, Handlers, Put
 from pvcd.clock import settle
-from pvcd.cluster.presence import Presence, Session
-from pvcd.process import Life
+from pvcd.cluster.presence import Presence, PresenceHolder
+from pvcd.process import ProcessIdentity
 from pvcd.store import Store
 from pvcd.store.memory import MemoryTree
 from pvcd.testing import SimulatedCluster
 
 from .conftest import Bench, Thing, plugin
 
-HERE = Life.current()
-ELSEWHERE = Life(boot="another-boot", namespace=1, pid=7, started=7)
+HERE = ProcessIdentity.current()
+ELSEWHERE = ProcessIdentity(boot="another-boot", namespace=1, pid=7, started=7)
 DEAD_HERE = HERE.model_copy(update={"started": HERE.started - 1})
 
 
 class Agent:
     """A presence, and when it was allowed to act."""
 
-    def __init__(self, bench: Bench, store: Store, life: Life, name: str = "hv1") -> None:
+    def __init__(self, bench: Bench, store: Store, process: ProcessIdentity, name: str = "hv1") -> None:
         self.bench, self.store = bench, store
         self.changes: list[bool] = []
-        self.presence = Presence(store, bench.clock, name, self.changes.append)
-        self.presence._life = life
+        self.presence = PresenceHolder(store, bench.clock, name, self.changes.append)
+        self.presence._process = process
         self.entering = asyncio.ensure_future(self.presence.enter())
 
     @property
@@ -36,14 +36,14 @@ class Agent:
         assert isinstance(self.store.tree, MemoryTree)
         return self.store.tree
 
-    def recorded(self) -> Session:
-        session = self.store.get(Session, "hv1")
+    def recorded(self) -> Presence:
+        session = self.store.get(Presence, "hv1")
         assert session is not None
         return session
 
 
-async def start(bench: Bench, life: Life = HERE, name: str = "hv1") -> Agent:
-    agent = Agent(bench, await bench.store(), life, name)
+async def start(bench: Bench, process: ProcessIdentity = HERE, name: str = "hv1") -> Agent:
+    agent = Agent(bench, await bench.store(), process, name)
     await settle()
     return agent
 
@@ -53,7 +53,7 @@ async def test_an_agent_enters_at_once_where_nobody_is(bench: Bench) -> None:
     assert agent.entering.done()
     assert agent.changes == [True]
     session = agent.recorded()
-    assert (session.session, session.life, session.since) == (agent.tree.session, HERE, bench.clock.time())
+    assert (session.session, session.process, session.since) == (agent.tree.session, HERE, bench.clock.time())
 
 
 async def test_agents_of_other_names_do_not_matter(bench: Bench) -> None:
@@ -72,7 +72,7 @@ async def test_a_second_living_agent_of_the_name_waits_and_says_so_once(
     await first.presence.leave()
     await settle()
     assert (first.changes, second.changes) == ([True, False], [True])
-    assert second.recorded().life == HERE
+    assert second.recorded().process == HERE
 
 
 async def test_the_second_enters_when_the_session_of_the_first_ends(bench: Bench) -> None:
@@ -115,7 +115,7 @@ async def test_after_its_session_expired_an_agent_enters_again_with_a_new_one(be
     bench.server.cut(agent.tree)
     bench.server.expire(old)
     await settle()
-    assert watcher.get(Session, "hv1") is None
+    assert watcher.get(Presence, "hv1") is None
     assert agent.changes == [True, False]
     bench.server.heal(agent.tree)
     await settle()
@@ -178,7 +178,7 @@ async def test_leaving_removes_the_record_of_this_session_only(bench: Bench) -> 
     assert second.recorded().session == second.tree.session
     await second.presence.leave()
     await settle()
-    assert first.store.get(Session, "hv1") is None
+    assert first.store.get(Presence, "hv1") is None
     assert second.changes == [True, False]
 
 
@@ -217,11 +217,11 @@ async def test_while_an_agent_is_not_in_the_cluster_its_handlers_begin_no_turn()
 
 
 def test_this_process_is_alive_and_one_that_started_at_another_time_is_not() -> None:
-    assert not HERE.is_over()
-    assert DEAD_HERE.is_over()
-    assert HERE.model_copy(update={"pid": 2**22 + 1}).is_over()
+    assert not HERE.has_ended()
+    assert DEAD_HERE.has_ended()
+    assert HERE.model_copy(update={"pid": 2**22 + 1}).has_ended()
 
 
 @pytest.mark.parametrize("other", [{"boot": "x"}, {"namespace": 1}])
 def test_of_a_process_elsewhere_nothing_is_known(other: dict[str, object]) -> None:
-    assert not DEAD_HERE.model_copy(update=other).is_over()
+    assert not DEAD_HERE.model_copy(update=other).has_ended()

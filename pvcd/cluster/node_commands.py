@@ -1,4 +1,4 @@
-"""Commands: ask a given node, or the primary, to do something and wait for its answer.
+"""NodeCommands: ask a given node, or the primary, to do something and wait for its answer.
 
 The question and the answer are two records of one id. A node claims a command before it acts, so it is done once at
 most. One that nobody does any more is failed by whoever finds it: an agent that was restarted in between or lost the
@@ -18,11 +18,11 @@ from pydantic_core import to_jsonable_python
 
 from pvcd.clock import Clock
 from pvcd.cluster.lease import primary_of
-from pvcd.cluster.presence import Session
+from pvcd.cluster.presence import Presence
 from pvcd.declare.context import Context
-from pvcd.declare.handlers import Again, Answer, Handlers
+from pvcd.declare.handlers import Handlers, NodeCommandHandler, Requeue
 from pvcd.errors import Changed, Exists, Failed, Invalid, Passed, PvcdError, StoreUnavailable, TimedOut
-from pvcd.process import Life
+from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
 from pvcd.store import Check, Create, Delete, Put, Store, retried
 
@@ -31,7 +31,7 @@ GRACE = 60.0
 PAUSE = 0.5
 
 
-class Command(Record, path="/commands/{node}/{id}"):
+class NodeCommand(Record, path="/node-commands/{node}/{id}"):
     """What a node is asked to do."""
 
     node: Name
@@ -42,12 +42,12 @@ class Command(Record, path="/commands/{node}/{id}"):
     seconds: float
 
 
-class CommandResult(Record, path="/commands/{node}/{id}/result"):
+class NodeCommandResult(Record, path="/node-commands/{node}/{id}/result"):
     """What the node says of it."""
 
     node: Name
     id: UUID
-    life: Life
+    process: ProcessIdentity
     state: Literal["claimed", "done", "failed"] = "claimed"
     value: Any = None
     code: str = ""
@@ -59,10 +59,10 @@ node_handlers = Handlers()
 primary_handlers = Handlers(scope="primary")
 
 
-class Commands:
+class NodeCommands:
     """The asking side."""
 
-    def __init__(self, store: Store, clock: Clock, answers: Iterable[Answer]) -> None:
+    def __init__(self, store: Store, clock: Clock, answers: Iterable[NodeCommandHandler]) -> None:
         self._store = store
         self._clock = clock
         self._verbs = frozenset(answer.name for answer in answers)
@@ -81,9 +81,9 @@ class Commands:
         """
         if verb not in self._verbs:
             raise LookupError(f"no plugin answers the command {verb!r}")
-        if self._store.get(Session, node) is None:
+        if self._store.get(Presence, node) is None:
             raise Failed(f"Node {node} is not running, so it cannot do {verb}.", code="node-not-running")
-        command = Command(
+        command = NodeCommand(
             node=node, id=uuid4(), verb=verb, arguments=arguments, asked=self._clock.time(), seconds=seconds
         )
         await self._store.write(Create(command))
@@ -93,14 +93,14 @@ class Commands:
         finally:
             await asyncio.shield(forget(self._store, command))
 
-    def _result(self, command: Command) -> CommandResult | None:
-        result = self._store.get(CommandResult, command.node, command.id)
+    def _result(self, command: NodeCommand) -> NodeCommandResult | None:
+        result = self._store.get(NodeCommandResult, command.node, command.id)
         return result if result and result.state != "claimed" else None
 
     def _is_away(self, node: str) -> bool:
-        return self._store.get(Session, node) is None
+        return self._store.get(Presence, node) is None
 
-    def _unpack(self, command: Command) -> Any:
+    def _unpack(self, command: NodeCommand) -> Any:
         result = self._result(command)
         if result is None and self._is_away(command.node):
             raise Failed(
@@ -113,11 +113,11 @@ class Commands:
         return result.value
 
 
-async def forget(store: Store, command: Command) -> None:
+async def forget(store: Store, command: NodeCommand) -> None:
     """Remove a command and its answer; a node that answers later finds it gone."""
     for _ in range(3):
-        result = store.get(CommandResult, command.node, command.id)
-        current = store.get(Command, command.node, command.id)
+        result = store.get(NodeCommandResult, command.node, command.id)
+        current = store.get(NodeCommand, command.node, command.id)
         changes: list[Delete] = [Delete(record) for record in (result, current) if record]
         try:
             return await store.write(*changes) if changes else None
@@ -128,16 +128,16 @@ async def forget(store: Store, command: Command) -> None:
     return None
 
 
-@node_handlers.on(Command, takes_long=True)
-async def answer(context: Context, command: Command) -> Again | None:
+@node_handlers.on(NodeCommand, takes_long=True)
+async def answer(context: Context, command: NodeCommand) -> Requeue | None:
     """Answer a command of this node, unless it is left to `answer_as_primary`."""
     if command.node == context.node and not (_is_for_primary(context, command) and _is_primary(context)):
         await _answer(context, command)
     return None
 
 
-@primary_handlers.on(Command, takes_long=True)
-async def answer_as_primary(context: Context, command: Command) -> Again | None:
+@primary_handlers.on(NodeCommand, takes_long=True)
+async def answer_as_primary(context: Context, command: NodeCommand) -> Requeue | None:
     """Answer what only the primary can do; whatever that writes is fenced.
 
     What an earlier primary was asked is given up: it was stopped in the middle, and its answer would be refused.
@@ -147,25 +147,25 @@ async def answer_as_primary(context: Context, command: Command) -> Again | None:
     return None
 
 
-def _is_for_primary(context: Context, command: Command) -> bool:
+def _is_for_primary(context: Context, command: NodeCommand) -> bool:
     known = _answer_for(context, command)
     return known is not None and known.scope == "primary"
 
 
-def _answer_for(context: Context, command: Command) -> Answer | None:
-    return next((each for each in context.declared(Answer) if each.name == command.verb), None)
+def _answer_for(context: Context, command: NodeCommand) -> NodeCommandHandler | None:
+    return next((each for each in context.declared(NodeCommandHandler) if each.name == command.verb), None)
 
 
 def _is_primary(context: Context) -> bool:
     return primary_of(context.store) == context.node
 
 
-async def _answer(context: Context, command: Command) -> None:
+async def _answer(context: Context, command: NodeCommand) -> None:
     """Claim a command, do it, and write the answer. This turn is the only one at it: one that is claimed was left."""
-    if context.store.get(CommandResult, command.node, command.id):
+    if context.store.get(NodeCommandResult, command.node, command.id):
         return await _give_up(context, command)
     try:
-        claim = CommandResult(node=command.node, id=command.id, life=Life.current())
+        claim = NodeCommandResult(node=command.node, id=command.id, process=ProcessIdentity.current())
         await context.store.write(Check(command), Create(claim))
     except (Exists, Changed):
         return None
@@ -176,7 +176,7 @@ async def _answer(context: Context, command: Command) -> None:
         await _reply(context, command, _failure(error.code, error.sentence))
 
 
-async def _reply(context: Context, command: Command, outcome: dict[str, Any]) -> None:
+async def _reply(context: Context, command: NodeCommand, outcome: dict[str, Any]) -> None:
     """Write the answer, however long it takes until the store can be reached."""
     while True:
         try:
@@ -186,10 +186,10 @@ async def _reply(context: Context, command: Command, outcome: dict[str, Any]) ->
             await context.store.live()
 
 
-async def _give_up(context: Context, command: Command) -> None:
+async def _give_up(context: Context, command: NodeCommand) -> None:
     """Fail a command that nobody does any more."""
-    result = context.store.get(CommandResult, command.node, command.id)
-    if result and command.node == context.node and result.life != Life.current():
+    result = context.store.get(NodeCommandResult, command.node, command.id)
+    if result and command.node == context.node and result.process != ProcessIdentity.current():
         sentence = f"The agent of node {command.node} was restarted while it did {command.verb}."
         outcome = _failure("agent-restarted", sentence)
     elif _is_for_primary(context, command):
@@ -201,12 +201,12 @@ async def _give_up(context: Context, command: Command) -> None:
 
 
 @retried
-async def _finish(context: Context, command: Command, outcome: dict[str, Any]) -> None:
+async def _finish(context: Context, command: NodeCommand, outcome: dict[str, Any]) -> None:
     """Write the answer to a command, unless it has one or nobody waits for it any more."""
-    result = context.store.get(CommandResult, command.node, command.id)
-    if context.store.get(Command, command.node, command.id) is None or (result and result.state != "claimed"):
+    result = context.store.get(NodeCommandResult, command.node, command.id)
+    if context.store.get(NodeCommand, command.node, command.id) is None or (result and result.state != "claimed"):
         return
-    new = CommandResult(node=command.node, id=command.id, life=Life.current())
+    new = NodeCommandResult(node=command.node, id=command.id, process=ProcessIdentity.current())
     change = Put(result.changed(**outcome)) if result else Create(new.changed(**outcome))
     try:
         await context.store.write(Check(command), change)
@@ -214,7 +214,7 @@ async def _finish(context: Context, command: Command, outcome: dict[str, Any]) -
         raise Changed(error.path) from None
 
 
-async def _do(context: Context, command: Command) -> dict[str, Any]:
+async def _do(context: Context, command: NodeCommand) -> dict[str, Any]:
     known = _answer_for(context, command)
     if known is None:
         return _failure("command-unknown", f"Node {context.node} does not know the command {command.verb}.")
@@ -233,7 +233,7 @@ async def _do(context: Context, command: Command) -> dict[str, Any]:
         return _failure("internal-error", f"Command {command.verb} failed on node {context.node}: see its agent's log.")
 
 
-def _not_primary(command: Command) -> dict[str, Any]:
+def _not_primary(command: NodeCommand) -> dict[str, Any]:
     sentence = f"Node {command.node} lost the lease of the primary while it was asked for {command.verb}."
     return _failure("lease-lost", sentence)
 
@@ -242,11 +242,11 @@ def _failure(code: str, sentence: str, status: int = Failed.status) -> dict[str,
     return {"state": "failed", "code": code, "sentence": sentence, "status": status}
 
 
-@primary_handlers.on(Command)
-async def sweep(context: Context, command: Command) -> Again | None:
+@primary_handlers.on(NodeCommand)
+async def sweep(context: Context, command: NodeCommand) -> Requeue | None:
     """Remove a command whose asker has gone away."""
     left = command.asked + command.seconds + GRACE - context.clock.time()
     if left > 0:
-        return Again(left)
+        return Requeue(left)
     await forget(context.store, command)
     return None
