@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pvcd import (
+    PRESENCE,
     Changed,
     Component,
     ComponentKey,
@@ -29,7 +30,6 @@ from pvcd import (
     StoreUnavailable,
     retried,
 )
-from pvcd.daemon.agent import PRESENCE
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 
 from pvcd.clock import Clock
 from pvcd.cluster.presence import Presence, PresenceHolder
+from pvcd.declare.context import ComponentKey
 from pvcd.errors import Changed, Conflict, Exists, StoreUnavailable
 from pvcd.records import Name, Record
 from pvcd.store import Check, Create, Put, Store
@@ -36,7 +37,7 @@ def primary_of(store: Store) -> str | None:
     return lease.node
 
 
-async def assign(store: Store, node: str | None) -> None:
+async def assign_primary(store: Store, node: str | None) -> None:
     """Give the lease to a node, or to nobody."""
     lease = await store.read(Primary)
     if lease is None:
@@ -124,7 +125,7 @@ class Lease:
         """Give the lease up, so that another coordinator need not wait for our session to end."""
         if self.held:
             try:
-                await assign(self._store, None)
+                await assign_primary(self._store, None)
             except (Changed, Exists, StoreUnavailable) as error:
                 log.info("the lease was not released: %s", error)
 
@@ -133,6 +134,9 @@ class Lease:
 
     async def _claim(self) -> None:
         try:
-            await assign(self._store, self._node)
+            await assign_primary(self._store, self._node)
         except (Changed, Exists, StoreUnavailable):
             await self._clock.sleep(0.1)
+
+
+LEASE: ComponentKey[Lease] = ComponentKey("lease")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from pvcd.clock import Clock
+from pvcd.declare.context import ComponentKey
 from pvcd.errors import Changed, Exists, StoreUnavailable
 from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
@@ -25,7 +26,7 @@ class Presence(Record, path="/presence/{node}", ephemeral=True):
 
 
 class PresenceHolder:
-    """Holds this node's session record, and enters it again after a lost session."""
+    """Holds this node's presence, and enters it again after a lost ZooKeeper session."""
 
     def __init__(self, store: Store, clock: Clock, node: str, on_change: Callable[[bool], None]) -> None:
         self.held = False
@@ -91,3 +92,6 @@ class PresenceHolder:
         if held != self.held:
             self.held = held
             self._on_change(held)
+
+
+PRESENCE: ComponentKey[PresenceHolder] = ComponentKey("presence")

@@ -16,7 +16,7 @@ from pvcd.clock import Clock, SystemClock
 from pvcd.errors import Changed, Exists, StoreUnavailable
 from pvcd.records import Record
 from pvcd.store.changes import Change, Check, Create, Delete, Put, encode, retried
-from pvcd.store.queues import Queues
+from pvcd.store.locks import KeyedLocks
 from pvcd.store.replica import Replica, Subscriber
 from pvcd.store.tree import Link, Node, Tree
 
@@ -37,7 +37,7 @@ class Store:
         self._replica = Replica(tree, types)
         self._live = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.queues = Queues()
+        self.locks = KeyedLocks()
         self._reviving: asyncio.Task[None] | None = None
         self._link_listeners: list[Callable[[Link], None]] = []
         self._fence: Callable[[], Sequence[Change]] | None = None
@@ -106,7 +106,7 @@ class Store:
         Raises `Changed`, `Exists`, `StoreUnavailable` or `Invalid` (too large). If the caller is cancelled while it
         waits, what was sent is done all the same, and seen as a change of somebody else would be.
         """
-        self.queues.refuse_others(change.record.path for change in changes)
+        self.locks.refuse_others(change.record.path for change in changes)
         if self._fence:
             changes = (*changes, *self._fence())
         await self._commit(changes)

@@ -11,7 +11,7 @@ from typing import ParamSpec, Protocol, TypeVar, cast
 from pvcd.clock import Clock
 from pvcd.errors import Changed
 from pvcd.records import Record
-from pvcd.store.queues import Queues
+from pvcd.store.locks import KeyedLocks
 from pvcd.store.tree import CheckNode, CreateNode, DeleteNode, NodeChange, SetNode
 
 ATTEMPTS = 10
@@ -67,9 +67,9 @@ def encode(change: Change) -> NodeChange:
             return CheckNode(record.path, record.version)
 
 
-class _HasQueues(Protocol):
+class _HasLocks(Protocol):
     @property
-    def queues(self) -> Queues: ...
+    def locks(self) -> KeyedLocks: ...
 
 
 class HasStore(Protocol):
@@ -80,7 +80,7 @@ class HasStore(Protocol):
         """Measures the pauses."""
 
     @property
-    def store(self) -> _HasQueues:
+    def store(self) -> _HasLocks:
         """Where the rule writes."""
 
 
@@ -98,7 +98,7 @@ def retried(rule: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         except Changed as error:
             contended = error.path
         context = cast(HasStore, args[0])
-        async with context.store.queues.hold(contended):
+        async with context.store.locks.hold(contended):
             for attempt in range(ATTEMPTS - 1):
                 try:
                     return await rule(*args, **kwargs)

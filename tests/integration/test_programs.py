@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pvcd.errors import TimedOut
-from pvcd.programs.run import ProgramFailed, run
+from pvcd.programs.runner import ProgramFailed, run
 from pvcd_plugins.sandbox.state import ProcessId, runs, send, start_time, wait_until_gone
 
 
