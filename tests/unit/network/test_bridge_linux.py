@@ -53,7 +53,7 @@ class Programs:
 @pytest.fixture(name="programs")
 def programs_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Programs:
     programs = Programs()
-    monkeypatch.setattr(programs, "run", programs)
+    monkeypatch.setattr("pvcd.programs.run", programs)
     monkeypatch.setattr(sysctls, "ROOT", tmp_path)
     return programs
 
