@@ -27,6 +27,7 @@ from pvcd.errors import (
     StoreUnavailable,
     TimedOut,
     did_you_mean,
+    wrong_value,
 )
 from pvcd.http.matching import matcher
 from pvcd.http.parameters import Document, Flag, Path, Value
@@ -36,7 +37,8 @@ from pvcd.http.views import View
 from pvcd.plugin.hookspecs import PLUGIN_API_1, hookimpl
 from pvcd.records import NAME_PATTERN, Name, Record
 from pvcd.settings import Port, Section, SettingsSection
-from pvcd.store import Change, Check, Create, Delete, Put, Store, retried
+from pvcd.store import Change, Check, Create, Delete, Put, Store, Upsert, retried
+from pvcd.store.index import Index
 from pvcd.store.locks import KeyedLocks
 from pvcd.store.tree import MAX_DOCUMENT_BYTES
 from pvcd.tasks import TASK_LOGS, LogLine, Outcome, Run, Step, StepRecord, Task
@@ -70,6 +72,7 @@ __all__ = [
     "HealthCheck",
     "HookFailed",
     "HookRefused",
+    "Index",
     "Invalid",
     "KeyedLocks",
     "Listener",
@@ -109,6 +112,7 @@ __all__ = [
     "TemplateFilter",
     "Text",
     "TimedOut",
+    "Upsert",
     "Value",
     "View",
     "assign_primary",
@@ -119,4 +123,5 @@ __all__ = [
     "programs",
     "retried",
     "tasks",
+    "wrong_value",
 ]

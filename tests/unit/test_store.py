@@ -92,7 +92,7 @@ async def test_a_stale_write_is_refused_and_what_is_true_is_known_then(bench: Be
     await one.write(Put(stored(one, "a").changed(value=7)))
     await settle()
     assert stored(deaf, "a").value == 0, "it should not have heard of the change yet"
-    with pytest.raises(Changed, match="/things/a was changed by somebody else"):
+    with pytest.raises(Changed, match="Cannot write '/things/a': changed by another writer"):
         await deaf.write(Put(stored(deaf, "a").changed(value=1)))
     assert stored(deaf, "a").value == 7
 
