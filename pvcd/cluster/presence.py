@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pvcd.clock import Clock
 from pvcd.declare.context import ComponentKey
-from pvcd.errors import Changed, Exists, StoreUnavailable
+from pvcd.errors import Changed, StoreUnavailable
 from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
 from pvcd.store import Create, Delete, Link, Store
@@ -53,7 +53,7 @@ class PresenceHolder:
                     )
                     warned = True
                 await self._store.wait_for(lambda: self._store.get(Presence, self._node) is None, 5.0)
-            except (Changed, Exists):
+            except Changed:
                 continue
             except StoreUnavailable as error:
                 log.warning("%s", error)
