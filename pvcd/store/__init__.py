@@ -18,7 +18,7 @@ from pvcd.records import Record
 from pvcd.store.changes import Change, Check, Create, Delete, Put, Upsert, encode, retried, retry
 from pvcd.store.locks import KeyedLocks
 from pvcd.store.replica import Replica, Subscriber
-from pvcd.store.tree import Link, Node, Tree
+from pvcd.store.tree import Link, Tree
 
 __all__ = ["Change", "Check", "Create", "Delete", "Link", "Put", "Store", "Upsert", "retried"]
 
