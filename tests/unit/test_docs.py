@@ -26,7 +26,7 @@ from pvcd import errors, store, testing
 from pvcd.declare import context
 from pvcd.http import middleware
 from pvcd.kit import project
-from pvcd.plugin import hookspecs, loading, registry
+from pvcd.plugin import hookspecs, kinds, loading, registry
 from pvcd.settings import PluginsSection, read_file
 
 ROOT = Path(__file__).parents[2]
@@ -265,7 +265,7 @@ GIVEN = (store.Store, context.Operations, context.NodeCommands)
 REFERENCE: dict[str, type] = {
     **{each.__name__: each for each in (pvcd.Context, pvcd.Operation, pvcd.Run, *GIVEN)},
     **{each.__name__: each for each in (pvcd.Requeue, pvcd.Outcome, pvcd.Health, testing.SimulatedCluster)},
-    **{kind.takes.__name__: kind.takes for kind in registry.KINDS if kind.takes is not click.Command},
+    **{kind.takes.__name__: kind.takes for kind in kinds.KINDS if kind.takes is not click.Command},
 }
 
 
@@ -295,7 +295,7 @@ def test_each_part_is_in_the_reference_and_each_one_there_exists(name: str) -> N
 
 def test_every_hook_returns_what_the_documentation_says() -> None:
     found = re.findall(r"^\| `(register_\w+)` \| `([\w.]+)`", page("plugins"), re.MULTILINE)
-    takes = {kind.hook: kind.takes.__name__ for kind in registry.KINDS}
+    takes = {kind.hook: kind.takes.__name__ for kind in kinds.KINDS}
     assert {hook: what.rpartition(".")[2] for hook, what in found} == takes
 
 
