@@ -21,12 +21,13 @@ from pathlib import Path
 
 from pvcd import Failed, PvcdError, programs
 
+supervise = programs.supervise
+
 log = logging.getLogger(__name__)
-START_LIMIT = 10.0
-STOP_LIMIT = 10.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-CALM = 60.0
-"""A process that ran for so long is started again as if it had never failed."""
+START_SECONDS = 10.0
+STOP_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS, CALM_SECONDS = 30.0, 60.0
+"""The pause before a restart grows up to the first, unless the process ran for the second."""
 TAIL = 2
 """Lines of what an ended process wrote last that stand in the sentence about it."""
 LINES, WINDOW = 30, 60.0
@@ -46,38 +47,39 @@ _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_.+-]+)+")
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a process runs as."""
+    """The user and group of a process."""
 
     uid: int
     gid: int
 
 
 def account(*paths: Path) -> Account | None:
-    """Nobody's; None stands for root, where nobody may not reach one of the paths."""
+    """Return the account of the user nobody, or None for root if that user cannot reach one of the paths."""
     if all(each.stat().st_mode & 0o001 for path in paths for each in (path, *path.parents)):
         nobody = pwd.getpwnam("nobody")
         return Account(nobody.pw_uid, nobody.pw_gid)
-    log.warning("dnsmasq runs as root, since nobody may not reach %s", " and ".join(map(str, paths)))
+    log.warning("dnsmasq runs as root, because the user nobody cannot reach %s", " and ".join(map(str, paths)))
     return None
 
 
 def prepare(directory: Path) -> Path:
-    """Make a directory for configurations; its full path, which can stand in one as it is."""
+    """Create a directory for configurations. Returns its full path, which needs no quoting in them."""
     directory = directory.resolve()
     if not _PLAIN_PATH.fullmatch(str(directory)):
         raise Failed(
-            f"The directory {directory} cannot be used for dnsmasq: its path may hold A-Z a-z 0-9 _ . + - only."
+            f"Cannot use directory {str(directory)!r} for dnsmasq: its path may contain only A-Z a-z 0-9 _ . + - /."
         )
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         directory.chmod(0o755)
     except OSError as error:
-        raise Failed(f"The directory {directory} cannot be made: {error.strerror}.") from error
+        raise Failed(f"Cannot create directory {str(directory)!r}: {error.strerror}.") from error
     return directory
 
 
 def write(path: Path, text: str, mode: int = 0o644, owner: Account | None = None) -> None:
-    """Write a file that is seen whole or not at all."""
+    """Write a file atomically."""
+
     draft = path.with_name(f".{path.name}")
     draft.touch(mode=mode & 0o700)
     draft.write_text(text)
@@ -119,7 +121,7 @@ class Server:
         """Keep it running from now on; returns when it serves, or when it is known why not."""
         self._keeper = asyncio.create_task(self._keep(), name=f"keeper of {self._name}")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_LIMIT):
+            async with asyncio.timeout(START_SECONDS):
                 await self._settled.wait()
 
     def reload(self) -> None:
@@ -138,16 +140,12 @@ class Server:
 
     async def _keep(self) -> None:
         """Start it again whenever it ends, with growing pauses."""
-        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
-        while True:
-            begun = loop.time()
-            how = await self._run()
-            pause = FIRST_PAUSE if loop.time() - begun > CALM else pause
-            self.trouble = f"{self._name} {how}, and is started again soon."
-            self._settled.set()
-            log.warning("%s %s; it is started again in %g s", self._name, how, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        await supervise.keep(self._run, self._ended, longest_seconds=LONGEST_PAUSE_SECONDS, calm_seconds=CALM_SECONDS)
+
+    def _ended(self, how: str, pause: float) -> None:
+        self.trouble = f"{self._name} {how}; restarting it soon."
+        self._settled.set()
+        log.warning("%s %s; restarting it in %g s", self._name, how, pause)
 
     async def _run(self) -> str:
         """Run it once; how it ended."""
@@ -159,7 +157,7 @@ class Server:
                 self._argv, env=env, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
             )
         except PvcdError as error:
-            return f"cannot be started: {error.sentence.rstrip('.')}"
+            return f"could not be started: {error.sentence.rstrip('.')}"
         reader = asyncio.create_task(self._read(process))
         try:
             status = await process.wait()
@@ -167,10 +165,10 @@ class Server:
             await asyncio.wait([reader], timeout=1)
         finally:
             self._process = None
-            await _end(process)
+            await supervise.stop(process, STOP_SECONDS)
             reader.cancel()
             await asyncio.wait([reader])
-        return f"{_ending(status)}{''.join(f': {line}' for line in self._tail)}"
+        return f"{supervise.ending(status)}{''.join(f': {line}' for line in self._tail)}"
 
     async def _read(self, process: Process) -> None:
         """Log what it writes, and learn from it that it serves."""
@@ -205,29 +203,10 @@ class Server:
 
 
 def _argv(configuration: Path, account: Account | None) -> list[str]:
-    """From the start as the user that it stays, with what serving takes and no way to more."""
-    dnsmasq = ["--", "dnsmasq", f"--conf-file={configuration}"]
-    setpriv = ["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
-    if account is None:
-        return [*setpriv, f"--bounding-set={_CAPABILITIES},+setgid", f"--inh-caps={_CAPABILITIES}", *dnsmasq]
+    """Run dnsmasq from the start as the user that it keeps, with the capabilities of a server and no way to more."""
     sets = [f"--{each}={_CAPABILITIES}" for each in ("bounding-set", "inh-caps", "ambient-caps")]
-    return [*setpriv, f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", *sets, *dnsmasq]
-
-
-async def _end(process: Process) -> None:
-    """Ask it to end, and kill all of its group when its time is over."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(STOP_LIMIT):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
-def _ending(status: int) -> str:
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+    if account is None:
+        options = [f"{sets[0]},+setgid", sets[1]]
+    else:
+        options = [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", *sets]
+    return supervise.bound(["dnsmasq", f"--conf-file={configuration}"], "--no-new-privs", *options)

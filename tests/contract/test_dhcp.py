@@ -300,7 +300,7 @@ async def test_what_could_not_be_remembered_is_remembered_later(real: RealBench)
 async def test_without_its_leases_a_server_does_not_start(real: RealBench) -> None:
     real.leases.away.touch()
     told = await real.apply(network(200))
-    sentence = "The dnsmasq of network 200 cannot be started: ZooKeeper is away, and is started again soon."
+    sentence = "The dnsmasq of network 200 could not be started: ZooKeeper is away; restarting it soon."
     assert told == {200: sentence}
     assert await real.take(200, 2) is None
     real.leases.away.unlink()
@@ -495,7 +495,7 @@ async def test_a_program_that_is_not_there_is_told(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     server = Server("The server", tmp_path / "none", account(Path("/")))
     await server.start()
-    said = "The server cannot be started: The program setpriv is not installed here, and is started again soon."
+    said = "The server could not be started: Cannot run 'setpriv': it is not installed; restarting it soon."
     assert server.trouble == said
     await server.stop()
 

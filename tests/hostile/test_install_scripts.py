@@ -10,7 +10,7 @@ import pytest
 from pvcd_plugins.provisioner.installation import Disk
 from pvcd_plugins.provisioner.installation.child import ChildInstallation
 from pvcd_plugins.provisioner.installation.inside import MAX_TASKS
-from pvcd_plugins.provisioner.installation.output import MAX_BYTES, MAX_LINE, MAX_LINES
+from pvcd_plugins.provisioner.installation.output import MAX_BYTES, MAX_LINE_CHARACTERS, MAX_LINES
 from tests.contract.installations import Disks, Traces, need_root, until
 from tests.contract.test_installation import Bench
 
@@ -49,9 +49,9 @@ def script(*lines: str) -> str:
     [
         (["os._exit(0)"], "The script ended itself with status 0 before install() returned."),
         (["os._exit(7)"], "The script ended itself with status 7 before install() returned."),
-        (["ctypes.string_at(0)"], "The script was ended by SIGSEGV."),
-        (["os.kill(os.getpid(), signal.SIGTERM)"], "The script was ended by SIGTERM."),
-        (["os.kill(0, signal.SIGKILL)"], "The script was ended by SIGKILL."),
+        (["ctypes.string_at(0)"], "The script was killed by SIGSEGV."),
+        (["os.kill(os.getpid(), signal.SIGTERM)"], "The script was killed by SIGTERM."),
+        (["os.kill(0, signal.SIGKILL)"], "The script was killed by SIGKILL."),
         (["raise KeyboardInterrupt"], "The script failed in line 3: KeyboardInterrupt"),
         (["raise Exception('x' * 100_000)"], "The script failed in line 3: Exception: xxxx"),
         (["os.closerange(0, 1000)", "raise OSError('unseen')"], "The script ended itself with status "),
@@ -123,10 +123,10 @@ async def test_a_bomb_is_ended(place: Bench, disk: Disk, lines: list[str]) -> No
 async def test_a_hundred_megabytes_of_output_neither_block_nor_fill_anything(place: Bench, disk: Disk) -> None:
     lines = await place.install(script("os.system('yes 2>/dev/null | head -c 100000000')"), disk)
     assert len(lines) == MAX_LINES + 1
-    assert lines[-1] == f"{50_000_000 - MAX_LINES} more lines were written and are not kept."
+    assert lines[-1] == f"{50_000_000 - MAX_LINES} more lines were dropped."
 
 
 async def test_a_line_without_an_end_is_cut(place: Bench, disk: Disk) -> None:
     lines = await place.install(script("os.system('head -c 100000000 /dev/zero')", "print()", "print('end')"), disk)
-    assert [len(line) for line in lines] == [MAX_LINE, 3]
+    assert [len(line) for line in lines] == [MAX_LINE_CHARACTERS, 3]
     assert sum(map(len, lines)) < MAX_BYTES

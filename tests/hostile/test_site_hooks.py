@@ -62,8 +62,8 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "ignores TERM": ("trap '' TERM INT HUP\nwhile :; do sleep 1; done", "failed: it did not finish within 2 s"),
     "closes its descriptors": ("exec <&- >&- 2>&-\nsleep 1000", "failed: it did not finish within 2 s"),
     "stops itself": ("kill -STOP $$", "failed: it did not finish within 2 s"),
-    "ends by a signal": ("kill -SEGV $$", "failed: it was ended by SIGSEGV"),
-    "kills itself": ("kill -KILL $$", "failed: it was ended by SIGKILL"),
+    "ends by a signal": ("kill -SEGV $$", "failed: it was killed by SIGSEGV"),
+    "kills itself": ("kill -KILL $$", "failed: it was killed by SIGKILL"),
     "kills everybody": ("sleep 1000 & kill -KILL -1; exit 6", "refused it: it ended with the status 6"),
     "kills what started it": ("kill -KILL 1 $PPID; exit 3", "refused it: it ended with the status 3"),
     "prints 10 GB": ("head -c 10G /dev/zero", "failed: it wrote more than 1 MiB"),
@@ -95,7 +95,7 @@ async def test_a_hostile_hook_is_ended_and_said_so(folder: FolderBench, cluster:
 
 async def test_a_program_that_is_none_is_said_so(folder: FolderBench, cluster: SimulatedCluster) -> None:
     path = folder.script(PLACE, "", interpreter="/no/such/shell")
-    assert "it cannot be started: the interpreter that its first line names is not there" in await sentence(cluster)
+    assert "it cannot be started: the interpreter that its first line names does not exist" in await sentence(cluster)
     path.write_text("echo no first line")
     assert "it cannot be started: it is no program" in await sentence(cluster)
     path.write_bytes(b"\x7fELF" + bytes(100))

@@ -37,7 +37,7 @@ OPENINGS = re.compile(r"What |Whether ")
 CANNOT = re.compile(
     r"Cannot "
     r"|There (?:is|are) no "  # as NotFound says it
-    r"|\S+ (?:did not answer|did not finish|failed|wrote more|was ended|was killed|lost)\b"  # of things outside
+    r"|\S+ (?:did not answer|did not finish|failed|refused|wrote more|was ended|was killed|lost)\b"  # of things outside
 )
 WRONG_VALUE = re.compile(r"\bmust\b|\bcannot be\b|\brequires?\b|^There is no |\b(?:is|are) missing\b|^Cannot ")
 TREE = {
