@@ -1,15 +1,15 @@
-"""What networks have for themselves alone: no two managed ones share addresses or a domain, however fast they come."""
+"""Keeps addresses and domains of managed networks unique, also among requests at the same moment."""
 
 from __future__ import annotations
 
-from pvcd import Change, Conflict, Context, Create, Put
-from pvcd_plugins.network.addresses import IpNetwork
+from pvcd import Change, Conflict, Context, Put, Upsert
 from pvcd_plugins.network.bridge import Kind
 from pvcd_plugins.network.records import Network, NodeNetwork, Plan, Planned, has_room
+from pvcd_plugins.network.rules.addresses import IpNetwork
 
 
-def taking(context: Context, network: Network) -> list[Change]:
-    """The change by which a network takes what it needs, in one transaction with its own; none if it has that."""
+def claiming(context: Context, network: Network) -> list[Change]:
+    """Return the change that claims a network's addresses and domain, to be written in one transaction with it."""
     plan = context.store.get(Plan) or Plan()
     if network.kind is Kind.BRIDGED or network.domain is None:
         return []
@@ -23,42 +23,37 @@ def taking(context: Context, network: Network) -> list[Change]:
     changed = plan.changed(managed=plan.managed | {network.vni: mine})
     if not has_room(changed):
         raise Conflict(
-            f"There are {len(plan.managed)} managed networks, and what they take fills the room that there is for it.",
+            f"Cannot claim addresses for {network}: the limit is reached with {len(plan.managed)} managed networks.",
             code="network-limit",
         )
-    return [_write(changed)]
+    return [Upsert(changed)]
 
 
-def giving_back(context: Context, network: Network) -> list[Change]:
-    """The change by which a network that goes gives back what it has."""
+def releasing(context: Context, network: Network) -> list[Change]:
+    """Return the change that releases a removed network's addresses and domain."""
     plan = context.store.get(Plan)
     if plan is None or network.vni not in plan.managed:
         return []
     return [Put(plan.changed(managed={vni: each for vni, each in plan.managed.items() if vni != network.vni}))]
 
 
-def _write(plan: Plan) -> Change:
-    return Create(plan) if plan.version is None else Put(plan)
-
-
 def _refuse_shared(mine: Planned, vni: int, other: Planned) -> None:
     if mine.domain == other.domain:
         raise Conflict(
-            f"The domain {mine.domain} is that of network {vni}, and its names must not mean two things.",
-            code="domain-exists",
+            f"Cannot use domain {mine.domain!r}: network {vni} has it. Give another domain.", code="domain-exists"
         )
     pairs: tuple[tuple[IpNetwork | None, IpNetwork | None], ...] = ((mine.ip4, other.ip4), (mine.ip6, other.ip6))
     for ours, theirs in pairs:
         if ours is not None and theirs is not None and ours.overlaps(theirs):
-            raise Conflict(f"{ours} overlaps with {theirs} of network {vni}.", code="network-overlap")
+            raise Conflict(f"Cannot use {ours}: it overlaps with {theirs} of network {vni}.", code="network-overlap")
 
 
 def _refuse_addresses_of_nodes(context: Context, mine: Planned) -> None:
-    """A gateway in the network that joins the nodes would cut them off from each other."""
+    """Refuse the network between the nodes: a gateway there would cut them off from each other."""
     for node in context.store.all(NodeNetwork):
         for network in (mine.ip4, mine.ip6):
             if network is not None and node.address is not None and node.address in network:
                 raise Conflict(
-                    f"{network} holds {node.address}, at which other nodes reach node {node.node}.",
+                    f"Cannot use {network}: it contains {node.address}, the address of node {node.node!r}.",
                     code="network-overlap",
                 )

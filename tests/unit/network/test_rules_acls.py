@@ -27,11 +27,11 @@ async def order(networks: Networks, direction: str = "in") -> list[str]:
 async def test_an_acl_is_added_shown_and_removed(networks: Networks) -> None:
     await networks.create_app()
     reply = await add(networks, "ssh-in", rule="  tcp   dport 22 accept")
-    assert reply == {"message": "ACL ssh-in is number 0 in direction in of network app."}
+    assert reply == {"message": "ACL 'ssh-in' added to network 'app' (direction 'in', order 0)."}
     shown = {"direction": "in", "order": 0, "description": "ssh-in", "rule": RULE}
     assert await networks.get("/app/acl") == await networks.get("/200/acl/ssh-in") == [shown]
     reply = await networks.do("DELETE", "/app/acl/ssh-in", direction="in")
-    assert reply == {"message": "ACL ssh-in is removed from direction in of network app."}
+    assert reply == {"message": "ACL 'ssh-in' removed from network 'app' (direction 'in')."}
     assert await networks.get("/app/acl") == []
 
 
@@ -55,7 +55,7 @@ async def test_an_acl_takes_its_place_and_others_move_on(
         await add(networks, description)
         await add(networks, description, "out")
     reply = await add(networks, "new", **({} if place is None else {"order": place}))
-    assert reply["message"] == f"ACL new is number {expected.index('new')} in direction in of network app."
+    assert reply["message"].endswith(f"(direction 'in', order {expected.index('new')}).")
     assert await order(networks) == expected
     assert await order(networks, "out") == ["a", "b", "c"]
     await networks.do("DELETE", "/app/acl/b", direction="in")
@@ -83,14 +83,17 @@ async def test_the_list_is_limited_by_description_and_direction(networks: Networ
     assert await listed(limit="s", direction="out") == []
     assert await listed("/none") == await listed("/we") == []
     code, sentence = await networks.refused("GET", "/app/acl", direction="both")
-    assert (code, sentence) == ("invalid-value", "direction 'both' is not valid: valid are: in, out.")
+    assert (code, sentence) == ("invalid-value", "direction must be one of in, out; got 'both'.")
 
 
 async def test_a_description_is_once_in_each_direction(networks: Networks) -> None:
     await networks.create_app()
     await add(networks, "ssh")
     code, sentence = await networks.refused("POST", "/app/acl", description="ssh", direction="in", rule=RULE)
-    assert (code, sentence) == ("acl-exists", "Network app (200) has an ACL 'ssh' in direction in already.")
+    assert (code, sentence) == (
+        "acl-exists",
+        "Cannot add ACL 'ssh' to network 'app': there is one in direction 'in' already.",
+    )
     await add(networks, "ssh", "out")
     await networks.do("DELETE", "/app/acl/ssh", direction="out")
     assert (await networks.refused("DELETE", "/app/acl/ssh", direction="out"))[0] == "acl-not-found"
@@ -153,8 +156,11 @@ async def test_none_is_lost_when_many_are_added_and_removed_at_once(networks: Ne
 
 async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
     await networks.create_app()
-    monkeypatch.setattr(records, "ROOM", 1500)
+    monkeypatch.setattr(records, "MAX_LIST_BYTES", 1500)
     await add(networks, "long", rule=f"{'x' * 990} accept")
     values = {"description": "more", "direction": "in", "rule": f"{'x' * 990} accept"}
     code, sentence = await networks.refused("POST", "/app/acl", **values)
-    assert (code, sentence) == ("network-full", "Network app (200) has 1 ACLs, and no room for more.")
+    assert (code, sentence) == (
+        "network-full",
+        "Cannot add ACL 'more' to network 'app': the limit is reached with 1 ACLs.",
+    )

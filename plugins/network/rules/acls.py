@@ -1,4 +1,4 @@
-"""The rules for ACLs: one ordered record for each network, changed as a whole."""
+"""The rules for ACLs: one ordered record for each network, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 from pvcd import Check, Conflict, Context, Message, NotFound, Put, matcher, retried
 from pvcd_plugins.network.components import FIREWALL
 from pvcd_plugins.network.records import Acl, Acls, has_room
-from pvcd_plugins.network.service import find, find_managed, need, said
+from pvcd_plugins.network.service import find, find_managed, need
 from pvcd_plugins.network.views import AclView
 
 Direction = Literal["in", "out"]
 LISTS: dict[Direction, Literal["inward", "outward"]] = {"in": "inward", "out": "outward"}
-"""By direction the field that has its rules."""
+"""The field of `Acls` for each direction."""
 
 
 def list_acls(context: Context, network: str, limit: str | None, direction: Direction | None) -> list[AclView]:
-    """The ACLs of a network whose description matches a limit, in their order."""
+    """List the ACLs of a network whose description matches a limit, in order of evaluation."""
     matches = matcher(limit)
     return [
         acl
@@ -26,7 +26,7 @@ def list_acls(context: Context, network: str, limit: str | None, direction: Dire
 
 
 def get_acl(context: Context, network: str, description: str) -> list[AclView]:
-    """The ACLs of this description: one, one for each direction, or none."""
+    """Return the ACLs of this description, at most one for each direction."""
     return [acl for acl in _acls(context, network) if acl.description == description]
 
 
@@ -42,7 +42,7 @@ def _acls(context: Context, network: str) -> list[AclView]:
 async def add_acl(
     context: Context, network: str, description: str, direction: Direction, rule: str, order: int | None
 ) -> Message:
-    """Put a rule among the others, once it is known to be one."""
+    """Check a rule and insert it at its place."""
     find_managed(context, network)
     acl = Acl(description=description, rule=await context[FIREWALL].check(rule))
     return await _insert(context, network, acl, direction, order)
@@ -55,25 +55,25 @@ async def _insert(context: Context, key: str, acl: Acl, direction: Direction, or
     rules: list[Acl] = list(getattr(acls, field))
     if any(acl.description == other.description for other in rules):
         raise Conflict(
-            f"{said(network)} has an ACL {acl.description!r} in direction {direction} already.", code="acl-exists"
+            f"Cannot add ACL {acl.description!r} to {network}: there is one in direction {direction!r} already.",
+            code="acl-exists",
         )
     rules.insert(len(rules) if order is None else order, acl)
     changed = acls.changed(**{field: tuple(rules)})
     if not has_room(changed):
         raise Conflict(
-            f"{said(network)} has {len(acls.inward) + len(acls.outward)} ACLs, and no room for more.",
+            f"Cannot add ACL {acl.description!r} to {network}: the limit is reached with "
+            f"{len(acls.inward) + len(acls.outward)} ACLs.",
             code="network-full",
         )
     await context.store.write(Put(changed), Check(network))
-    return Message(
-        message=f"ACL {acl.description} is number {rules.index(acl)} in direction {direction} "
-        f"of network {network.description}."
-    )
+    place = f"direction {direction!r}, order {rules.index(acl)}"
+    return Message(message=f"ACL {acl.description!r} added to {network} ({place}).")
 
 
 @retried
 async def remove_acl(context: Context, key: str, description: str, direction: Direction) -> Message:
-    """Take a rule out; those after it move up."""
+    """Remove a rule; those after it move up."""
     network, field = find_managed(context, key), LISTS[direction]
     acls = need(context, Acls, network.vni)
     rules: tuple[Acl, ...] = getattr(acls, field)
@@ -81,4 +81,4 @@ async def remove_acl(context: Context, key: str, description: str, direction: Di
     if len(kept) == len(rules):
         raise NotFound("ACL", description)
     await context.store.write(Put(acls.changed(**{field: kept})), Check(network))
-    return Message(message=f"ACL {description} is removed from direction {direction} of network {network.description}.")
+    return Message(message=f"ACL {description!r} removed from {network} (direction {direction!r}).")

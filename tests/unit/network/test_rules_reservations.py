@@ -36,13 +36,13 @@ async def reserve(networks: Networks, number: int, address: str, path: str = "/a
 async def test_a_static_lease_is_added_shown_and_removed(networks: Networks, path: str) -> None:
     await networks.create_app()
     reply = await reserve(networks, 2, "10.20.0.50", path, hostname="Web1")
-    assert reply == {"message": "The address 10.20.0.50 of network app is that of 52:54:00:00:00:02."}
+    assert reply == {"message": "Static lease added: 52:54:00:00:00:02 -> 10.20.0.50 (network 'app')."}
     for other in ("/app/lease", "/app/dhcp", "/200/lease"):
         assert await networks.get(other) == [STATIC]
         for key in (MAC.format(2), MAC.format(2).replace(":", "-"), "web1", "WEB1", "10.20.0.50"):
             assert await networks.get(f"{other}/{key}") == [STATIC]
     reply = await networks.do("DELETE", f"{path}/{MAC.format(2)}")
-    assert reply == {"message": "The static lease of 52:54:00:00:00:02 in network app is removed."}
+    assert reply == {"message": "Static lease removed: 52:54:00:00:00:02 -> 10.20.0.50 (network 'app')."}
     assert await networks.get(path) == []
 
 
@@ -88,28 +88,32 @@ async def test_a_dynamic_lease_is_not_removed(networks: Networks, path: str) -> 
     await networks.lease("10.20.0.101", MAC.format(3))
     code, sentence = await networks.refused("DELETE", f"{path}/{MAC.format(3)}")
     assert code == "lease-not-static"
-    assert sentence == f"The lease '{MAC.format(3)}' is not static: it ends by itself, when its host does not renew it."
+    reason = "it is not static, and ends when its host stops renewing it"
+    assert sentence == f"Cannot remove lease '{MAC.format(3)}': {reason}."
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"macaddress": "52:54:00"}, "macaddress '52:54:00' is not valid: write a MAC address"),
-        ({"macaddress": "01:00:5e:00:00:01"}, "macaddress '01:00:5e:00:00:01' is not valid: this is the address of a"),
-        ({"macaddress": "00:00:00:00:00:00"}, "macaddress '00:00:00:00:00:00' is not valid: no host has"),
+        ({"macaddress": "52:54:00"}, "macaddress must be a MAC address, such as 52:54:00:3c:81:a0; got '52:54:00'."),
+        ({"macaddress": "01:00:5e:00:00:01"}, "macaddress must be the address of a host, not of a group; got"),
+        ({"macaddress": "00:00:00:00:00:00"}, "macaddress must not be all zeros; got"),
         ({"macaddress": None}, "The argument 'macaddress' is missing."),
         ({"ipaddress": None}, "The argument 'ipaddress' is missing."),
-        ({"ipaddress": ""}, "ipaddress '' is not valid: write an IPv4 address"),
-        ({"ipaddress": "10.20.0.300"}, "ipaddress '10.20.0.300' is not valid: write an IPv4 address"),
-        ({"ipaddress": "fd00:20::5"}, "ipaddress 'fd00:20::5' is not valid: write an IPv4 address"),
-        ({"ipaddress": "10.20.0.50/24"}, "ipaddress '10.20.0.50/24' is not valid: write an IPv4 address"),
-        ({"ipaddress": "10.21.0.50"}, "ipaddress 10.21.0.50 is not in 10.20.0.0/24."),
-        ({"ipaddress": "10.20.0.1"}, "ipaddress 10.20.0.1 is the gateway of network app."),
-        ({"ipaddress": "10.20.0.0"}, "ipaddress 10.20.0.0 is the address of 10.20.0.0/24 itself."),
-        ({"ipaddress": "10.20.0.255"}, "ipaddress 10.20.0.255 is the broadcast address of 10.20.0.0/24."),
-        ({"hostname": "a.b"}, "hostname 'a.b' is not valid: write a name of letters"),
-        ({"hostname": "x,ignore"}, "hostname 'x,ignore' is not valid: write a name of letters"),
-        ({"hostname": "12h"}, "hostname '12h' is not valid: this has another meaning"),
+        ({"ipaddress": ""}, "ipaddress must be an IPv4 address, such as 10.20.0.1; got ''."),
+        ({"ipaddress": "10.20.0.300"}, "ipaddress must be an IPv4 address, such as 10.20.0.1; got '10.20.0.300'."),
+        ({"ipaddress": "fd00:20::5"}, "ipaddress must be an IPv4 address, such as 10.20.0.1; got 'fd00:20::5'."),
+        ({"ipaddress": "10.20.0.50/24"}, "ipaddress must be an IPv4 address, such as 10.20.0.1; got '10.20.0.50/24'."),
+        ({"ipaddress": "10.21.0.50"}, "ipaddress must be in 10.20.0.0/24; got 10.21.0.50."),
+        ({"ipaddress": "10.20.0.1"}, "ipaddress must not be the gateway of network 'app'; got 10.20.0.1."),
+        ({"ipaddress": "10.20.0.0"}, "ipaddress must not be the address of 10.20.0.0/24 itself; got 10.20.0.0."),
+        ({"ipaddress": "10.20.0.255"}, "ipaddress must not be the broadcast address of 10.20.0.0/24; got 10.20.0.255."),
+        ({"hostname": "a.b"}, "hostname must be at most 63 letters, digits and '-', without a domain; got 'a.b'."),
+        (
+            {"hostname": "x,ignore"},
+            "hostname must be at most 63 letters, digits and '-', without a domain; got 'x,ignore'.",
+        ),
+        ({"hostname": "12h"}, "hostname must not be a number, a time or a keyword to dnsmasq; got '12h'."),
     ],
 )
 async def test_what_no_host_can_have_is_refused(
@@ -127,11 +131,13 @@ async def test_what_no_host_can_have_is_refused(
 async def test_what_another_host_has_is_refused(networks: Networks) -> None:
     await networks.create_app()
     await reserve(networks, 2, "10.20.0.50", hostname="web1")
-    for mac, address, hostname, sentence in (
-        (2, "10.20.0.51", "", "52:54:00:00:00:02 has a static lease of 10.20.0.50 already."),
-        (3, "10.20.0.50", "", "10.20.0.50 is that of 52:54:00:00:00:02 already."),
-        (3, "10.20.0.51", "WEB1", "web1 is the name of 52:54:00:00:00:02 already."),
+    lease = "there is one for 52:54:00:00:00:02 -> 10.20.0.50"
+    for mac, address, hostname, reason in (
+        (2, "10.20.0.51", "", lease),
+        (3, "10.20.0.50", "", lease),
+        (3, "10.20.0.51", "WEB1", f"{lease} with the host name 'web1'"),
     ):
+        sentence = f"Cannot add a static lease to network 'app': {reason}. Remove it first."
         values = {"macaddress": MAC.format(mac), "ipaddress": address, "hostname": hostname}
         assert await networks.refused("POST", "/app/lease", **values) == ("lease-exists", sentence)
     await reserve(networks, 3, "10.20.0.51")
@@ -145,18 +151,18 @@ async def test_what_will_not_be_given_yet_is_said(networks: Networks) -> None:
     await networks.lease("10.20.0.101", MAC.format(9))
     reply = await reserve(networks, 2, "10.20.0.101")
     assert reply["warnings"] == [
-        "10.20.0.101 is leased to 52:54:00:00:00:09, and is given to 52:54:00:00:00:02 when that has ended."
+        "52:54:00:00:00:02 gets 10.20.0.101 only when the current lease of 52:54:00:00:00:09 ends."
     ]
     await networks.do("PUT", "/app", dhcp4="no")
     reply = await reserve(networks, 3, "10.20.0.50")
-    assert reply["warnings"] == ["Network app (200) has no dhcp4, so nobody is given an address."]
+    assert reply["warnings"] == ["The lease has no effect yet: DHCP is off in network 'app'."]
 
 
 async def test_a_network_without_ipv4_has_no_static_leases(networks: Networks) -> None:
     await networks.create()
     code, sentence = await networks.refused("POST", "/app/lease", macaddress=MAC.format(1), ipaddress="10.20.0.50")
     assert code == "invalid-value"
-    assert sentence == "ipaddress 10.20.0.50 cannot be given to anybody, for network app has no IPv4."
+    assert sentence == "ipaddress must be in an IPv4 network, and network 'app' has none; got 10.20.0.50."
 
 
 async def test_a_bridged_network_has_no_leases(networks: Networks, path: str) -> None:
@@ -164,23 +170,25 @@ async def test_a_bridged_network_has_no_leases(networks: Networks, path: str) ->
     assert await networks.get(path) == []
     values = {"macaddress": MAC.format(1), "ipaddress": "10.20.0.50"}
     code, sentence = await networks.refused("POST", path, **values)
-    assert (code, sentence) == ("network-not-managed", "Network app (100) is bridged: it has neither leases nor ACLs.")
+    assert code == "network-not-managed"
+    assert sentence == "Cannot change leases or ACLs of network 'app': it is bridged and has none."
 
 
 async def test_a_change_of_the_network_loses_no_static_lease(networks: Networks) -> None:
     await networks.create_app()
     await reserve(networks, 2, "10.20.0.50")
     for values, reason in (
-        ({"ip4_network": ""}, "10.20.0.50 cannot be given to anybody, for network app has no IPv4"),
-        ({"ip4_gateway": "10.20.0.50"}, "10.20.0.50 is the gateway of network app"),
+        ({"ip4_network": ""}, "must be in an IPv4 network, and network 'app' has none"),
+        ({"ip4_gateway": "10.20.0.50"}, "must not be the gateway of network 'app'"),
         (
             {"ip4_network": "10.20.0.0/27", "dhcp4_start": "10.20.0.5", "dhcp4_end": "10.20.0.9"},
-            "10.20.0.50 is not in 10.20.0.0/27",
+            "must be in 10.20.0.0/27",
         ),
     ):
         code, sentence = await networks.refused("PUT", "/app", **values)
         assert code == "lease-outside-network"
-        assert sentence == f"The static lease of 52:54:00:00:00:02 would be lost, for {reason}: remove it first."
+        lease = "the static lease 52:54:00:00:00:02 -> 10.20.0.50"
+        assert sentence == f"Cannot modify network 'app': {lease} {reason}. Remove it first."
     await networks.do("PUT", "/app", ip4_gateway="10.20.0.2")
     await networks.do("DELETE", "/app/lease/10.20.0.50")
     await networks.do("PUT", "/app", ip4_network="")
@@ -200,12 +208,13 @@ async def test_of_two_that_take_the_same_at_once_one_does(networks: Networks) ->
 
 async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
     await networks.create_app()
-    monkeypatch.setattr(records, "ROOM", 200)
+    monkeypatch.setattr(records, "MAX_LIST_BYTES", 200)
     await reserve(networks, 2, "10.20.0.50", hostname="a" * 63)
     code, sentence = await networks.refused(
         "POST", "/app/lease", macaddress=MAC.format(3), ipaddress="10.20.0.51", hostname="b" * 63
     )
-    assert (code, sentence) == ("network-full", "Network app (200) has 1 static leases, and no room for more.")
+    assert code == "network-full"
+    assert sentence == "Cannot add a static lease to network 'app': the limit is reached with 1."
 
 
 async def test_the_room_is_enough_for_thousands(networks: Networks) -> None:
