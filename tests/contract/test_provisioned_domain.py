@@ -20,7 +20,7 @@ QEMU = Path("/usr/bin/qemu-system-x86_64")
 
 
 @pytest.mark.parametrize("vnc", [False, True])
-async def test_a_real_libvirt_takes_and_starts_it(server: Server, vnc: bool) -> None:
+async def test_libvirt_accepts_and_starts_a_provisioned_domain(server: Server, vnc: bool) -> None:
     machine = replace(WEB1, domain_type="qemu", emulator=str(QEMU), vnc=vnc, serial=not vnc, memory=64)
     command = await asyncio.to_thread(start, server.uri, machine)
     assert any(f"serial={SERIAL}" in word for word in command)

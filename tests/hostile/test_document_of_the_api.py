@@ -59,7 +59,7 @@ def count(said: str) -> int:
 
 
 @pytest.mark.timeout(400)
-def test_every_reply_is_one_of_the_document(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
+def test_every_reply_conforms_to_the_document(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     with many_nodes(tmp_path, zookeeper) as cluster:
         api = cluster.api()
         cluster.nodes(api, "hv1", "hv2")
@@ -75,7 +75,7 @@ def test_every_reply_is_one_of_the_document(tmp_path: Path, zookeeper: ZooKeeper
 
 
 @pytest.mark.timeout(400)
-def test_a_request_that_is_refused_writes_nothing(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
+def test_a_refused_request_writes_nothing(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     """To a node and a VM that are there, of which no agent changes anything by itself."""
     with many_nodes(tmp_path, zookeeper) as cluster:
         api = cluster.api()
@@ -90,9 +90,7 @@ def test_a_request_that_is_refused_writes_nothing(tmp_path: Path, zookeeper: Zoo
 
 
 @pytest.mark.timeout(400)
-def test_where_authentication_is_enabled_nothing_is_answered_without_it(
-    tmp_path: Path, zookeeper: ZooKeeperServer
-) -> None:
+def test_with_authentication_enabled_nothing_is_answered_without_it(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     with many_nodes(tmp_path, zookeeper, token=TOKEN) as cluster:
         api = cluster.api()
         options = "-n", "2", "-H", f"X-Api-Key: {TOKEN}", "--checks", "all", "--exclude-checks", ",".join(ASIDE)

@@ -68,9 +68,7 @@ def script(*lines: str) -> str:
         (["os.kill(1, signal.SIGKILL)", "raise OSError('alive')"], "The script failed in line 4: OSError: alive"),
     ],
 )
-async def test_a_script_that_does_not_return_has_failed(
-    place: Bench, disk: Disk, lines: list[str], sentence: str
-) -> None:
+async def test_a_script_that_does_not_return_fails(place: Bench, disk: Disk, lines: list[str], sentence: str) -> None:
     said = await place.fails(script(*lines), disk)
     assert sentence in said
     assert len(said) <= 500
@@ -91,18 +89,18 @@ async def test_a_script_that_does_not_return_has_failed(
         ["os.system('mount -t proc none /tmp; mount --make-rshared /')"],
     ],
 )
-async def test_what_a_script_leaves_goes_with_it(place: Bench, disk: Disk, lines: list[str]) -> None:
+async def test_leftovers_of_a_script_are_removed_with_it(place: Bench, disk: Disk, lines: list[str]) -> None:
     await place.install(script(*lines), disk)
 
 
-async def test_a_loop_device_goes_also_when_the_script_is_ended(place: Bench, disk: Disk) -> None:
+async def test_a_loop_device_is_removed_even_if_the_script_is_killed(place: Bench, disk: Disk) -> None:
     lines = [f"os.system('truncate -s 9M {TARGET}/i; losetup -f --show {TARGET}/i')", "time.sleep(1000)"]
     assert "did not finish within 1.5 s" in await place.fails(script(*lines), disk, limit=1.5)
     assert place.lines[0].startswith("/dev/loop")
 
 
 @pytest.mark.parametrize("ignored", ["signal.SIGTERM", "signal.SIGCHLD", "signal.SIGHUP"])
-async def test_a_script_that_ignores_signals_is_ended(place: Bench, disk: Disk, ignored: str) -> None:
+async def test_a_script_that_ignores_signals_is_killed(place: Bench, disk: Disk, ignored: str) -> None:
     lines = [f"signal.signal({ignored}, signal.SIG_IGN)", "while True: time.sleep(1)"]
     assert "did not finish within 1 s" in await place.fails(script(*lines), disk, limit=1)
 
@@ -115,18 +113,18 @@ async def test_a_script_that_ignores_signals_is_ended(place: Bench, disk: Disk, 
     ],
     ids=["processes", "threads"],
 )
-async def test_a_bomb_is_ended(place: Bench, disk: Disk, lines: list[str]) -> None:
+async def test_a_fork_bomb_is_killed(place: Bench, disk: Disk, lines: list[str]) -> None:
     sentence = await place.fails(script(*lines), disk)
     assert sentence == f"The script started more than {MAX_TASKS} processes at once and was ended."
 
 
-async def test_a_hundred_megabytes_of_output_neither_block_nor_fill_anything(place: Bench, disk: Disk) -> None:
+async def test_a_hundred_megabytes_of_output_neither_block_nor_fill_a_disk(place: Bench, disk: Disk) -> None:
     lines = await place.install(script("os.system('yes 2>/dev/null | head -c 100000000')"), disk)
     assert len(lines) == MAX_LINES + 1
     assert lines[-1] == f"{50_000_000 - MAX_LINES} more lines were dropped."
 
 
-async def test_a_line_without_an_end_is_cut(place: Bench, disk: Disk) -> None:
+async def test_an_endless_line_is_truncated(place: Bench, disk: Disk) -> None:
     lines = await place.install(script("os.system('head -c 100000000 /dev/zero')", "print()", "print('end')"), disk)
     assert [len(line) for line in lines] == [MAX_LINE_CHARACTERS, 3]
     assert sum(map(len, lines)) < MAX_BYTES

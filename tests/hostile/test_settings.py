@@ -53,7 +53,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_settings_file_that_means_harm_is_refused_within_seconds(tmp_path: Path, bomb: str) -> None:
+def test_a_malicious_settings_file_is_refused_within_seconds(tmp_path: Path, bomb: str) -> None:
     file, victim = tmp_path / "pvc-api.yaml", tmp_path / "victim"
     file.write_bytes(BOMBS[bomb].replace("{file}", str(victim)).encode("latin-1"))
     command = [sys.executable, "-m", "pvcd", "check", str(file)]
@@ -65,7 +65,7 @@ def test_a_settings_file_that_means_harm_is_refused_within_seconds(tmp_path: Pat
     assert not victim.exists()
 
 
-def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+def test_an_endless_file_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pvcd", "check", "/dev/zero"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=6 * SECONDS, check=False)
     assert (done.returncode, done.stderr) == (2, f"/dev/zero is larger than {MAX_FILE} bytes.\n")

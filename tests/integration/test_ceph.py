@@ -118,7 +118,7 @@ def ceph(cluster: Cluster) -> Ceph:
     return ceph
 
 
-def test_status_and_df_are_what_ceph_prints(ceph: Ceph) -> None:
+def test_status_and_df_are_the_output_of_ceph(ceph: Ceph) -> None:
     status, df = ceph.ask("GET", "/status"), ceph.ask("GET", "/df")
     assert (status["type"], df["type"]) == ("status", "utilization")
     assert status["primary_node"] == "pvchv1"
@@ -142,7 +142,7 @@ def test_an_option_is_set_and_unset(ceph: Ceph) -> None:
     assert ceph.ask("GET", "/status")["options"] == []
 
 
-def test_a_pool_is_made_shown_and_removed_with_what_is_in_it(ceph: Ceph) -> None:
+def test_a_pool_is_created_shown_and_removed_with_its_contents(ceph: Ceph) -> None:
     assert ceph.refused("POST", "/pool", pool="tests", pgs=8) == "pool-exists"
     (pool,) = ceph.ask("GET", "/pool/tests")
     assert (pool["pgs"], pool["copies"], pool["mincopies"], pool["applications"]) == (8, 1, 1, ["rbd"])
@@ -182,7 +182,7 @@ def test_a_volume_larger_than_the_pool_is_refused(ceph: Ceph) -> None:
     assert ceph.refused("POST", "/volume", pool="nowhere", volume="one", size="1M") == "pool-not-found"
 
 
-def test_a_clone_is_whole_and_needs_its_source_no_more(ceph: Ceph) -> None:
+def test_a_clone_is_complete_and_does_not_need_its_source(ceph: Ceph) -> None:
     written = ceph.fill("tests", "golden", 24 * MIB)
     ceph.ask("POST", "/volume", pool="tests", volume="copy", source_volume="golden")
     assert ceph.hash("tests", "copy") == written
@@ -214,7 +214,7 @@ def test_the_life_of_a_snapshot(ceph: Ceph) -> None:
     assert json.loads(ceph.program("rbd", "snap", "ls", "tests/one", "--format", "json")) == []
 
 
-def test_what_others_do_is_noticed(ceph: Ceph) -> None:
+def test_changes_by_others_are_noticed(ceph: Ceph) -> None:
     ceph.fill("tests", "theirs", MIB)
     ceph.cluster.until(lambda: ceph.volumes("tests") == ["theirs"])
     ceph.cluster.until(lambda: ceph.volume("tests", "theirs")["stats"]["objects"] == 1)
@@ -222,7 +222,7 @@ def test_what_others_do_is_noticed(ceph: Ceph) -> None:
     ceph.cluster.until(lambda: ceph.volumes("tests") == [])
 
 
-def test_of_two_clients_that_create_one_volume_one_is_refused(ceph: Ceph) -> None:
+def test_one_of_two_concurrent_creations_of_a_volume_is_refused(ceph: Ceph) -> None:
     with ThreadPoolExecutor(8) as pool:
         values = {"pool": "tests", "volume": "one", "size": "64M"}
         replies = list(pool.map(lambda _: ceph.cluster.ask("POST", f"{STORAGE}/volume", **values), range(8)))
@@ -231,7 +231,7 @@ def test_of_two_clients_that_create_one_volume_one_is_refused(ceph: Ceph) -> Non
     assert ceph.agrees("tests")
 
 
-def test_a_rename_against_a_remove_leaves_record_and_ceph_agreeing(ceph: Ceph) -> None:
+def test_records_and_ceph_agree_after_a_concurrent_rename_and_removal(ceph: Ceph) -> None:
     for number in range(4):
         name = f"v{number}"
         ceph.make("tests", name)
@@ -276,7 +276,7 @@ INTERRUPTED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("words", INTERRUPTED)
-def test_an_agent_killed_in_the_middle_leaves_record_and_ceph_agreeing(ceph: Ceph, words: str) -> None:
+def test_records_and_ceph_agree_after_an_agent_is_killed_during_a_change(ceph: Ceph, words: str) -> None:
     for volume in ("one", "two"):
         ceph.make("tests", volume)
         ceph.program("rbd", "bench", "--io-type", "write", "--io-size", "1M", "--io-total", "24M", f"tests/{volume}")
@@ -329,7 +329,7 @@ def commands_are_answered(cluster: Cluster) -> bool:
     return cluster.ask("POST", f"{STORAGE}/cluster-option", action="unset", option="noout")[0] == 200
 
 
-def test_a_ceph_that_stands_still_is_a_sentence_and_disturbs_nobody(ceph: Ceph, guests: Guests) -> None:
+def test_a_hanging_ceph_is_reported_and_does_not_affect_other_requests(ceph: Ceph, guests: Guests) -> None:
     ceph.make("tests", "one")
     servers = [each for each in ceph.cluster.status()["servers"] if each["name"].startswith("ceph-")]
     for server in servers:
@@ -387,7 +387,7 @@ def loop(tmp_path: Path) -> Iterator[str]:
         subprocess.run(("losetup", "--detach", device), check=False, timeout=10)
 
 
-def test_a_device_that_is_in_use_or_none_is_refused(ceph: Ceph, loop: str) -> None:
+def test_a_device_in_use_or_missing_is_refused(ceph: Ceph, loop: str) -> None:
     subprocess.run(("mkfs.ext4", "-q", loop), check=True, timeout=30)
     root = subprocess.run(
         ("findmnt", "-n", "-o", "SOURCE", "/"), capture_output=True, text=True, check=True, timeout=10
@@ -424,7 +424,7 @@ def test_an_osd_is_added_drained_and_removed_and_the_data_is_intact(ceph: Ceph, 
     assert (status, body["code"]) in ((510, "node-not-running"), (510, "agent-restarted")), body
     assert ceph.hash("tests", "one") == written
     status, body = in_background(ceph.cluster, "DELETE", f"{STORAGE}/osd/{new}", **removal).result(OSD_SECONDS)
-    assert (status, body) == (200, {"message": f"OSD {new} is removed."})
+    assert (status, body) == (200, {"message": f"OSD {new} removed."})
     assert {osd["id"] for osd in ceph.ask("GET", "/osd")} == before
     assert ceph.hash("tests", "one") == written
     tree = json.loads(ceph.program("ceph", "osd", "tree", "--format", "json"))

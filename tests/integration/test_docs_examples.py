@@ -185,7 +185,7 @@ def test_every_example_speaks_to_the_address_that_is_replaced() -> None:
             assert sum(part.startswith(ADDRESS) for part in command) == 1, command
 
 
-def test_an_answer_and_an_excuse_belong_to_the_block_beside_them() -> None:
+def test_an_answer_and_an_exemption_belong_to_the_adjacent_block() -> None:
     text = (
         "    curl a\n    curl \\\n    b\n\n```json\n{}\n```\n\n"
         "<!-- not run: no TLS -->\n\n```sh\ncurl c\n```\n\nSo.\n\n```json\n1\n```\n"
