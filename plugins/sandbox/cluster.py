@@ -326,7 +326,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
             "network": {"device": "lo", "directory": str(directory / "network")},
             "ceph": {
                 **ceph.settings(directory / CEPH),
-                "refresh": 5,
+                "refresh_seconds": 5,
                 "deadline": 10,
                 "mapping_directory": str(directory / "mapping"),
             },

@@ -105,7 +105,7 @@ class Scenario:
         self.scripts: dict[str, Script] = {}
         self.told: list[str] = []
         replace[SITE_HOOKS] = lambda context: FakeHooks(self.scripts).open(context)
-        self.cluster = SimulatedCluster(self.nodes, replace=replace, keepalive={"interval": 1}, ceph={"refresh": 5})
+        self.cluster = SimulatedCluster(self.nodes, replace=replace, keepalive={"interval": 1}, ceph={"refresh_seconds": 5})
         self.ceph = FakeCluster(self.cluster.clock, drain_seconds=30)
         self.osd_hosts = {node: FakeOsdHost(self.ceph, node, [f"/dev/{node}a", f"/dev/{node}b"]) for node in self.nodes}
         for node, host in self.osd_hosts.items():

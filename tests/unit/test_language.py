@@ -21,9 +21,9 @@ FILES = sorted(
 # Areas that are not yet checked: "pvcd" is the top level of the core, "pvcd/store" a room, "plugins/vm" a plugin.
 # Remove yours as soon as `pytest tests/unit/test_language.py -k vm` would pass; at the end nothing is pending.
 PENDING: set[str] = {
-    *("pvcd", "pvcd/store", "pvcd/declare", "pvcd/cluster", "pvcd/http", "pvcd/tasks", "pvcd/sitehooks"),
-    *("pvcd/plugin", "pvcd/daemon", "pvcd/programs", "pvcd/testing", "pvcd/kit"),
-    *("plugins/ceph", "plugins/node", "plugins/provisioner", "plugins/vm"),
+    *("pvcd", "pvcd/http", "pvcd/sitehooks"),
+    *("pvcd/programs", "pvcd/testing", "pvcd/kit"),
+    *("plugins/node", "plugins/provisioner", "plugins/vm"),
 }
 
 BANNED = re.compile(

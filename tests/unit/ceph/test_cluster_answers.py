@@ -1,4 +1,4 @@
-"""Ceph's JSON becomes the door's answers, also where it is odd."""
+"""Ceph's JSON, odd cases included, becomes the answers of the door."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_option_pause_is_known_by_its_other_name() -> None:
 
 
 def test_what_is_no_json_is_a_failure() -> None:
-    with pytest.raises(CephError, match="no JSON: 'oh dear'"):
+    with pytest.raises(CephError, match="did not answer in JSON: 'oh dear'"):
         answers.document(Result(0, b"oh dear", b""))
 
 

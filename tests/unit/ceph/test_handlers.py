@@ -1,4 +1,4 @@
-"""What the primary and the nodes do with Ceph, each step of which may be the last one."""
+"""The node commands of the primary and the nodes, which may be interrupted at each step."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ async def test_many_commands_at_once_each_get_their_own_answer(storage: Storage)
         return str(reply.json["message"])
 
     messages = await asyncio.gather(*map(make, range(20)))
-    assert messages == [f"The volume vms/v{number} is made." for number in range(20)]
+    assert messages == [f"Volume 'vms/v{number}' added." for number in range(20)]
 
 
 @pytest.mark.parametrize("first", ["rename", "remove"])
 async def test_a_rename_against_a_remove_leaves_records_and_ceph_agreeing(storage: Storage, first: str) -> None:
     await storage.make("vms", "one")
-    works = [storage.ask("PUT", "/volume/vms/one", name="two"), storage.ask("DELETE", "/volume/vms/one")]
-    replies = await asyncio.gather(*(works if first == "rename" else reversed(works)))
+    requests = [storage.ask("PUT", "/volume/vms/one", name="two"), storage.ask("DELETE", "/volume/vms/one")]
+    replies = await asyncio.gather(*(requests if first == "rename" else reversed(requests)))
     assert sorted(reply.status for reply in replies) == [200, 510]
     assert {volume["name"] for volume in await storage.get("/volume")} == {
         volume.name for volume in await storage.ceph.volumes("vms")
@@ -150,7 +150,7 @@ INTERRUPTED: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["not yet", "nobody was told"])
+@pytest.mark.parametrize("done", [False, True], ids=["not yet", "done but not reported"])
 @pytest.mark.parametrize("verb", INTERRUPTED)
 async def test_an_agent_killed_in_the_middle_is_said_and_the_next_look_agrees_with_ceph(
     storage: Storage, verb: str, done: bool
@@ -169,14 +169,14 @@ async def test_an_agent_killed_in_the_middle_is_said_and_the_next_look_agrees_wi
     assert (reply.status, reply.json["code"]) == (510, "node-not-running")
     held.release()
     await storage.refresh()
-    assert await told(storage) == await so(storage)
+    assert await shown(storage) == await actual(storage)
     reply = await storage.ask_long(method, path, **values)
     assert reply.status == 200 or reply.json["code"].endswith(("-exists", "-not-found")), reply.body
-    assert await told(storage) == await so(storage)
+    assert await shown(storage) == await actual(storage)
 
 
-async def told(storage: Storage) -> dict[str, object]:
-    """What the API says that there is."""
+async def shown(storage: Storage) -> dict[str, object]:
+    """Return what the API shows."""
     return {
         "pools": [pool["name"] for pool in await storage.get("/pool")],
         "volumes": [
@@ -188,8 +188,8 @@ async def told(storage: Storage) -> dict[str, object]:
     }
 
 
-async def so(storage: Storage) -> dict[str, object]:
-    """What there is in Ceph."""
+async def actual(storage: Storage) -> dict[str, object]:
+    """Return what is in Ceph."""
     pools = [pool.name for pool in await storage.ceph.pools()]
     volumes = [each for pool in pools for each in await storage.ceph.volumes(pool)]
     return {
@@ -209,7 +209,7 @@ async def test_a_lease_that_moves_in_the_middle_is_said_soon_and_the_next_look_a
     await storage.cluster.advance(1)
     assert (await removing).json["code"] == "lease-lost"
     await storage.refresh()
-    assert await told(storage) == await so(storage)
+    assert await shown(storage) == await actual(storage)
     assert (await storage.get("/osd/2"))[0]["progress"] is None
     del storage.door.answers["safe_to_destroy"]
     assert (await storage.ask_long("DELETE", f"/osd/2{REALLY}")).status == 200
@@ -220,7 +220,7 @@ async def test_a_lease_that_moves_in_the_middle_is_said_soon_and_the_next_look_a
 
 async def test_an_osd_is_made_by_the_node_that_has_the_device(storage: Storage) -> None:
     reply = await storage.ask("POST", "/osd", node="hv2", device="/dev/hv2/second", weight="1.5")
-    assert reply.json == {"message": "OSD 3 is made of /dev/hv2/second on node hv2."}
+    assert reply.json == {"message": "OSD 3 added on device '/dev/hv2/second' of node 'hv2'."}
     (osd,) = await storage.get("/osd/3")
     assert (osd["stats"]["node"], osd["stats"]["weight"], osd["stats"]["up"]) == ("hv2", 1.5, 1)
     again = await storage.ask("POST", "/osd", node="hv2", device="/dev/hv2/second", weight="1.5")
@@ -239,7 +239,7 @@ async def test_an_osd_is_drained_before_it_is_destroyed(storage: Storage) -> Non
     assert (await storage.ask("POST", "/volume", pool="vms", volume="one", size="1G")).status == 200, "it blocks others"
     del storage.door.answers["safe_to_destroy"]
     reply = await removing
-    assert reply.json == {"message": "OSD 2 is removed."}
+    assert reply.json == {"message": "OSD 2 removed."}
     assert [osd["id"] for osd in await storage.get("/osd")] == ["0", "1"]
     assert storage.door.calls.index("osd_out") < storage.door.calls.index("purge_osd")
 
@@ -310,8 +310,8 @@ async def test_an_osd_whose_node_does_not_run_is_removed_only_if_it_is_down(stor
     storage.ceph.mark(2, up=False)
     reply = await storage.ask_long("DELETE", f"/osd/2{REALLY}")
     assert reply.json == {
-        "message": "OSD 2 is removed.",
-        "warnings": ["The agent of hv3 does not run, so the device of OSD 2 is not wiped."],
+        "message": "OSD 2 removed.",
+        "warnings": ["The device of OSD 2 was not wiped: the agent of node 'hv3' does not run."],
     }
 
 
@@ -320,7 +320,7 @@ async def test_an_osd_that_the_monitors_still_think_up_is_purged_when_they_see_i
 
     def busy(osd: int) -> Exception | None:
         tries.append(osd)
-        return InUse("OSD", osd, "it is not down") if len(tries) < 4 else None
+        return InUse("OSD", f"purge OSD {osd}", "it is not down") if len(tries) < 4 else None
 
     storage.door.failing["purge_osd"] = busy
     assert (await storage.ask_long("DELETE", f"/osd/2{REALLY}")).status == 200

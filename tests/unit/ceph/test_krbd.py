@@ -1,4 +1,4 @@
-"""The kernel's rbd as a mapping, with the rbd program's answers scripted: its module is not in every kernel."""
+"""The mapping of the kernel's rbd, with scripted answers of `rbd`, because not every kernel has the module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONF = Path("/etc/ceph/ceph.conf")
 
 
 class Kernel:
-    """What `rbd` would say; as much of it as the mapping asks for."""
+    """The answers of `rbd`, as far as the mapping uses it."""
 
     def __init__(self) -> None:
         self.devices: dict[tuple[str, str], str] = {}

@@ -1,4 +1,4 @@
-"""The mirror: the records say what Ceph said last, never more, and looking never stands in anybody's way."""
+"""The mirror: the records show the last known state of Ceph, and a refresh blocks nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_what_ceph_has_is_there_after_the_first_look(storage: Storage) -> 
     assert [osd.id for osd in store.all(Osd)] == [0, 1, 2]
     assert [pool.name for pool in store.all(Pool)] == ["vms"]
     volume = store.get(Volume, "vms", "web1")
-    assert volume and volume.looked and volume.facts and volume.facts.object_size
+    assert volume and volume.inspected and volume.facts and volume.facts.object_size
     snapshot = store.get(Snapshot, "vms", "web1", "before")
     assert snapshot and snapshot.facts and snapshot.facts.size == 1 << 30
     status = store.get(CephStatus)
@@ -69,7 +69,7 @@ async def test_what_others_make_change_and_remove_is_noticed(storage: Storage) -
     await storage.refresh()
     assert names(storage) == ["vms/three", "vms/two"]
     two = storage.context.store.get(Volume, "vms", "two")
-    assert two and two.looked and two.facts
+    assert two and two.inspected and two.facts
     assert (two.size, two.facts.size, two.facts.snapshot_count) == (2 << 30, 2 << 30, 1)
     await storage.ceph.remove_snapshot("vms", "two", "now")
     await storage.refresh()
@@ -116,7 +116,7 @@ async def test_while_ceph_is_away_everything_stays_and_the_status_says_why(
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             await storage.refresh()
-    assert [record.message for record in caplog.records] == ["Ceph: Ceph did not answer within 30 s."]
+    assert [record.message for record in caplog.records] == ["Ceph did not answer within 30 s."]
     assert names(storage) == ["vms/one"]
     status = await storage.get("/status")
     assert status["failed_reason"] == "Ceph did not answer within 30 s."
@@ -137,7 +137,7 @@ async def test_a_pool_that_cannot_be_listed_says_so_and_hides_no_other(storage: 
     await storage.refresh()
     assert names(storage) == ["vms/one", "vms/two"]
     reasons = {pool["name"]: pool["failed_reason"] for pool in await storage.get("/pool")}
-    assert reasons == {"broken": "Its volumes could not be listed: Ceph failed: it is broken.", "vms": None}
+    assert reasons == {"broken": "Cannot list the volumes: Ceph failed: it is broken.", "vms": None}
     storage.door.failing.clear()
     await storage.refresh()
     assert {pool["failed_reason"] for pool in await storage.get("/pool")} == {None}
@@ -145,12 +145,12 @@ async def test_a_pool_that_cannot_be_listed_says_so_and_hides_no_other(storage: 
 
 async def test_volumes_that_are_there_by_half_are_named_and_can_be_removed(storage: Storage) -> None:
     await storage.make("vms", "one")
-    half = ListedVolume("vms", "half", id="", size=0, parent=None, locked=False, snapshots=())
+    incomplete = ListedVolume("vms", "half", id="", size=0, parent=None, locked=False, snapshots=())
     listed = await storage.ceph.volumes("vms")
-    storage.door.answers["volumes"] = [half, *listed]
+    storage.door.answers["volumes"] = [incomplete, *listed]
     await storage.refresh()
     (pool,) = await storage.get("/pool")
-    assert pool["failed_reason"] == "Made or removed by half only, so that they can but be removed: half."
+    assert pool["failed_reason"] == "Incomplete volumes, which can only be removed: half."
     assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
     storage.door.answers["remove_volume"] = True
     assert (await storage.ask("DELETE", "/volume/vms/half")).status == 200
@@ -164,7 +164,7 @@ async def test_a_volume_that_cannot_be_looked_at_keeps_no_other_from_it(storage:
         await storage.ceph.create_volume("vms", name, 1 << 30)
     storage.door.failing["volume"] = lambda pool, name: CephError("It is broken.") if name == "bad" else None
     await storage.refresh()
-    looked = {each.name: each.looked for each in storage.context.store.all(Volume)}
+    looked = {each.name: each.inspected for each in storage.context.store.all(Volume)}
     assert looked == {"bad": False, "good": True}
     (bad,) = await storage.get("/volume/vms/bad")
     assert (bad["stats"]["size"], bad["stats"]["objects"]) == ("1024M", None)
@@ -217,7 +217,7 @@ async def test_thousands_of_volumes_are_written_in_small_transactions(
     assert max(sizes) <= BATCH + 1
     for _ in range(5):
         await storage.refresh()
-    assert all(each.looked for each in storage.context.store.all(Volume))
+    assert all(each.inspected for each in storage.context.store.all(Volume))
 
 
 async def test_a_ceph_that_hangs_stands_in_nobodys_way(storage: Storage) -> None:
@@ -253,7 +253,7 @@ async def test_a_node_without_ceph_is_quiet_and_says_so_when_asked(caplog: pytes
                 assert (reply.status, reply.json) == (200, [])
             reply = await cluster.request("GET", "/api/v1/storage/ceph/status")
             expected = {
-                "message": "This node has no Ceph: there is no file /nowhere/ceph.conf.",
+                "message": "Cannot reach Ceph: this node has no file /nowhere/ceph.conf.",
                 "code": "ceph-unavailable",
             }
             assert (reply.status, reply.json) == (510, expected)

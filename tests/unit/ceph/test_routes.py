@@ -1,4 +1,4 @@
-"""The storage endpoints: what they take, what they refuse and what they show."""
+"""The storage endpoints: their arguments, errors and replies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_size_is_bytes_or_has_one_letter(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0G", "-1G", "1.5G", "1 G", "G", "1GB", "1E", "0x10", "1e9", "٣G", "9" * 21])
 async def test_what_is_no_size_is_refused(storage: Storage, text: str) -> None:
-    with pytest.raises(ValueError, match="write bytes, or a whole number"):
+    with pytest.raises(ValueError, match="must be a whole number with an optional unit"):
         read_size(text)
     reply = await storage.ask("POST", "/volume", pool="vms", volume="one", size=text)
     assert (reply.status, reply.json["code"]) == (510, "invalid-value")
@@ -63,7 +63,7 @@ def test_a_size_for_people_has_four_digits_at_most_and_is_rounded_up(size: int, 
 async def test_what_is_no_replication_is_refused(storage: Storage, text: str) -> None:
     assert read_replication("copies=2,mincopies=1") == Replication(2, 1)
     reply = await storage.ask("POST", "/pool", pool="more", pgs="8", replcfg=text)
-    assert "write copies=N,mincopies=M" in reply.json["message"]
+    assert "replcfg must be copies=N,mincopies=M" in reply.json["message"]
 
 
 @pytest.mark.parametrize("name", ["vms/../x", "-p", " -p", "a@b", "a,b", "..", "a\tb", "ä", "", " ", "x" * 129])
@@ -110,7 +110,7 @@ async def test_a_hostile_path_finds_nothing(storage: Storage, path: str) -> None
 )
 async def test_a_device_is_a_path_below_dev(storage: Storage, device: str) -> None:
     reply = await storage.ask("POST", "/osd", node="hv1", device=device, weight="1")
-    assert "a device is a path below /dev" in reply.json["message"]
+    assert "device must be a path below /dev" in reply.json["message"]
 
 
 async def test_a_volume_is_changed_in_one_way_at_a_time(storage: Storage) -> None:
@@ -119,7 +119,7 @@ async def test_a_volume_is_changed_in_one_way_at_a_time(storage: Storage) -> Non
         reply = await storage.ask("PUT", "/volume/vms/one", **values)
         assert reply.json["code"] == "invalid-value"
     reply = await storage.ask("POST", "/volume", pool="vms", volume="two")
-    assert reply.json["message"].startswith("The argument 'size' is missing")
+    assert reply.json["message"] == "A new volume requires size or source_volume."
 
 
 async def test_status_and_df_are_texts_with_figures_beside_them(storage: Storage) -> None:
@@ -138,7 +138,7 @@ async def test_status_and_df_are_texts_with_figures_beside_them(storage: Storage
 async def test_an_option_is_set_and_unset(storage: Storage) -> None:
     for action, options in (("set", ["noout"]), ("unset", [])):
         reply = await storage.ask("POST", "/cluster-option", action=action, option="noout")
-        assert reply.json == {"message": f"The option noout is {action}."}
+        assert reply.json == {"message": f"Option 'noout' {action}."}
         assert (await storage.get("/status"))["options"] == options
     reply = await storage.ask("POST", "/cluster-option", action="reset", option="noout")
     assert reply.json["code"] == "invalid-value"
@@ -154,7 +154,7 @@ async def test_the_shape_of_an_osd(storage: Storage) -> None:
     assert {"uuid", "primary_affinity", "utilization", "var", "pgs", "kb", "weight", "reweight"} < set(stats)
     assert {"wr_ops", "wr_data", "rd_ops", "rd_data"} < set(stats)
     assert await storage.get("/osd/0/state") == {"id": "0", "in": 1, "up": 1}
-    assert (await storage.ask("POST", "/osd/0/state", state="out")).json == {"message": "OSD 0 is out."}
+    assert (await storage.ask("POST", "/osd/0/state", state="out")).json == {"message": "OSD 0 set out."}
     assert await storage.get("/osd/0/state") == {"id": "0", "in": 0, "up": 1}
 
 

@@ -1,4 +1,4 @@
-"""What other plugins may ask of storage."""
+"""The access of other plugins to storage."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Ceph:
         async def remove(context: Context, pool: str, volume: str) -> None:
             self.find(pool, volume)
             if context.clock.time() < self.in_use_until:
-                raise InUse("volume", volume, "somebody has it open")
+                raise InUse("volume", f"remove volume '{pool}/{volume}'", "a client has it open")
             del self.volumes[pool, volume]
             self.removed.append(f"{pool}/{volume}")
 

@@ -1,0 +1,190 @@
+"""A VM's volumes go with it if that is wanted, and its locks are cleared when nobody can hold them rightly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pvcd import Failed
+from pvcd_plugins.vm.records import VM
+from tests.unit.vm.conftest import uuid_of
+from tests.unit.vm.storage import LOCK, StorageCluster, with_disks
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[StorageCluster]:
+    made = StorageCluster()
+    async with made.simulated:
+        await made.simulated.advance(2)
+        made.ceph.volumes = {("vms", "a"): [], ("vms", "b"): []}
+        yield made
+
+
+async def test_a_running_vm_is_stopped_before_its_volumes_go(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a", "vms/b")
+    await cluster.start("web1")
+    [hypervisor] = cluster.hypervisors.values()
+    destroy = hypervisor.destroy
+    at_the_end: list[list[str]] = []
+
+    async def watched(uuid: object) -> None:
+        at_the_end.append(list(cluster.ceph.removed))
+        await destroy(uuid_of("web1"))
+
+    hypervisor.destroy = watched  # type: ignore[method-assign]
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert reply == {"message": "VM 'web1' removed with its volumes."}
+    assert at_the_end == [[]]
+    assert sorted(cluster.ceph.removed) == ["vms/a", "vms/b"]
+    assert await cluster.ask("GET", "/vm") == []
+    assert await hypervisor.domains() == {}
+
+
+async def test_a_stopped_vm_goes_with_what_is_left_of_its_volumes(cluster: StorageCluster) -> None:
+    del cluster.ceph.volumes["vms", "a"]
+    await cluster.define("web1", "vms/a", "vms/b")
+    await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert (cluster.ceph.volumes, await cluster.ask("GET", "/vm")) == ({}, [])
+
+
+async def test_without_the_flag_the_volumes_stay(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a")
+    await cluster.start("web1")
+    await cluster.while_time_passes("DELETE", "/vm/web1")
+    assert (cluster.ceph.removed, await cluster.ask("GET", "/vm")) == ([], [])
+
+
+async def test_what_others_use_or_it_only_read_stays_and_is_named(cluster: StorageCluster) -> None:
+    cluster.ceph.volumes["isos", "debian"] = []
+    await cluster.define("web1", "vms/a", "vms/b")
+    await cluster.define("web2", "vms/b")
+    await cluster.define("web3", "isos/debian", read_only=True)
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert reply["warnings"] == ["Volume 'vms/b' kept: in use by VM 'web2'."]
+    reply = await cluster.while_time_passes("DELETE", "/vm/web3", delete_disks="")
+    assert reply["warnings"] == ["The volume isos/debian stays: VM web3 only read it."]
+    assert cluster.ceph.removed == ["vms/a"]
+
+
+async def test_a_failure_names_the_volumes_and_it_can_be_repeated(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a", "vms/b")
+    await cluster.start("web1")
+    cluster.ceph.failure = Failed("Ceph does not answer.", code="ceph-unavailable")
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks="")
+    assert reply["code"] == "volumes-not-removed"
+    assert reply["message"] == (
+        "Cannot remove all volumes of VM 'web1': 'vms/a': Ceph does not answer. 'vms/b': Ceph does not answer. "
+        "The VM remains, stopped. Repeat the request."
+    )
+    assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "stop", "running": False}
+    cluster.ceph.failure = None
+    await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert (cluster.ceph.volumes, await cluster.ask("GET", "/vm")) == ({}, [])
+
+
+async def test_a_client_that_ceph_still_counts_is_waited_for(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a")
+    cluster.ceph.in_use_until = cluster.simulated.clock.time() + 30
+    await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert cluster.ceph.removed == ["vms/a"]
+
+
+async def test_one_that_never_lets_go_is_named(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a")
+    cluster.ceph.in_use_until = cluster.simulated.clock.time() + 1000
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks="")
+    assert "vms/a: Cannot remove volume 'vms/a': a client has it open." in reply["message"]
+
+
+async def test_nothing_is_removed_while_the_node_cannot_say_that_the_vm_is_off(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a")
+    await cluster.start("web1")
+    await cluster.simulated.kill_agent("hv1")
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks="")
+    assert (reply["code"], cluster.ceph.removed) == ("node-not-running", [])
+    assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "start", "running": True}
+
+
+async def test_a_node_that_does_not_say_so_in_time_keeps_the_volumes(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a")
+    await cluster.start("web1")
+    cluster.hypervisors["hv1"].stop()
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks="")
+    assert (reply["code"], cluster.ceph.removed) == ("timed-out", [])
+    cluster.hypervisors["hv1"].start_again()
+    await cluster.simulated.advance(90)
+    assert (await cluster.ask("GET", "/vm/web1/state"))["running"] is False  # and remembered by all means
+    await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert (cluster.ceph.removed, await cluster.ask("GET", "/vm")) == (["vms/a"], [])
+
+
+async def test_a_vm_whose_volumes_go_cannot_be_started_meanwhile(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a")
+    cluster.ceph.in_use_until = cluster.simulated.clock.time() + 10
+    asking = asyncio.ensure_future(cluster.while_time_passes("DELETE", "/vm/web1", delete_disks=""))
+    store = cluster.simulated.api.store
+    assert await store.wait_for(lambda: any(vm.delete_disks for vm in store.all(VM)), 5)
+    reply = await cluster.simulated.request("POST", "/api/v1/vm/web1/state", state="start")
+    assert reply.json["code"] == "vm-busy"
+    await asking
+
+
+async def test_a_request_that_was_left_in_the_middle_is_finished_by_the_next(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a")
+    await cluster.start("web1")
+    cluster.ceph.in_use_until = cluster.simulated.clock.time() + 10
+    asking = asyncio.ensure_future(cluster.simulated.request("DELETE", "/api/v1/vm/web1", delete_disks=""))
+    await cluster.simulated.advance(5)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await cluster.simulated.advance(60)
+    assert (await cluster.ask("GET", "/vm/web1/state"))["state"] == "delete"
+    await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert (cluster.ceph.volumes.keys(), await cluster.ask("GET", "/vm")) == ({("vms", "b")}, [])
+
+
+async def test_locks_are_listed_and_cleared_once_the_vm_is_off(cluster: StorageCluster) -> None:
+    cluster.ceph.volumes["vms", "a"] = [LOCK]
+    await cluster.define("web1", "vms/a", "vms/none")
+    listed = [{"pool": "vms", "volume": "a", "id": "auto 1", "locker": "client.4123", "address": "10.0.0.9:0/1"}]
+    await cluster.start("web1")
+    assert await cluster.while_time_passes("GET", "/vm/web1/locks") == listed
+    reply = await cluster.while_time_passes("POST", "/vm/web1/locks", 510)
+    assert reply["code"] == "vm-not-stopped"
+    assert await cluster.while_time_passes("GET", "/vm/web1/locks") == listed
+    await cluster.stop("web1")
+    reply = await cluster.while_time_passes("POST", "/vm/web1/locks")
+    assert reply == {"message": "1 lock of VM 'web1' broken."}
+    assert await cluster.while_time_passes("GET", "/vm/web1/locks") == []
+
+
+async def test_locks_stay_while_the_node_has_not_said_that_the_vm_is_off(cluster: StorageCluster) -> None:
+    cluster.ceph.volumes["vms", "a"] = [LOCK]
+    await cluster.define("web1", "vms/a")
+    await cluster.start("web1")
+    cluster.hypervisors["hv1"].stop()
+    await cluster.ask("POST", "/vm/web1/state", state="stop")
+    assert (await cluster.while_time_passes("POST", "/vm/web1/locks", 510))["code"] == "vm-not-stopped"
+    assert cluster.ceph.volumes["vms", "a"] == [LOCK]
+
+
+async def test_locks_stay_that_another_vm_may_hold(cluster: StorageCluster) -> None:
+    cluster.ceph.volumes["vms", "a"] = [LOCK]
+    await cluster.define("web1", "vms/a")
+    await cluster.define("web2", "vms/a")
+    await cluster.start("web2")
+    reply = await cluster.while_time_passes("POST", "/vm/web1/locks", 510)
+    assert reply["message"] == (
+        "Cannot break the locks of volume 'vms/a': in use by VM 'web2', which is not known to be off. "
+        "Stop VM 'web2' first."
+    )
+    assert cluster.ceph.volumes["vms", "a"] == [LOCK]
+
+
+async def test_a_vm_without_volumes_has_no_locks_and_goes_as_ever(cluster: StorageCluster) -> None:
+    await cluster.ask("POST", "/vm", xml=with_disks("web1"))
+    assert await cluster.ask("GET", "/vm/web1/locks") == []
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
+    assert reply == {"message": "VM 'web1' removed."}
