@@ -258,7 +258,7 @@ async def test_pending_hooks_of_an_ended_daemon_are_run_by_the_next_one(
     for number, (state, attempt, phase) in enumerate(
         [("running", 1, "post"), ("waiting", 2, "post"), ("running", 3, "post"), ("running", 1, "pre")]
     ):
-        values = {"id": f"run-{number}", "life": over, "state": state, "attempt": attempt, "phase": phase}
+        values = {"id": f"run-{number}", "process": over, "state": state, "attempt": attempt, "phase": phase}
         folder.runs.save(run.model_copy(update=values))
     async with make_cluster():
         await until(lambda: len(folder.ended()) == 4)
