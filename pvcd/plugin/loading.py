@@ -40,7 +40,7 @@ class Plugin:
     module: ModuleType
     origin: str
     required: bool = True
-    """Whether the daemons refuse to start without it."""
+    """True if the daemons do not start without it."""
 
     def refused(self, reason: object) -> RefusedPlugin:
         """Return it as a refused plugin."""

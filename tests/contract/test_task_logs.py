@@ -12,7 +12,7 @@ import pytest
 from pvcd.clock import SystemClock, VirtualClock
 from pvcd.errors import Failed, Invalid
 from pvcd.tasks import redis_logs
-from pvcd.tasks.logs import KEPT_SECONDS, MAX_BYTES, MAX_LINE, MAX_LINES, MemoryLogs, TaskLogs
+from pvcd.tasks.logs import KEPT_SECONDS, MAX_BYTES, MAX_LINE_BYTES, MAX_LINES, MemoryLogs, TaskLogs
 from pvcd.tasks.redis_logs import RedisLogs
 from tests.contract.redis_server import RedisServer, redis_server
 
@@ -133,8 +133,8 @@ async def test_an_invalid_position_is_refused(logs: TaskLogs, wrong: str) -> Non
 
 async def test_a_long_line_is_truncated(logs: TaskLogs) -> None:
     id = uuid4()
-    await logs.append(id, ["x" * 3 * MAX_LINE, "é" * MAX_LINE, "\ud800"])
-    assert await texts(logs, id) == ["x" * MAX_LINE, "é" * (MAX_LINE // 2), "?"]
+    await logs.append(id, ["x" * 3 * MAX_LINE_BYTES, "é" * MAX_LINE_BYTES, "\ud800"])
+    assert await texts(logs, id) == ["x" * MAX_LINE_BYTES, "é" * (MAX_LINE_BYTES // 2), "?"]
 
 
 async def test_the_last_of_many_lines_are_kept(logs: TaskLogs) -> None:
@@ -155,7 +155,7 @@ async def test_the_last_of_many_lines_written_at_once_are_kept(logs: TaskLogs) -
 async def test_as_many_long_lines_are_kept_as_fit(logs: TaskLogs) -> None:
     id = uuid4()
     for number in range(30):
-        await logs.append(id, [f"{number} {'x' * MAX_LINE}"] * 100)
+        await logs.append(id, [f"{number} {'x' * MAX_LINE_BYTES}"] * 100)
     kept = await everything(logs, id)
     assert MAX_BYTES / 3 < sum(map(len, kept)) <= MAX_BYTES * 1.1
     assert kept[-1].startswith("29 ")

@@ -161,7 +161,7 @@ async def test_the_next_worker_undoes_the_task_of_a_killed_one(site: Site, name:
     assert site.things() != []
     await site.start()
     task = await site.ended(task.id, 5)
-    assert (task.state, task.sentence) == ("failure", f"The {name} step: Its worker went away.")
+    assert (task.state, task.sentence) == ("failure", f"The {name} step: The task worker died or lost ZooKeeper.")
     assert (site.things(), task.leftovers) == ([], ())
 
 
@@ -219,7 +219,7 @@ async def test_a_stopped_worker_undoes_its_tasks_and_takes_no_more(site: Site) -
     assert time.monotonic() - begun < 5, worker.log
     for each in running:
         task = await site.ended(each.id, 1)
-        assert (task.state, task.sentence) == ("failure", "The second step: Its worker was stopped.")
+        assert (task.state, task.sentence) == ("failure", "The second step: The task worker was stopped.")
     assert (site.things(), site.task(waiting.id).state) == ([], "pending")
 
 
@@ -236,7 +236,7 @@ async def test_a_worker_stopped_twice_ends_at_once(site: Site) -> None:
     assert not site.task(task.id).is_over
     make.unlink(), unmake.unlink()
     await site.start()
-    assert (await site.ended(task.id)).sentence == "The second step: Its worker was stopped."
+    assert (await site.ended(task.id)).sentence == "The second step: The task worker was stopped."
     assert site.things() == []
 
 
