@@ -105,7 +105,7 @@ def commented() -> Iterator[tuple[str, str]]:
     comment: list[str] = []
     for line in EXAMPLE.read_text().splitlines():
         shown = re.fullmatch(r"( *)#?( *)(?:- )?([a-z_]+):(?: .*)?", line)
-        said = re.fullmatch(r" *#(?: {4})?# (.*)|(?: *)# (.*)", line)
+        said = re.fullmatch(r" *#(?: {4})?# (.*)|(?: *)# (?! )(.*)", line)
         if said:
             comment.append(said[1] or said[2])
         elif shown:
@@ -186,6 +186,11 @@ def given_codes(tree: ast.Module) -> Iterator[tuple[str, str]]:
             if (kind := every_error().get(name)) and is_of_a_kind(kind) and constant(call.args[0]):
                 rest = [""] * (len(inspect.signature(kind).parameters) - 1)
                 yield name, kind(constant(call.args[0]), *rest).code
+    for record in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for each in record.body:  # the name of its kind is part of the codes of errors
+            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "kind":
+                code = constant(each.value).replace(" ", "-")
+                yield from (("NotFound", f"{code}-not-found"), ("Conflict", f"{code}-exists"))
 
 
 def http_error(name: str) -> web.HTTPException:

@@ -11,9 +11,9 @@ from pvcd import Create, Run, Task
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.components import CLUSTER
-from pvcd_plugins.provisioner.records import Built
+from pvcd_plugins.provisioner.records import GuestMetadata
 from pvcd_plugins.provisioner.steps import disks, machine
-from pvcd_plugins.provisioner.volumes import Left
+from pvcd_plugins.provisioner.volumes import Leftovers
 from pvcd_plugins.vm.records import VM, State, VMName
 
 UUID = uuid4()
@@ -41,7 +41,7 @@ async def run(ceph: FakeCluster) -> AsyncIterator[Run]:
 
 async def define(run: Run, state: State) -> None:
     vm = VM(uuid=UUID, name="web1", node="hv1", state=state, xml="<domain/>")
-    await run.context.store.write(Create(VMName(name="web1", uuid=UUID)), Create(vm), Create(Built(uuid=UUID)))
+    await run.context.store.write(Create(VMName(name="web1", uuid=UUID)), Create(vm), Create(GuestMetadata(uuid=UUID)))
 
 
 async def test_what_was_not_completed_goes_altogether(run: Run, ceph: FakeCluster) -> None:
@@ -49,16 +49,16 @@ async def test_what_was_not_completed_goes_altogether(run: Run, ceph: FakeCluste
     await disks.remove(run)
     await machine.undefine(run)
     assert await ceph.volumes("vms") == []
-    assert run.context.store.all(VM) == run.context.store.all(VMName) == run.context.store.all(Built) == []
+    assert run.context.store.all(VM) == run.context.store.all(VMName) == run.context.store.all(GuestMetadata) == []
 
 
 async def test_a_vm_that_was_completed_keeps_its_volumes(run: Run, ceph: FakeCluster) -> None:
     await define(run, State.STOP)
-    with pytest.raises(Left, match="VM web1 was complete already, and stays with its volumes"):
+    with pytest.raises(Leftovers, match=r"Cannot remove the volumes of VM .web1.: the VM was completed already"):
         await disks.remove(run)
     await machine.undefine(run)
     assert [volume.name for volume in await ceph.volumes("vms")] == ["web1_sda"]
-    assert len(run.context.store.all(VM)) == len(run.context.store.all(Built)) == 1
+    assert len(run.context.store.all(VM)) == len(run.context.store.all(GuestMetadata)) == 1
 
 
 async def test_undoing_twice_is_fine(run: Run, ceph: FakeCluster) -> None:

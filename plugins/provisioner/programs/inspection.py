@@ -1,4 +1,4 @@
-"""Scripts are looked at in a process of its own, a few at a time: see syntax.py."""
+"""The door to the inspection of scripts, in processes of their own, a few at a time: see syntax.py."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from pvcd import Component, ComponentKey, Context, Role, TimedOut, programs
-from pvcd_plugins.provisioner import syntax
-from pvcd_plugins.provisioner.syntax import Verdict
+from pvcd_plugins.provisioner.programs import syntax
+from pvcd_plugins.provisioner.programs.syntax import Verdict
 
-AT_ONCE = 2
-SECONDS = 5.0 * syntax.SECONDS
-"""It may have to wait for its turn on a busy machine."""
+MAX_CONCURRENT = 2
+TIMEOUT_SECONDS = 5.0 * syntax.CPU_SECONDS
+"""Longer than the CPU time because the machine may be busy."""
 
 
 class Inspection(Protocol):
-    """Looks at scripts."""
+    """Inspects scripts."""
 
     async def look(self, source: str) -> Verdict:
-        """What there is to say of a script, which is never run."""
+        """Compile a script, which is not run, and return the verdict."""
 
 
 class OutsideInspection:
-    """Looks from outside of this process."""
+    """Inspect scripts in processes of their own."""
 
     def __init__(self) -> None:
-        self._semaphore = asyncio.Semaphore(AT_ONCE)
+        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def look(self, source: str) -> Verdict:
-        """Let another Python compile it, alone and without our environment."""
+        """Compile a script in an isolated Python."""
         argv = [sys.executable, "-I", "-S", syntax.__file__]
         async with self._semaphore:
             try:
-                result = await programs.run(argv, timeout=SECONDS, input=source.encode(), check=False)
+                result = await programs.run(argv, timeout=TIMEOUT_SECONDS, input=source.encode(), check=False)
             except TimedOut:
                 raise TimedOut(
-                    f"The script was not compiled within {SECONDS:g} s: make it smaller, or try again."
+                    f"Cannot compile the script within {TIMEOUT_SECONDS:g} s. Make it smaller or try again."
                 ) from None
         if result.returncode:
             return Verdict(mistake="it is too large or nested too deeply to be compiled", warnings=[])
@@ -48,22 +48,22 @@ class OutsideInspection:
 
 
 class InsideInspection:
-    """Looks in this process: for tests of what is no worse than a wrong script."""
+    """Inspect scripts in this process, for tests with harmless scripts."""
 
     async def look(self, source: str) -> Verdict:
-        """Compile it here."""
+        """Compile a script here."""
         return syntax.look(source)
 
 
 @contextlib.asynccontextmanager
 async def open_inspection(context: Context) -> AsyncIterator[Inspection]:
-    """The real one."""
+    """Inspect scripts in processes of their own."""
     yield OutsideInspection()
 
 
 @contextlib.asynccontextmanager
 async def open_fake(context: Context) -> AsyncIterator[Inspection]:
-    """That of a simulated cluster."""
+    """Inspect the scripts of a simulated cluster."""
     yield InsideInspection()
 
 

@@ -1,4 +1,4 @@
-"""Userdata: what a VM tells its cloud-init, made of a template and the VM's variables, and tried before it is kept."""
+"""The door to rendering userdata, which a VM gives to cloud-init, from a template and the VM's variables."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter, programs
-from pvcd_plugins.provisioner import cloudconfig, filters, rendering
-from pvcd_plugins.provisioner.rendering import Filters, Mistake
+from pvcd_plugins.provisioner.programs import cloudconfig, filters, rendering
+from pvcd_plugins.provisioner.programs.rendering import Filters, Mistake
 from pvcd_plugins.provisioner.variables import sample_values
 
-AT_ONCE = 2
-"""Programs that render beside each other."""
-LIMIT = 20.0
-"""Seconds that one may take, of which it may compute only a few."""
+MAX_CONCURRENT = 2
+TIMEOUT_SECONDS = 20.0
+"""Longer than the CPU time because the machine may be busy."""
 
 
 class Rendering(Protocol):
-    """Renders templates that may mean harm."""
+    """Renders untrusted templates."""
 
     async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
-        """The text of a template. Raises `Invalid` with the line; with `sample` for what no VM has, wherever it is."""
+        """Return the rendered text. Raises `Invalid` with the line; with `sample`, for unknown names in any branch."""
 
     async def warnings(self, userdata: str) -> list[str]:
-        """What cloud-init would not understand of a text."""
+        """Return a sentence for each thing that cloud-init would not understand."""
 
 
 class OutsideRendering:
-    """Renders in processes of their own, of bounded time, memory and output."""
+    """Render in processes of their own, with limited time, memory and output."""
 
     def __init__(self, filters: Filters | None = None, schema: Path = cloudconfig.SCHEMA) -> None:
-        """Each filter is a function at the top of a module, which the process imports."""
+        """Take filters, each a function at the top level of a module, which the process imports."""
         self._filters = {
             name: (filter.__module__, filter.__name__, getattr(sys.modules[filter.__module__], "__file__", ""))
             for name, filter in (filters or {}).items()
         }
         self._schema = schema
-        self._semaphore = asyncio.Semaphore(AT_ONCE)
+        self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
     async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
-        """The text of a template."""
+        """Return the rendered text."""
         if not any(mark in text for mark in ("{{", "{%", "{#")):
             return text
         wanted = {name: where for name, where in self._filters.items() if name in text}
@@ -58,46 +57,46 @@ class OutsideRendering:
         return str(answer["rendered"])
 
     async def warnings(self, userdata: str) -> list[str]:
-        """What cloud-init would not understand of a text."""
+        """Return a sentence for each thing that cloud-init would not understand."""
         if not await asyncio.to_thread(self._schema.is_file):
             return []
         result = await self._run(cloudconfig.__file__, str(self._schema), input=userdata.encode())
         if result.returncode:
-            return ["The cloud-config was not compared with cloud-init's schema, which took too much time or memory."]
+            return ["cloud-config not compared with cloud-init's schema: it takes too much time or memory."]
         found: list[str] = json.loads(result.stdout)
         return found
 
     async def _run(self, program: str, *arguments: str, input: bytes) -> programs.Result:
         argv = [sys.executable, "-I", program, *arguments]
         async with self._semaphore:
-            return await programs.run(argv, timeout=LIMIT, input=input, check=False)
+            return await programs.run(argv, timeout=TIMEOUT_SECONDS, input=input, check=False)
 
 
 class InsideRendering:
-    """Renders in this process: for tests and simulations, whose templates come to an end."""
+    """Render in this process, for tests and simulations with harmless templates."""
 
     def __init__(self, filters: Filters | None = None) -> None:
         self._filters = dict(filters or {})
 
     async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
-        """The text of a template."""
+        """Return the rendered text."""
         try:
             return rendering.render(text, values, self._filters, sample=sample)
         except Mistake as error:
             raise _invalid(error) from None
 
     async def warnings(self, userdata: str) -> list[str]:
-        """Nothing is known of cloud-init here."""
+        """Return no warnings."""
         return []
 
 
 async def check(renderer: Rendering, text: str) -> list[str]:
-    """Try a template with sample values: raises `Invalid` with the line, or says what cloud-init will not take."""
+    """Render a template with sample values, and return cloud-init's warnings. Raises `Invalid` with the line."""
     rendered = await renderer.render(text, sample_values(), sample=True)
     try:
         return await renderer.warnings(rendered)
     except PvcdError as error:
-        return [f"The cloud-config was not compared with cloud-init's schema: {error.sentence}"]
+        return [f"cloud-config not compared with cloud-init's schema: {error.sentence}"]
 
 
 def _filters(context: Context) -> Filters:
@@ -106,26 +105,26 @@ def _filters(context: Context) -> Filters:
 
 def _invalid(mistake: Mistake) -> Invalid:
     where = "" if mistake.line is None else f"line {mistake.line}: "
-    return Invalid(f"The userdata cannot be rendered: {where}{mistake.mistake.rstrip('.')}.")
+    return Invalid(f"Cannot render the userdata: {where}{mistake.mistake.rstrip('.')}.")
 
 
 @contextlib.asynccontextmanager
 async def open_rendering(context: Context) -> AsyncIterator[Rendering]:
-    """The real one."""
+    """Render in processes of their own."""
     yield OutsideRendering(_filters(context))
 
 
 @contextlib.asynccontextmanager
 async def open_fake(context: Context) -> AsyncIterator[Rendering]:
-    """That of a simulated cluster."""
+    """Render the userdata of a simulated cluster."""
     yield InsideRendering(_filters(context))
 
 
 FILTERS = [
     TemplateFilter("b64encode", "as Base64, for `encoding: b64` of write_files", filters.b64encode),
     TemplateFilter("quote", "as one word of a shell", filters.quote),
-    TemplateFilter("to_json", "as JSON in one line, which is YAML as well", filters.to_json),
-    TemplateFilter("to_yaml", "as YAML of as many lines as it needs", filters.to_yaml),
+    TemplateFilter("to_json", "as JSON in one line, which is also YAML", filters.to_json),
+    TemplateFilter("to_yaml", "as YAML of several lines", filters.to_yaml),
 ]
 RENDERING: ComponentKey[Rendering] = ComponentKey("userdata-rendering")
 COMPONENTS: list[Component[Any]] = [

@@ -1,4 +1,4 @@
-"""What a VM that is to be built will be: all of it is known, and judged, before anything is done."""
+"""The blueprint of a VM: everything about a VM to be built, put together and checked before any step acts."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from pvcd import Conflict, Context, Invalid, NotFound
+from pvcd import Context, Invalid, NotFound
 from pvcd_plugins.ceph import service as storage
 from pvcd_plugins.network.service import bridge_name, by_bridge
 from pvcd_plugins.node import service as nodes
-from pvcd_plugins.provisioner import macs, service
+from pvcd_plugins.provisioner import macs
 from pvcd_plugins.provisioner.domain import Interface, Machine, Volume, build
-from pvcd_plugins.provisioner.records import Disk, NetworkTemplate, Profile, Script, SystemTemplate, UserdataTemplate
+from pvcd_plugins.provisioner.records import (
+    Disk,
+    NetworkTemplate,
+    Profile,
+    Script,
+    StorageTemplate,
+    SystemTemplate,
+    UserdataTemplate,
+)
+from pvcd_plugins.provisioner.service.catalogue import find
 from pvcd_plugins.provisioner.variables import Level, Variables, arguments_of, values_of, vm_id_of
-from pvcd_plugins.provisioner.volumes import volume_name
+from pvcd_plugins.provisioner.volumes import VolumeTaken, volume_name
 from pvcd_plugins.vm import service as vms
 
+KIND = "provision"
+"""Of the tasks that build VMs."""
 GIB = 1024**3
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as it stands in the task; the UUID is settled when it is asked."""
+    """A request for a VM, as the task keeps it. The UUID of the VM is chosen when the request arrives."""
 
     name: str
     profile: str
@@ -36,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A VM as its profile and the request make it."""
+    """A VM as its profile and the request define it."""
 
     request: Request
     profile: Profile
@@ -51,20 +62,20 @@ class Blueprint:
 
     @property
     def vm_id(self) -> int:
-        """The last number of its name."""
+        """The last number in its name."""
         return vm_id_of(self.request.name)
 
     def volume(self, disk: Disk) -> str:
-        """The name of a disk's volume."""
+        """Return the name of a disk's volume."""
         return volume_name(self.request.name, disk.disk_id)
 
 
 def draw(context: Context, request: Request) -> Blueprint:
-    """Put together what the profile names. Raises `NotFound`, `Invalid`, and `Conflict` for MAC addresses."""
-    profile = service.find_profile(context, request.profile)
-    system = service.find_system(context, profile.system_template)
-    networks = service.find_network(context, profile.network_template)
-    disks = service.find_storage(context, profile.storage_template).disks
+    """Put together what the profile names. Raises `NotFound`, `Invalid`, and `Conflict` for a MAC address in use."""
+    profile = find(context, Profile, request.profile)
+    system = find(context, SystemTemplate, profile.system_template)
+    networks = find(context, NetworkTemplate, profile.network_template)
+    disks = find(context, StorageTemplate, profile.storage_template).disks
     known = vms.macs(context)
     found = macs.addresses(networks.mac_template, request.name, vm_id_of(request.name), networks.networks, known)
     return Blueprint(
@@ -73,8 +84,8 @@ def draw(context: Context, request: Request) -> Blueprint:
         system=system,
         networks=networks,
         disks=disks,
-        userdata=service.find_userdata(context, profile.userdata_template),
-        script=service.find_script(context, profile.script),
+        userdata=find(context, UserdataTemplate, profile.userdata_template),
+        script=find(context, Script, profile.script),
         macs=tuple(found),
         variables=_variables(request, profile, system, networks, disks, found),
         xml=build(_machine(context, request, system, networks, disks, found)),
@@ -95,19 +106,21 @@ def _variables(
     return Variables(
         [
             *values_of(Level.DEFAULT, "the VM", given),
-            *values_of(Level.TEMPLATE, f"system template {system.name}", {"vcpus": system.vcpus, "vram": system.vram}),
-            *values_of(Level.TEMPLATE, f"network template {networks.name}", {"networks": interfaces}),
             *values_of(
-                Level.TEMPLATE, f"storage template {profile.storage_template}", {"disks": list(map(told, disks))}
+                Level.TEMPLATE, f"system template {system.name!r}", {"vcpus": system.vcpus, "vram": system.vram}
             ),
-            *arguments_of(Level.PROFILE, f"profile {profile.name}", profile.arguments),
+            *values_of(Level.TEMPLATE, f"network template {networks.name!r}", {"networks": interfaces}),
+            *values_of(
+                Level.TEMPLATE, f"storage template {profile.storage_template!r}", {"disks": list(map(_shown, disks))}
+            ),
+            *arguments_of(Level.PROFILE, f"profile {profile.name!r}", profile.arguments),
             *arguments_of(Level.REQUEST, "request", request.arguments),
         ]
     )
 
 
-def told(disk: Disk) -> dict[str, Any]:
-    """A disk as scripts and userdata are told of it."""
+def _shown(disk: Disk) -> dict[str, Any]:
+    """Return a disk as userdata sees it."""
     names = ("pool", "disk_id", "disk_size_gb", "mountpoint", "filesystem")
     return {name: getattr(disk, name) for name in names} | {"filesystem_args": " ".join(disk.filesystem_args)}
 
@@ -141,18 +154,21 @@ def _machine(
 
 
 def verify(context: Context, blueprint: Blueprint) -> str:
-    """See whether the cluster has what the VM needs; the node that it would be put on. Raises what is missing."""
+    """Check that the cluster has what the VM needs, and return the node on which it would be placed."""
     request, system = blueprint.request, blueprint.system
     vms.refuse_taken(context, request.name)
     for vni in blueprint.networks.networks:
         if by_bridge(context, bridge_name(vni)) is None:
-            raise Invalid(f"There is no network {vni}, which the network template {blueprint.networks.name} names.")
-    _need_room(context, blueprint)
+            raise Invalid(
+                f"Cannot build VM {request.name!r}: network {vni} of network template {blueprint.networks.name!r} "
+                "does not exist."
+            )
+    _refuse_volumes(context, blueprint)
     return vms.place(context, blueprint.xml, system.node_limit, system.node_selector)
 
 
-def _need_room(context: Context, blueprint: Blueprint) -> None:
-    """Refuse volumes that are there already, or for which a pool has no space."""
+def _refuse_volumes(context: Context, blueprint: Blueprint) -> None:
+    """Refuse volumes that exist already, and those that exceed the free space of a pool."""
     wanted: dict[str, int] = defaultdict(int)
     for disk in blueprint.disks:
         size = (disk.disk_size_gb or 0) * GIB
@@ -173,4 +189,4 @@ def _refuse_existing(context: Context, pool: str, volume: str) -> None:
         if error.code == "volume-not-found":
             return
         raise
-    raise Conflict(f"There is a volume {pool}/{volume} already.", code="volume-exists")
+    raise VolumeTaken(pool, volume)

@@ -1,7 +1,7 @@
-"""Templates of userdata, rendered: a program of its own, since a template may loop for ever or ask for all memory.
+"""Render templates of userdata: a program of its own because a template may loop forever or exhaust memory.
 
 It reads {"text", "values", "sample", "filters", "path"} as JSON and writes {"rendered"} or {"mistake", "line"}. Jinja's
-sandbox keeps a template from everything but its values; what it may take of the machine is bounded from here.
+sandbox limits a template to its values; CPU time and memory are limited here.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, no
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_RENDERED = 256 * 1024
-SECONDS, MEMORY = 2, 512 * 1024 * 1024
-LONGEST = 300
+CPU_SECONDS, MEMORY_BYTES = 2, 512 * 1024 * 1024
+MAX_CHARACTERS = 300
 
 Filters = Mapping[str, Callable[..., Any]]
 
 
 class Mistake(Exception):
-    """Why a template cannot be rendered, and in which of its lines."""
+    """Why a template cannot be rendered, and in which line."""
 
     def __init__(self, mistake: str, line: int | None) -> None:
         super().__init__(mistake)
-        self.mistake = " ".join(mistake.split())[:LONGEST]
+        self.mistake = " ".join(mistake.split())[:MAX_CHARACTERS]
         self.line = line
 
 
 class AnyArgument(dict[str, str]):
-    """Arguments of any name, of which a template is tried before anybody has given any."""
+    """Arguments of any name, with which a template is tried."""
 
     def __missing__(self, name: str) -> str:
         return "sample"
 
 
 def render(text: str, values: Mapping[str, Any], filters: Filters, *, sample: bool = False) -> str:
-    """The text of a template. Raises `Mistake`.
+    """Return the rendered text. Raises `Mistake`.
 
-    With `sample` every branch counts: a variable that no VM has is a mistake wherever it stands.
+    With `sample` a variable that no VM has is a mistake in every branch, also in one that is not taken.
     """
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters = {**filters, **environment.filters}  # Jinja's own stay what they are
+    environment.filters = {**filters, **environment.filters}  # Jinja's own cannot be replaced
     try:
         if sample:
             values = {**values, "arguments": AnyArgument()}
@@ -62,7 +62,7 @@ def render(text: str, values: Mapping[str, Any], filters: Filters, *, sample: bo
     except Mistake:
         raise
     except TemplateSyntaxError as error:
-        raise Mistake(error.message or "it is no template", error.lineno) from None
+        raise Mistake(error.message or "syntax error", error.lineno) from None
     except MemoryError:
         raise Mistake("it takes too much memory", None) from None
     except RecursionError as error:
@@ -75,7 +75,7 @@ def render(text: str, values: Mapping[str, Any], filters: Filters, *, sample: bo
 
 
 def _refuse_unknown(tree: nodes.Template, values: Mapping[str, Any]) -> None:
-    """Raise `Mistake` for the first name that is neither a value nor set by the template itself."""
+    """Raise `Mistake` for the first name that is neither given nor set by the template."""
     unknown = meta.find_undeclared_variables(tree) - set(values) - _GLOBALS - _asked_for(tree)
     for name in tree.find_all(nodes.Name):
         if name.name in unknown and name.ctx == "load":
@@ -86,7 +86,7 @@ _GLOBALS = frozenset(ImmutableSandboxedEnvironment().globals)
 
 
 def _asked_for(tree: nodes.Template) -> set[str]:
-    """The names of which the template itself asks whether they are defined, or says what counts otherwise."""
+    """Return the names that the template tests for being defined, or gives a default."""
     harmless = {nodes.Filter: ("default", "d"), nodes.Test: ("defined", "undefined")}
     asked = [each.node for kind, names in harmless.items() for each in tree.find_all(kind) if each.name in names]
     return {each.name for each in asked if isinstance(each, nodes.Name)}
@@ -98,7 +98,7 @@ def _line(error: BaseException) -> int | None:
 
 
 def main() -> None:
-    """From stdin to stdout."""
+    """Read a request from stdin, and write the answer to stdout."""
     request = json.load(sys.stdin)
     sys.path.extend(request["path"])
     try:
@@ -112,15 +112,15 @@ def main() -> None:
 
 
 def _bound() -> None:
-    """Take no more of the machine than a template may need."""
-    seconds = SECONDS + math.ceil(time.process_time())
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    """Limit CPU time and memory."""
+    seconds = CPU_SECONDS + math.ceil(time.process_time())
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _filter(name: str, module: str, function: str, file: str) -> Any:
-    """A function of a module, which is imported by itself: its package, and all of pvcd, would take too long."""
+    """Import a function from a single file: importing its package, and pvcd, would take too long."""
     try:
         spec = importlib.util.spec_from_file_location(module, file)
         if spec is None or spec.loader is None:

@@ -1,8 +1,8 @@
-"""What cloud-init's own schema says of userdata: a program of its own, for YAML that may keep a parser busy.
+"""Compare userdata with cloud-init's schema: a program of its own because YAML can keep a parser busy.
 
     python -I cloudconfig.py SCHEMA     userdata from stdin, a list of sentences as JSON to stdout
 
-Without cloud-init's schema, which its Debian package brings, there is nothing to say.
+The schema is part of cloud-init's Debian package.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any
 SCHEMA = Path("/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json")
 HEADER = "#cloud-config"
 MAX_WARNINGS = 10
-SECONDS, MEMORY = 2, 512 * 1024 * 1024
-_LONGEST = 160
+CPU_SECONDS, MEMORY_BYTES = 2, 512 * 1024 * 1024
+_MAX_CHARACTERS = 160
 
 
 def warnings(userdata: str, schema: dict[str, Any]) -> list[str]:
-    """A sentence for each thing that cloud-init will not understand, the first ones of them."""
+    """Return a sentence for each of the first things that cloud-init will not understand."""
     found = [warning for document in _documents(userdata) for warning in _judge(document, schema)]
     return list(dict.fromkeys(found))[:MAX_WARNINGS]
 
 
 def _documents(userdata: str) -> Iterator[str]:
-    """Each cloud-config of userdata, which may have several parts."""
+    """Yield each cloud-config of userdata, which may have several parts."""
     if userdata.startswith(HEADER):
         yield userdata
     elif userdata.lower().startswith(("content-type:", "mime-version:")):
@@ -50,12 +50,12 @@ def _judge(document: str, schema: dict[str, Any]) -> Iterator[str]:
     except yaml.YAMLError as mistake:
         mark = getattr(mistake, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
-        yield f"The cloud-config is no YAML: {where}{getattr(mistake, 'problem', None) or 'it cannot be understood'}."
+        yield f"The cloud-config is not YAML: {where}{getattr(mistake, 'problem', None) or 'syntax error'}."
         return
     if config is None:
         return
     if not isinstance(config, dict):
-        yield "The cloud-config is no mapping of keys to values."
+        yield "The cloud-config is not a mapping of keys to values."
         return
     known = _keys(schema)
     for key in map(str, config):
@@ -63,11 +63,11 @@ def _judge(document: str, schema: dict[str, Any]) -> Iterator[str]:
         yield from (f"cloud-init may not know {key[:60]!r}: did you mean {name!r}?" for name in near)
     for error in validator_for(schema)(schema).iter_errors(config):
         path = ".".join(map(str, error.absolute_path)) or "the whole"
-        yield f"cloud-init will not understand {path[:80]}: {' '.join(error.message.split())[:_LONGEST]}."
+        yield f"cloud-init will not understand {path[:80]}: {' '.join(error.message.split())[:_MAX_CHARACTERS]}."
 
 
 def _keys(schema: dict[str, Any]) -> list[str]:
-    """The keys that a cloud-config may have at its top."""
+    """Return the top-level keys of a cloud-config."""
     parts = [schema, *(schema.get("$defs", {}).get(name, {}) for name in map(_name, schema.get("allOf", ())))]
     return sorted({key for part in parts for key in part.get("properties", {})})
 
@@ -77,9 +77,9 @@ def _name(reference: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """From stdin to stdout."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    """Read userdata from stdin, and write the sentences to stdout."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     json.dump(warnings(sys.stdin.read(), json.loads(Path(sys.argv[1]).read_text())), sys.stdout)
 

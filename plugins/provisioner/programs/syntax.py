@@ -1,7 +1,7 @@
-"""Whether a text is a Python script with an `install(**kwargs)`, without running any of it.
+"""Check that a text is a Python script with an `install(**kwargs)`, without running any of it.
 
-What Python compiles may end the process that compiles it, so this is a program of its own: it reads the script, prints
-what it found as JSON, and needs nothing but Python.
+Compiling can crash the process that does it, so this is a program of its own: it reads the script, prints the verdict
+as JSON, and needs only Python.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import sys
 import warnings
 from typing import TypedDict
 
-SECONDS, MEMORY = 3, 1024 * 1024 * 1024
-LONGEST = 200
+CPU_SECONDS, MEMORY_BYTES = 3, 1024 * 1024 * 1024
+MAX_CHARACTERS = 200
 MAX_WARNINGS = 10
 
 
 class Verdict(TypedDict):
-    """Why it is no such script, or None; and what Python warns of."""
+    """Why a script cannot be used, or None; and Python's warnings."""
 
     mistake: str | None
     warnings: list[str]
 
 
 def look(source: str) -> Verdict:
-    """Compile a script, and look at the functions that it defines."""
+    """Compile a script, and check the functions that it defines."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -43,7 +43,7 @@ def look(source: str) -> Verdict:
 
 
 def _look_for_install(module: ast.Module) -> str | None:
-    """Why the script's install(), of several the last, cannot be called, or None."""
+    """Return why install() cannot be called, or None. Of several the last one counts."""
     found = [
         node
         for node in module.body
@@ -65,15 +65,15 @@ def _line(number: int | None) -> str:
 
 
 def _fit(text: str) -> str:
-    """A text of Python that may quote the script, as it may stand in a sentence."""
+    """Return a message of Python, which may quote the script, as part of a sentence."""
     plain = "".join(each if each.isprintable() else " " for each in text)
-    return plain if len(plain) <= LONGEST else plain[:LONGEST] + "..."
+    return plain if len(plain) <= MAX_CHARACTERS else plain[:MAX_CHARACTERS] + "..."
 
 
 def main() -> None:
-    """From stdin to stdout."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    """Read a script from stdin, and write the verdict to stdout."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     json.dump(look(sys.stdin.buffer.read().decode()), sys.stdout)
 
