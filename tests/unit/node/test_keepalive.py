@@ -145,7 +145,7 @@ async def test_a_store_that_is_away_ends_no_keepalive(start: Start) -> None:
 
 async def test_what_is_said_once_is_said_on(start: Start) -> None:
     async with start("hv1") as cluster:
-        await cluster.agents["hv1"][KEEPALIVE].say(remaining=("web1",))
+        await cluster.agents["hv1"][KEEPALIVE].publish(remaining=("web1",))
         await cluster.advance(3)
         assert report(cluster).remaining == ("web1",)
 

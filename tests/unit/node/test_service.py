@@ -12,6 +12,7 @@ from pvcd.errors import Invalid, NotFound, Refused
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node import service
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node
+from pvcd_plugins.node.views import node_view
 
 from .conftest import add_node
 
@@ -92,7 +93,7 @@ async def test_nodes_are_listed_by_name_and_limited_by_an_expression(cluster: Si
 
 async def test_what_a_node_has_not_said_yet_is_shown_as_nothing(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1", report={"facts": {}})
-    shown = service.view(cluster.api, service.find(cluster.api, "hv1")).model_dump()
+    shown = node_view(cluster.api, service.find(cluster.api, "hv1")).model_dump()
     assert shown["cpu_count"] == shown["load"] == shown["domains_count"] == 0
     assert shown["memory"] == {"total": 0, "allocated": 0, "used": 0, "free": 0}
     assert shown["running_domains"] == []
@@ -100,7 +101,7 @@ async def test_what_a_node_has_not_said_yet_is_shown_as_nothing(cluster: Simulat
 
 async def test_a_fact_that_is_no_table_counts_as_none(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1", report={"facts": {"machine": None, "domains": "odd"}})
-    assert service.view(cluster.api, service.find(cluster.api, "hv1")).cpu_count == 0
+    assert node_view(cluster.api, service.find(cluster.api, "hv1")).cpu_count == 0
 
 
 async def test_what_a_node_said_is_shown(cluster: SimulatedCluster) -> None:
@@ -146,14 +147,14 @@ async def test_each_request_for_a_domain_state_is_a_turn_of_its_own(cluster: Sim
 async def test_a_domain_state_that_holds_is_not_asked_for_again(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     message, node = await set_domain(cluster, DomainState.READY)
-    assert (message.message, node.generation) == ("Node hv1 is ready already.", 0)
+    assert (message.message, node.generation) == ("Node 'hv1' is already ready.", 0)
 
 
 async def test_who_asks_a_node_that_does_not_run_is_warned(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1", alive=False)
     message, node = await set_domain(cluster, DomainState.FLUSH)
     assert node.generation == 1
-    assert message.warnings == ["Node hv1 is in daemon state dead: it will act when it runs."]
+    assert message.warnings == ["Node 'hv1' is in daemon state 'dead'. It acts on the request when it runs."]
 
 
 async def test_the_lease_says_who_is_primary(cluster: SimulatedCluster) -> None:

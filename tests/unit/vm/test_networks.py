@@ -43,7 +43,7 @@ async def interface(cluster: Cluster) -> tuple[str | None, str | None]:
 async def test_a_vm_of_an_unknown_network_is_refused(cluster: Cluster) -> None:
     await cluster.add_node("hv1")
     status, body = await ask(cluster, "POST", "vm", xml=at_bridges("web1", "vmbr200"))
-    assert (status, body["message"]) == (510, "There is no network 200, whose bridge would be vmbr200.")
+    assert (status, body["message"]) == (510, "Cannot use bridge 'vmbr200': there is no network 200.")
     await ask(cluster, "POST", "network", **NETWORK)
     assert (await ask(cluster, "POST", "vm", xml=at_bridges("web1", "vmbr200", "site0")))[0] == 200
 
@@ -62,7 +62,7 @@ async def test_a_network_that_a_vm_uses_is_not_removed(cluster: Cluster) -> None
     await ask(cluster, "POST", "network", **NETWORK)
     await cluster.add_vm("web1", xml=at_bridges("web1", "vmbr200"), state=State.STOP)
     status, body = await ask(cluster, "DELETE", "network/app")
-    assert (status, body["code"]) == (510, "network-in-use") and "VM web1" in body["message"]
+    assert (status, body["code"]) == (510, "network-in-use") and "VM 'web1'" in body["message"]
     await cluster.context.store.write(Delete(stored(cluster)))
     assert (await ask(cluster, "DELETE", "network/app"))[0] == 200
 

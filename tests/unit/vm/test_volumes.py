@@ -10,8 +10,9 @@ import pytest
 
 from pvcd import Conflict, Context, Create, Operation
 from pvcd_plugins.ceph.records import Volume
+from pvcd_plugins.vm.indexes import VOLUME_INDEX, VolumeIndex
 from pvcd_plugins.vm.records import VM, VolumeClaim
-from pvcd_plugins.vm.volumes import GUARDED, VOLUME_INDEX, VolumeIndex, protect, write_with_volume_claims
+from pvcd_plugins.vm.volumes import GUARDED, protect, write_with_volume_claims
 from tests.unit.vm.conftest import uuid_of
 from tests.unit.vm.storage import StorageCluster, with_disks
 
@@ -35,7 +36,10 @@ async def test_a_second_vm_on_a_volume_is_not_started_and_the_first_is_named(clu
     await cluster.start("web1")
     reply = await cluster.start("web2", 510)
     assert reply["code"] == "volume-in-use"
-    assert reply["message"] == ("VM web2 cannot run: VM web1 uses its volume vms/b, and is not known to be off.")
+    assert reply["message"] == (
+        "Cannot run VM 'web2': volume 'vms/b' is in use by VM 'web1', which is not known to be off. "
+        "Stop VM 'web1' first."
+    )
     assert await started(cluster, "web1")
     await cluster.stop("web1")
     await cluster.start("web2")
@@ -184,10 +188,13 @@ async def test_claims_go_with_their_vm(cluster: StorageCluster) -> None:
 async def test_what_names_no_volume_is_refused(cluster: StorageCluster, name: str) -> None:
     reply = await cluster.define("web1", name, status=510)
     assert reply["code"] == "invalid-value"
-    assert "a volume is named as pool/volume" in reply["message"]
+    assert "must be pool/volume" in reply["message"]
 
 
 # The guard
+
+
+REMOVE = "Remove the VM, or the disk from its definition, first."
 
 
 async def guarded(context: Context, operation: str, **arguments: Any) -> str | None:
@@ -204,15 +211,17 @@ async def test_a_volume_that_a_vm_names_is_neither_removed_nor_renamed_nor_shrun
     context = cluster.simulated.api
     await context.store.write(Create(Volume(pool="vms", name="a", id="1", size=1000, updated=0.0)))
     await cluster.define("web1", "vms/a")
-    assert await guarded(context, "ceph-volume-remove") == "The volume vms/a is not removed, for VM web1 uses it."
+    assert await guarded(context, "ceph-volume-remove") == (
+        f"Cannot remove volume 'vms/a': in use by VM 'web1'. {REMOVE}"
+    )
     assert await guarded(context, "ceph-volume-rename", new="b") == (
-        "The volume vms/a is not renamed, for VM web1 uses it."
+        f"Cannot rename volume 'vms/a': in use by VM 'web1'. {REMOVE}"
     )
     smaller = await guarded(context, "ceph-volume-resize", size=999, shrink=True)
-    assert smaller == "The volume vms/a is not made smaller, for VM web1 uses it."
+    assert smaller == f"Cannot shrink volume 'vms/a': in use by VM 'web1'. {REMOVE}"
     assert await guarded(context, "ceph-volume-resize", size=1000, shrink=False) is None
     assert await guarded(context, "ceph-pool-remove", volume=None) == (
-        "The volume vms/a is not removed with its pool, for VM web1 uses it."
+        f"Cannot remove pool 'vms': volume 'vms/a' is in use by VM 'web1'. {REMOVE}"
     )
     assert await guarded(context, "ceph-pool-remove", pool="other") is None
     for operation in GUARDED:
@@ -225,7 +234,7 @@ async def test_a_volume_is_rolled_back_while_its_vm_is_off(cluster: StorageClust
     assert await guarded(context, "ceph-snapshot-rollback", snapshot="s") is None
     await cluster.start("web1")
     assert await guarded(context, "ceph-snapshot-rollback", snapshot="s") == (
-        "The volume vms/a is not rolled back, for VM web1 uses it."
+        "Cannot roll back volume 'vms/a': in use by VM 'web1'. Stop the VM first."
     )
     await cluster.stop("web1")
     assert await guarded(context, "ceph-snapshot-rollback", snapshot="s") is None

@@ -116,7 +116,7 @@ async def test_a_guest_whose_ceph_is_away_says_so_and_starts_when_it_is_back(clu
     await cluster.start("web2")
     [vm] = await cluster.ask("GET", "/vm/web1")
     assert (vm["state"], vm["running"]) == ("fail", False)
-    assert vm["failed_reason"] == "The guest's volumes cannot be reached: Ceph does not answer."
+    assert vm["failed_reason"] == "Cannot reach the guest's volumes: Ceph does not answer."
     assert (await cluster.ask("GET", "/vm/web2/state"))["running"] is True
     cluster.ceph.failure = None
     await cluster.simulated.advance(60)
