@@ -99,24 +99,24 @@ class Token(Section):
     """pvc.api.authentication.tokens: one token for each user of the API"""
 
     description: Annotated[str, BeforeValidator(lambda text: "" if text is None else text)] = ""
-    """Whose it is, for people, tasks and hooks."""
+    """The owner's name, as tasks and site hooks show it."""
     token: str = Field(repr=False)
-    """Whoever knows it may do everything: make it long and random, such as a UUID. An empty one is no token."""
+    """It allows everything: make it long and random, such as a UUID. An empty token is ignored."""
 
 
 class Authentication(Section):
     """pvc.api.authentication: who may use the API"""
 
     enabled: bool
-    """Whether a request must show a token (in the header X-Api-Key) or come from a session that began with one."""
+    """If true, a request needs a token (in the header X-Api-Key) or a login session."""
     secret_key: str = Field(default="", repr=False)
-    """A random string of 32 characters or more, the same for all API servers of a cluster, from which the keys of
-    sessions are derived: changing it ends them all. Required while authentication is enabled."""
+    """A random string of 32 characters or more, the same for all API servers of a cluster. The keys of login sessions
+    are derived from it: changing it ends them all. Required while authentication is enabled."""
     tokens: Annotated[tuple[Token, ...], BeforeValidator(_list_of_nothing)] = Field(default=(), repr=False)
-    """Who may use the API; at least one is required while authentication is enabled. After SIGHUP an API server goes by
-    the tokens that the file holds then, and the sessions of a token that was removed end."""
+    """Each token allows everything; at least one is required while authentication is enabled. On SIGHUP an API server
+    reads the tokens again; the login sessions of removed tokens end."""
     session_seconds: Annotated[int, Field(ge=1, le=31 * 86400)] = 8 * 3600
-    """Seconds after which a session ends, in use or not."""
+    """Seconds after which a login session ends, even if it is in use."""
 
     @model_validator(mode="after")
     def depends(self) -> Self:
@@ -132,9 +132,9 @@ class Ssl(Section):
     """pvc.api.ssl: TLS"""
 
     enabled: bool
-    """With TLS, 1.2 or newer, the API speaks nothing else. Both files are read again after SIGHUP."""
+    """With TLS (1.2 or newer), the API accepts no other connections. SIGHUP reads both files again."""
     cert_file: str = ""
-    """The certificate, and those that lead from it to a root, as PEM; required while TLS is enabled."""
+    """The certificate and its chain to a root, as PEM; required while TLS is enabled."""
     key_file: str = ""
     """The certificate's private key, as PEM without a password; required while TLS is enabled."""
 
@@ -160,72 +160,72 @@ class Api(Section):
 
 
 class NodeSection(Section):
-    """pvc.node: this machine, for its agent"""
+    """pvc.node: this machine, for its node agent"""
 
     name: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0])
     """Its name in the cluster; by default the host name up to the first dot."""
     coordinator: bool = True
-    """Whether it may be the primary."""
+    """If true, it may become the primary."""
 
 
 class ZooKeeperSection(Section):
-    """pvc.zookeeper: how the ensemble named by `coordinators` is used"""
+    """pvc.zookeeper: the connection to the ensemble that `coordinators` names"""
 
     chroot: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)*$")] = ""
-    """Everything is kept below this path."""
+    """The path below which all records are stored."""
     session_timeout: Annotated[float, Field(ge=1, le=120)] = 10.0
-    """Seconds without a word after which a node shows as dead."""
+    """Seconds without contact after which a node shows as dead."""
     deadline: Annotated[float, Field(ge=0.1, le=60)] = 1.0
-    """Seconds after which a request that ZooKeeper does not answer has failed."""
+    """Seconds after which a request fails if ZooKeeper does not answer."""
     username: str | None = None
-    """Digest authentication: with both, nobody else can read or change the records."""
+    """Digest authentication: if both are set, no other client can read or change the records."""
     password: str | None = Field(default=None, repr=False)
     """The password of `username`."""
 
 
 class RedisSection(Section):
-    """pvc.redis: the queue that wakes workers, and the logs of tasks"""
+    """pvc.redis: the queue that wakes task workers, and the logs of tasks"""
 
     url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://", repr=False)
-    """Where Redis listens; may hold a password."""
+    """The URL of Redis; may contain a password."""
 
 
 class WorkerSection(Section):
-    """pvc.worker: what runs tasks, such as the provisioning of VMs"""
+    """pvc.worker: the task worker, which runs tasks such as the provisioning of VMs"""
 
     threads: Annotated[int, Field(ge=1, le=64)] = 2
-    """How many tasks a worker runs side by side."""
+    """How many tasks a worker runs at the same time."""
 
 
 class HooksSection(Section):
-    """pvc.hooks: the site's own programs, run before and after operations"""
+    """pvc.hooks: site hooks, the site's own programs that run before and after operations"""
 
     directory: Path = Path("/etc/pvc/hooks")
-    """Where they stand, as <operation>.<phase>.d/NN-name; a directory of a local disk."""
+    """Their directory on a local disk, as <operation>.<phase>.d/NN-name."""
     records: Path = Path("/var/lib/pvcd/hooks")
-    """Where each daemon of this machine keeps what came of them; only its user can read that."""
+    """Where each daemon of this machine keeps the records of runs; only its user can read them."""
     seconds: Seconds = 30.0
-    """Seconds that one hook may take."""
+    """Seconds that one site hook may take."""
     phase_seconds: Seconds = 60.0
-    """Seconds that all hooks before one operation may take together."""
+    """Seconds that all site hooks before one operation may take together."""
     limits: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+\.(pre|post|fail)$")], Seconds] = {}
-    """Other seconds than `seconds`, by operation and phase: `vm-remove.pre: 600`."""
+    """Other limits than `seconds`, by operation and phase: `vm-remove.pre: 600`."""
 
     def limit(self, operation: str, phase: str) -> float:
-        """Seconds that one hook of an operation and phase may take."""
+        """Return how many seconds one site hook of an operation and phase may take."""
         return self.limits.get(f"{operation}.{phase}", self.seconds)
 
 
 class PluginsSection(Section):
-    """pvc.plugins: what is loaded beside the installed packages, and what is not"""
+    """pvc.plugins: the plugins that are loaded besides the installed packages, and those that are not"""
 
     directories: Annotated[tuple[Path, ...], BeforeValidator(_list_of_nothing)] = ()
-    """Each Python file or package in these folders is a plugin."""
+    """Directories in which each Python file or package is a plugin."""
     disabled: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
     """The names of plugins that are not loaded."""
     required: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
-    """The names of plugins without which nothing starts. Another one that cannot be used is left out, and named in the
-    log; the built-in ones are required anyway, unless they are disabled."""
+    """The names of plugins without which no daemon starts. Any other plugin that cannot be used is left out and named
+    in the log. The built-in plugins are always required, unless they are disabled."""
 
 
 class Pvc(Section):
@@ -243,7 +243,7 @@ class Pvc(Section):
     hooks: HooksSection = HooksSection()
     plugins: PluginsSection = PluginsSection()
     handlers_resync: Seconds = 30.0
-    """Seconds after which a node looks at everything again, even if nothing changed."""
+    """Seconds after which a node reconciles every record again, even if nothing has changed."""
 
     def of(self, model: type[Model]) -> Model:
         """A plugin's own section, by the model that it declared."""
