@@ -1,4 +1,4 @@
-"""The metadata API as a plugin of its own, and the VMs, networks and leases that its tests use."""
+"""The metadata API as a separate plugin, and the VMs, networks and leases that its tests use."""
 
 from __future__ import annotations
 

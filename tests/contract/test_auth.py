@@ -72,7 +72,7 @@ def things() -> Plugin:
 
 
 class Server:
-    """One API server of a cluster, and clients that keep no cookies of their own."""
+    """One API server of a cluster, and clients that keep no cookies."""
 
     def __init__(self, app: web.Application, context: Context, runner: web.AppRunner) -> None:
         self.app, self.context, self.runner = app, context, runner
@@ -102,7 +102,7 @@ class Server:
         return reply.cookie
 
     async def status(self, cookie: str | None = None, key: str | None = None, method: str = "GET") -> int:
-        """How a request is answered that shows a cookie or key or nothing."""
+        """Return the reply to a request with a cookie, a key or neither."""
         return (await self.ask(method, "/thing", cookie, headers={"X-Api-Key": key} if key else {})).status
 
 
@@ -128,7 +128,7 @@ class Clock(VirtualClock):
     """Tells who waits."""
 
     def waits(self) -> list[float]:
-        """For how long each sleeper will sleep yet."""
+        """Return how long each sleeper will still sleep."""
         return sorted(round(due - self.time(), 3) for due, _, future in self._sleepers if not future.done())
 
 
@@ -184,14 +184,14 @@ async def passes(clock: Clock, task: asyncio.Task[Reply]) -> tuple[Reply, float]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
+    """Return when a condition holds."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - a condition of the server
             await asyncio.sleep(0.001)
 
 
 async def wrong(cluster: Cluster, server: Server, **headers: str) -> float:
-    """How long a wrong key waits."""
+    """Return how long a wrong key is delayed."""
     reply, seconds = await passes(cluster.clock, server.ask("GET", "/thing", headers={"X-Api-Key": "wrong", **headers}))
     assert reply.status == 401
     return seconds
@@ -335,7 +335,7 @@ async def test_a_program_is_not_redirected(server: Server, accept: str) -> None:
 async def test_a_wrong_token_starts_no_session(cluster: Cluster, server: Server, token: str) -> None:
     reply, _ = await passes(cluster.clock, server.ask("POST", "/auth/login", data={"token": token}))
     assert (reply.status, reply.cookie) == (401, None)
-    assert reply.json == {"message": "This is not a valid token.", "code": "token-not-valid"}
+    assert reply.json == {"message": "Cannot log in: this is not a valid token.", "code": "token-not-valid"}
     assert server.context.store.all(Login) == []
 
 
@@ -369,7 +369,7 @@ async def test_two_logins_with_one_token_are_two_sessions(server: Server) -> Non
 
 
 async def test_the_number_of_sessions_of_a_token_is_limited(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
-    monkeypatch.setattr(logins, "MOST_PER_TOKEN", 3)
+    monkeypatch.setattr(logins, "MAX_PER_TOKEN", 3)
     server = await cluster.start()
     other = await server.log_in(OTHER_TOKEN)
     cookies = []

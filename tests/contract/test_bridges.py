@@ -1,4 +1,4 @@
-"""What every door to a node's links does, on the fake and on the kernel in network namespaces."""
+"""The contract of the door to a node's links, on the fake and on the kernel in network namespaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every door to Ceph does, on the fake and on a real cluster."""
+"""The contract of the door to Ceph, on the fake and on a real cluster."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from pvcd_plugins.ceph.cluster.osd import CliOsdHost
 
 
 async def until(holds: Callable[[], Awaitable[object]], limit: float = 60.0) -> None:
-    """Return as soon as something holds."""
+    """Return when a condition holds."""
     async with asyncio.timeout(limit):
         while not await holds():  # noqa: ASYNC110 - a condition of other processes
             await asyncio.sleep(0.2)
@@ -379,7 +379,7 @@ async def test_the_life_of_snapshots(bench: Bench) -> None:
     await cluster.rollback(POOL, "disk", "one")
     assert (await bench.read("disk")) == b"first".ljust(4 * MiB, b"\0")
     for gone in (cluster.remove_snapshot, cluster.rollback):
-        with pytest.raises(NotFound, match="no snapshot '.*@two'"):
+        with pytest.raises(NotFound, match=r"no snapshot '.*@two'"):
             await gone(POOL, "disk", "two")
     for name in ("one", "three"):
         await cluster.remove_snapshot(POOL, "disk", name)

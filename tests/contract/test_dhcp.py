@@ -1,4 +1,4 @@
-"""What the door to DHCP does, on the fake and on dnsmasq with hosts in namespaces."""
+"""The contract of the door to DHCP, on the fake and on dnsmasq with hosts in namespaces."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WEB = reserved(1, "10.20.0.50", "web1")
 
 
 async def remembered(bench: Bench, vni: int, address: str, later_than: float = 0.0) -> float:
-    """When a lease ends, as soon as it is remembered."""
+    """Return the end of a lease as soon as it is stored."""
 
     async def there() -> bool:
         return expiry(bench, vni, address) > later_than

@@ -1,4 +1,4 @@
-"""What the door to the name server of all networks does, on the fake and on dnsmasq."""
+"""The contract of the door to the name server of all networks, on the fake and on dnsmasq."""
 
 from __future__ import annotations
 

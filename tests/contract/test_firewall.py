@@ -1,4 +1,4 @@
-"""What every door to a node's packet filter does, on the fake and on the kernel with packets that are sent."""
+"""The contract of the door to a node's packet filter, on the fake and on the kernel with real packets."""
 
 from __future__ import annotations
 

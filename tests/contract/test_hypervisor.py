@@ -1,4 +1,4 @@
-"""What every hypervisor does, the fake as the real one; and what only a real libvirtd can show."""
+"""The contract of the hypervisor, on the fake and on libvirtd; and cases that need a real libvirtd."""
 
 import asyncio
 import base64
@@ -113,7 +113,7 @@ async def test_a_bad_document_is_refused_with_the_error_of_libvirt(bench: Bench)
 
 
 def with_volume(document: str, secret: UUID) -> str:
-    """The document with one more disk, on a Ceph that nobody asks before the key is there."""
+    """Return the document with one more disk, on a Ceph that is not contacted before the key is set."""
     auth = f"<auth username='libvirt'><secret type='ceph' uuid='{secret}'/></auth>"
     source = f"<source protocol='rbd' name='vms/a'><host name='127.0.0.1' port='1'/>{auth}</source>"
     disk = f"<disk type='network' device='disk'>{source}<target dev='vdb' bus='virtio'/></disk>"

@@ -28,7 +28,7 @@ HANG = "import time\ndef install(**kwargs):\n    open('/tmp/target/x', 'w').writ
 
 
 class Steps:
-    """What the steps of a task do, and the facts that they write down."""
+    """The steps of a task, and the facts that they record."""
 
     def __init__(self, ceph: CephServer, folder: Path) -> None:
         self.ceph = ceph

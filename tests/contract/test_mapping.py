@@ -1,4 +1,4 @@
-"""What every mapping does, the fake as the real one; and what only a real one can show."""
+"""The contract of mappings, on the fake and the real one; and cases that need the real one."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class RealBench:
                 await mapping.unmap(each.pool, each.volume)
 
     def left(self) -> list[str]:
-        """Whatever of this bench is still there."""
+        """Return everything of this bench that still exists."""
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         loops = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
         arguments = [_arguments(int(name)) for name in filter(str.isdecimal, os.listdir("/proc"))]
@@ -350,7 +350,7 @@ async def test_the_daemon_is_orphaned_and_in_its_own_session(real: RealBench) ->
 
 
 class mounted:
-    """A file system that is mounted, unless somebody unmounts it before."""
+    """Mount a file system during the block; it may be unmounted before."""
 
     def __init__(self, device: Path, folder: Path) -> None:
         self._device, self._folder = device, folder

@@ -43,13 +43,13 @@ async def greet(
     polite: Annotated[bool, Flag("Be polite")] = False,
     times: Annotated[int, Value("How often")] = 1,
 ) -> Message:
-    """Greet somebody."""
+    """Greet a person."""
     return Message(message=f"{who} {card} {polite} {times}")
 
 
 @pytest.fixture
 def greeting() -> ModuleType:
-    """A plugin of somebody else."""
+    """A third-party plugin."""
     module = ModuleType("greeting")
     module.__dict__.update(REQUIRES_PLUGIN_API=PLUGIN_API_1, register_routes=hookimpl(lambda: [greetings]))
     return module
@@ -150,7 +150,7 @@ def check(described: Any, reply: Reply, method: str, template: str) -> None:
 
 
 def needs_ceph(path: str) -> bool:
-    """Whether a GET of the storage chapter fails where no Ceph is: what Ceph says, and each thing that it has."""
+    """Return whether a GET of the storage chapter fails without Ceph: its status, and each element."""
     return "/storage/ceph" in path and not path.endswith(("/osd", "/pool", "/volume", "/snapshot"))
 
 

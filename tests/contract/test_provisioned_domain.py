@@ -1,4 +1,4 @@
-"""What the provisioner makes is taken by a real libvirt, and its guest's firmware says where the metadata is."""
+"""A real libvirt accepts the provisioner's domains, and the guest's firmware shows the metadata address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates are rendered here and in processes of their own alike; only there they may mean harm."""
+"""Templates are rendered the same in this process and in a separate one; only the latter gets malicious ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_mistake_is_reported_with_its_line(
 ) -> None:
     with pytest.raises(Invalid) as caught:
         await rendering.render(text, VALUES, sample=sample)
-    assert caught.value.sentence == f"The userdata cannot be rendered: {sentence}"
+    assert caught.value.sentence == f"Cannot render the userdata: {sentence}"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ async def test_a_mistake_is_reported_with_its_line(
     ],
 )
 async def test_a_template_that_needs_too_much_time_or_memory_is_killed(text: str) -> None:
-    with pytest.raises(Invalid, match=r"The userdata cannot be rendered: .*(too much|OverflowError|MemoryError)"):
+    with pytest.raises(Invalid, match=r"Cannot render the userdata: .*(too much|OverflowError|MemoryError)"):
         await OutsideRendering().render(text, VALUES)
 
 

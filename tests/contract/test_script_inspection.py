@@ -1,4 +1,4 @@
-"""What every look at a script says, and that one from outside lives through scripts that end their compiler."""
+"""The contract of script inspection; the separate process survives scripts that crash the compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the logs of tasks do, in memory as in Redis; and what Redis adds to that when it is away."""
+"""The contract of task logs, in memory and in Redis; and the behavior while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Bench:
     logs: TaskLogs
 
     async def seconds_left(self, id: UUID) -> float:
-        """How long a log is kept when nothing more is added."""
+        """How long a log is kept after its last line."""
         raise NotImplementedError
 
 

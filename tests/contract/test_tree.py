@@ -1,4 +1,4 @@
-"""What every `Tree` does, in memory as in ZooKeeper."""
+"""The contract of `Tree`, in memory and on ZooKeeper."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARGIN = 1.0
 
 
 class Server(Protocol):
-    """What the suite asks of a ZooKeeper server (conftest.py)."""
+    """The part of a ZooKeeper server (conftest.py) that the suite uses."""
 
     hosts: str
 
@@ -39,7 +39,7 @@ class Server(Protocol):
 
 
 class Client:
-    """A tree and what it has told."""
+    """A tree and the hints that it gave."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -673,7 +673,7 @@ async def test_closing_before_opening_does_nothing(bench: Bench) -> None:
 
 
 async def longest_stall() -> float:
-    """How long the event loop stood still at most, until this is cancelled."""
+    """Measure the longest blocking of the event loop until canceled."""
     longest, last = 0.0, time.monotonic()
     with contextlib.suppress(asyncio.CancelledError):
         while True:

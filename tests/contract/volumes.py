@@ -25,11 +25,11 @@ class CephServer:
     def __init__(self, conf: Path, user: str, pool: str) -> None:
         self.conf = conf
         self.user = user
-        """Who uses volumes."""
+        """A user of volumes."""
         self.pool = pool
 
     def ask(self, program: str, *arguments: str) -> str:
-        """What a program of Ceph's writes."""
+        """Return the output of a program of Ceph."""
         argv = [program, "--conf", str(self.conf), *arguments]
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
 

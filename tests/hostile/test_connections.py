@@ -30,7 +30,7 @@ from tests.integration.cluster import Cluster
 from tests.servers import Api, definition, many_nodes, zookeeper_server
 
 USUAL_FILES = 1024
-"""What most systems let a process open that does not ask for more."""
+"""The usual limit of open files."""
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ ZONES = ("%a\nport=99", "%a,b", "%eth0", "%a b", "%\u2028x")
 
 
 def everything(served: Served) -> str:
-    """All that is written for a network."""
+    """Return all configuration files of a network."""
     files = [*reservations(served).values(), *names(served).values()]
     return configuration(served, PLACE) + "".join(files)
 

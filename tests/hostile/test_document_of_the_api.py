@@ -52,7 +52,7 @@ def run(api: Api, folder: Path, config: str, *options: str) -> str:
 
 
 def count(said: str) -> int:
-    """How many requests were sent."""
+    """The number of requests that were sent."""
     found = re.search(r"(\d+) generated", said)
     assert found, said
     return int(found[1])

@@ -134,6 +134,6 @@ def test_an_invalid_chunk_ends_the_request(victim: Cluster) -> None:
 
 
 def test_xml_may_be_sent_in_the_query(victim: Cluster) -> None:
-    """For a client that sends no body: some 20 kilobytes, which is more than most VMs need."""
+    """Up to some 20 kilobytes, for clients that send no body."""
     xml = victim.vm("web1")["xml"].replace("<vcpu>", f"<description>{'a' * 20_000}</description><vcpu>")
     assert victim.send("PUT", "/vm/web1", query={"xml": xml.replace("web1<", "web2<")}).code == "invalid-value"

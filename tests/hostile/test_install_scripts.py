@@ -19,7 +19,7 @@ TARGET = "/tmp/target"
 
 @pytest.fixture
 async def place() -> AsyncIterator[Bench]:
-    """Where scripts run, of which nothing may be left."""
+    """The place where scripts run; nothing may be left behind."""
     need_root()
     traces = Traces()
     yield Bench(ChildInstallation())
@@ -28,7 +28,7 @@ async def place() -> AsyncIterator[Bench]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A disk, which nobody may hold in the end."""
+    """A disk that must not be in use after the test."""
     need_root()
     made = Disks(tmp_path)
     try:

@@ -18,7 +18,7 @@ from tests.integration.cluster import Cluster
 
 BASE = "/provisioner"
 COMPUTED = 20.0
-"""Seconds that a text may take which is tried in a process of its own, of which it computes a few."""
+"""Seconds that a text may take in a separate process, which computes for a few of them."""
 SCRIPT = "def install(**kwargs):\n    pass\n"
 TEXTS = (
     " ",
@@ -70,7 +70,7 @@ TEXTS = (
     "\u0661",
 )
 NAMES = (" ", "sda1", "1e3", "0x10")
-"""Those that are names, or none."""
+"""The texts that are names, and those that are not."""
 USERDATA = (
     "{{ ''.__class__ }}",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -190,7 +190,7 @@ def test_hostile_userdata_is_refused(site: Cluster, text: str) -> None:
 @pytest.mark.parametrize("text", BOMBS, ids=shortened)
 def test_hostile_scripts_are_refused_and_do_not_block_the_server(site: Cluster, text: str) -> None:
     message = is_refused(site, "POST", "/script/new", data=text)
-    assert message.startswith("data is no script that can be used: ")
+    assert message.startswith("Cannot use data as a script: ")
     is_refused(site, "PUT", "/script/one", data=text)
     begun = time.monotonic()
     site.get("/node")

@@ -286,7 +286,7 @@ async def test_a_rule_that_only_matches_packets_adds_exactly_itself(firewall: Nf
 
 
 async def added(text: str) -> list[tuple[str, str]]:
-    """What a table holds that was loaded with a rule: kinds and chains."""
+    """Return the kinds and chains of a table that was loaded with a rule."""
     user = () if os.geteuid() == 0 else ("--map-root-user",)
     rules = ruleset([Filter(200, inward=(text,)), Filter(201, inward=("drop",))])
     result = await run(("unshare", *user, "--net", "nft", "-e", "-j", rules.text), timeout=10)
@@ -340,7 +340,7 @@ async def test_a_rule_that_keeps_nftables_busy_is_refused(monkeypatch: pytest.Mo
 
 
 async def test_file_contents_in_errors_of_nftables_are_not_repeated(firewall: NftFirewall) -> None:
-    """Such a text is refused before nftables sees it; should it ever get there, the sentence tells nothing still."""
+    """Such a text is refused before nftables reads it; even if nftables did, the sentence would reveal nothing."""
     text = 'accept\ninclude "/etc/passwd"\n'
     nobody = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--net")
     result = await run((*nobody, "nft", "-e", "-j", scratch(text)), timeout=10, check=False)
@@ -377,7 +377,7 @@ async def test_many_concurrent_checks_are_fast_and_leave_the_host_tables_unchang
 
 
 async def tables() -> bytes:
-    """What nftables has where this process runs."""
+    """Return the ruleset in the namespace of this process."""
     if os.geteuid() != 0:
         return b""
     return (await run(("nft", "-s", "list", "tables"), timeout=10)).stdout

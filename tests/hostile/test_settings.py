@@ -12,7 +12,7 @@ from pvcd.settings import MAX_FILE
 from tests.servers import within
 
 SECONDS = 10.0
-"""Of which starting Python takes half a one."""
+"""Starting Python takes half a second of it."""
 LEVELS = "".join(f"  b{n + 1}: &b{n + 1} [{','.join([f'*b{n}'] * 9)}]\n" for n in range(9))
 BOMBS = {
     "a billion laughs": f"pvc:\n  b0: &b0 [x,x,x]\n{LEVELS}",

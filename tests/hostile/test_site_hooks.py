@@ -1,4 +1,4 @@
-"""Whatever a hook does, who asked gets a sentence in time, and nothing of the hook is left."""
+"""Whatever a hook does, the client gets a sentence in time, and nothing of the hook is left."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def ask(cluster: SimulatedCluster, operation: Operation = OPERATION) -> No
 
 
 async def sentence(cluster: SimulatedCluster, operation: Operation = OPERATION) -> str:
-    """What who asks is told; what is left is looked at too, and that the next hook is not in the way of this one."""
+    """Return the sentence that the client gets; also check for leftovers, and that the next hook works."""
     began = time.monotonic()
     with pytest.raises((HookFailed, HookRefused)) as raised:
         await ask(cluster, operation)

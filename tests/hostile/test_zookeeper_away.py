@@ -35,7 +35,7 @@ BACK_SECONDS = 15.0
 
 @dataclass
 class Outage:
-    """How ZooKeeper goes away, and how it comes back."""
+    """How ZooKeeper is taken down and brought back."""
 
     begin: Callable[[ZooKeeperServer], None]
     end: Callable[[ZooKeeperServer], None]

@@ -40,7 +40,7 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperSer
 
 
 class Api:
-    """A `pvcd api` process with a settings file of its own."""
+    """A `pvcd api` process with its own settings file."""
 
     def __init__(self, folder: Path, hosts: str, chroot: str, **ssl_settings: Any) -> None:
         folder.mkdir()
@@ -134,7 +134,7 @@ class Api:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
+    """Return when a condition holds."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - a condition of other processes
             await asyncio.sleep(0.01)
@@ -142,7 +142,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def stopped_at_the_end(*servers: Api) -> AsyncIterator[None]:
-    """Whatever happens, no process is left, and none of them met what nobody foresaw or told a secret."""
+    """Servers of which no process is left, and which logged no unexpected error and no secret."""
     try:
         yield
         for server in servers:
@@ -361,5 +361,5 @@ async def test_an_unusable_certificate_stops_the_start(tmp_path: Path, zookeeper
         assert await asyncio.to_thread(server.launch().wait, 20) == 2
         server.process = None
         assert server.log.splitlines() == [
-            f"pvc.api.ssl: {cert} and {key} are no certificate with its key, both as PEM and without a passphrase."
+            f"pvc.api.ssl: {cert} and {key} must be a certificate and its key, as PEM without a passphrase."
         ]

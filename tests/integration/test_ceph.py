@@ -25,7 +25,7 @@ REPLICATION = "copies=1,mincopies=1"
 MIB = 1 << 20
 OSD_SECONDS = 4 * 60.0
 STANDSTILL = ("nobackfill", "norecover")
-"""With these no object moves from one OSD to another."""
+"""Flags that keep objects from moving between OSDs."""
 
 
 class Ceph:
@@ -73,7 +73,7 @@ class Ceph:
         self.ask("POST", "/volume", pool=pool, volume=volume, size=size)
 
     def agrees(self, pool: str) -> bool:
-        """Whether the records and Ceph say the same of pools, and of the volumes and snapshots of one."""
+        """Return whether the records and Ceph say the same of pools, and of the volumes and snapshots of one."""
         rows = json.loads(self.program("rbd", "ls", "-l", pool, "--format", "json"))
         volumes = {row["image"]: row["size"] for row in rows if "snapshot" not in row}
         snapshots = {(row["image"], row["snapshot"]) for row in rows if "snapshot" in row}
@@ -107,7 +107,7 @@ def pool(sandbox_cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture
 def ceph(cluster: Cluster) -> Ceph:
-    """With an empty pool `tests`, and no other OSDs than the sandbox's afterwards."""
+    """Storage with an empty pool `tests`; afterwards only the OSDs of the sandbox may exist."""
     ceph = Ceph(cluster)
     cluster.until(lambda: cluster.ask("GET", f"{STORAGE}/status")[0] == 200, 60)
     if any(pool["name"] == "tests" for pool in ceph.ask("GET", "/pool")):
@@ -315,7 +315,7 @@ def killed_in_the_middle(
 
 
 def runs(process: int, words: str) -> bool:
-    """Whether a process has a child with these words in a row among its arguments."""
+    """Return whether a process has a child with these words in a row among its arguments."""
     for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ")
@@ -325,7 +325,7 @@ def runs(process: int, words: str) -> bool:
 
 
 def commands_are_answered(cluster: Cluster) -> bool:
-    """Whether the agent that was killed is seen to be gone, and the new one acts."""
+    """Return whether the agent that was killed is seen to be gone, and the new one acts."""
     return cluster.ask("POST", f"{STORAGE}/cluster-option", action="unset", option="noout")[0] == 200
 
 
@@ -436,13 +436,13 @@ def test_an_osd_is_added_drained_and_removed_and_the_data_is_intact(ceph: Ceph, 
 
 
 def is_clean(ceph: Ceph) -> bool:
-    """Whether everything is where it should be."""
+    """Return whether everything is where it should be."""
     status = json.loads(ceph.program("ceph", "status", "--format", "json"))
     return [each["state_name"] for each in status["pgmap"]["pgs_by_state"]] == ["active+clean"]
 
 
 def kill_in_the_middle_of_a_making(ceph: Ceph, values: dict[str, Any], before: set[str]) -> None:
-    """Nothing stays of it in Ceph, nor on the device, where it can be made again."""
+    """Check that nothing of the OSD is left in Ceph or on the device, where it can be created again."""
     status, body = killed_in_the_middle(ceph.cluster, "--mkfs", "POST", "/osd", values)
     assert (status, body["code"]) in ((510, "node-not-running"), (510, "agent-restarted")), body
     folder = ceph.cluster.directory / "ceph" / "osd"
@@ -452,7 +452,7 @@ def kill_in_the_middle_of_a_making(ceph: Ceph, values: dict[str, Any], before: s
 
 
 def kill_in_the_middle_of_a_removal(ceph: Ceph, osd: str) -> None:
-    """While nothing can move elsewhere, the OSD stays; and so it does when the agent dies meanwhile."""
+    """Check that the OSD stays while its data cannot move, even if the agent dies."""
     ceph.cluster.until(lambda: ceph.osd(osd)["stats"]["pgs"] > 0 and is_clean(ceph), 60)
     for option in STANDSTILL:
         ceph.ask("POST", "/cluster-option", action="set", option=option)

@@ -102,9 +102,9 @@ PROVISIONER: tuple[tuple[str, dict[str, str]], ...] = (
         },
     ),
 )
-"""What examples of the provisioner find, below /provisioner."""
+"""The requests that prepare the examples of the provisioner, below /provisioner."""
 KINDS = ("profile", "script", "template/system", "template/network", "template/storage", "template/userdata")
-"""In the order in which they can be removed."""
+"""The kinds, in the order in which they can be removed."""
 
 
 def prepare(cluster: Cluster, guests: Guests, text: str) -> None:
@@ -123,7 +123,7 @@ def prepare(cluster: Cluster, guests: Guests, text: str) -> None:
 
 
 def send(command: list[str], api: str, folder: Path) -> tuple[str, str]:
-    """What curl printed, and the status of the reply."""
+    """Run curl; return its output and the status of the reply."""
     argv = [part.replace(ADDRESS, api) for part in command]
     argv += ["--silent", "--show-error", "--write-out", "\n%{http_code}"]
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)

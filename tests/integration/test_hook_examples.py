@@ -34,7 +34,7 @@ KINDS = collect(load(PluginsSection())).known_operations
 
 
 class Site:
-    """A hooks directory with all examples switched on. It is not below /tmp, where hooks have one of their own."""
+    """A hooks directory with all examples enabled. It is not below /tmp, because hooks have a private /tmp."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "hooks"
@@ -161,7 +161,7 @@ async def test_the_node_death_notification_example(site: Site, web: Web) -> None
 
 
 class NameServer:
-    """Takes every update, and keeps what was sent (RFC 2136)."""
+    """A name server that accepts every update (RFC 2136) and records it."""
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

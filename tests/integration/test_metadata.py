@@ -1,4 +1,4 @@
-"""The metadata API as guests meet it: the real server on its address, guests in namespaces, and Debian's cloud-init."""
+"""The metadata API as guests see it: the real server at its address, guests in namespaces, and Debian's cloud-init."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def node() -> Iterator[None]:
 
 
 class Primary:
-    """The part of a primary's agent that tells guests who they are, over records in memory."""
+    """The part of a primary's agent that serves guest metadata, with records in memory."""
 
     def __init__(self, **settings: Any) -> None:
         plugins = [
@@ -131,7 +131,7 @@ class Client(Guest):
         return int(status), text
 
     async def told(self, *words: str) -> str | int:
-        """Who it is told it is, or the status if it is told nothing."""
+        """Return the name in the metadata that the guest gets, or the status if it gets none."""
         status, text = await self.ask("/latest/meta-data/name", *words)
         return text if status == 200 else status
 
@@ -354,12 +354,12 @@ async def booted(guest: Host, folder: Path, **config: Any) -> Outcome:
 
 
 def seen_here() -> list[str]:
-    """What cloud-init would change of this machine, if it could."""
+    """The state of this machine that cloud-init could change."""
     return [os.uname().nodename, *(str(path) for path in CHANGED if path.exists()), *os.listdir("/etc/cloud")]
 
 
 def applied(outcome: Outcome, name: str) -> None:
-    """Assert that a VM has become what it was told."""
+    """Assert that a VM has applied its metadata."""
     assert outcome.text("hostname").strip() == name
     assert outcome.text("from-userdata") == f"{name} says 100 % & +"
     assert sorted(filter(None, outcome.text("authorized_keys").splitlines())) == sorted(KEYS)
@@ -378,7 +378,7 @@ async def test_cloud_init_applies_metadata_from_ec2(primary: Primary, web: Clien
 
 
 async def test_cloud_init_applies_metadata_from_nocloud(primary: Primary, web: Client, tmp_path: Path) -> None:
-    """With nothing set up in the image: the serial number of the VM says where to ask."""
+    """The image has no configuration: the serial number of the VM contains the address."""
     outcome = await booted(web, tmp_path / "boot", serial=SERIAL, datasource_list=["NoCloud", "Ec2", "None"])
     applied(outcome, "web1")
     assert "DataSourceNoCloudNet" in outcome.log and "/2009-04-04/" not in outcome.log

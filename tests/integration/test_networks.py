@@ -48,7 +48,7 @@ WEB, DYNAMIC, OTHER = "52:54:00:00:00:11", "52:54:00:00:00:12", "52:54:00:00:00:
 
 
 class Cluster:
-    """Nodes at one switch, each in a namespace of its own, with ZooKeeper and the API beside them."""
+    """Nodes at one switch, each in its own namespace, with ZooKeeper and the API."""
 
     def __init__(self, folder: Path, api: Api, nodes: dict[str, Host], values: dict[str, Any]) -> None:
         self.api = api
@@ -96,7 +96,7 @@ class Cluster:
         return [name for name, node in self.nodes.items() if gateway in node.addresses(bridge)]
 
     def leases(self) -> dict[str, Any]:
-        """Those of the network `app` by MAC address."""
+        """Return the leases of the network `app` by MAC address."""
         return {lease["mac_address"]: lease for lease in self.api.get("/network/app/lease")}
 
     def make(self, **values: Any) -> None:
@@ -157,7 +157,7 @@ def clean(cluster: Cluster) -> Iterator[None]:
 
 
 def left(cluster: Cluster) -> list[str]:
-    """What nodes still have of networks."""
+    """Return what nodes still have of networks."""
     found = []
     for name, node in cluster.nodes.items():
         found += [f"{name}: {link}" for link in node.links() if link.startswith(("vmbr", "vxlan"))]

@@ -72,7 +72,7 @@ async def test_a_missing_program_is_named():
 
 
 async def test_a_file_that_is_not_executable_is_a_sentence(tmp_path):
-    with pytest.raises(ProgramFailed, match="Cannot run .*: Permission denied"):
+    with pytest.raises(ProgramFailed, match=r"Cannot run .*: Permission denied"):
         await run([str(tmp_path)], timeout=5)
 
 

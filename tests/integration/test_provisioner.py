@@ -1,4 +1,4 @@
-"""The whole main job: VMs are built from a profile on a real Ceph and a real network, boot, and go with their disks."""
+"""VMs are built from a profile on a real Ceph and a real network, boot, and are removed with their disks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_dry_run_describes_the_steps_and_does_nothing(cluster: Cluster, provis
     plan = cluster.post(f"{PROVISIONER}/create", name="web1", profile="tiny", check="true")
     assert plan["userdata"] == "#cloud-config\nhostname: web1\n" and "<name>web1</name>" in plan["xml"]
     sources = {each["name"]: each["source"] for each in plan["variables"]}
-    assert sources["kernel"] == "profile tiny" and sources["vram"] == "system template small"
+    assert sources["kernel"] == "profile 'tiny'" and sources["vram"] == "system template 'small'"
     assert [step["name"] for step in plan["steps"]][:2] == ["collect", "verify"]
     assert provisioner.left() == []
 

@@ -1,4 +1,4 @@
-"""Whatever is killed while a VM is built, in whichever step: its task ends in time, and hides nothing that is left."""
+"""Whatever is killed while a VM is built, at any step: the task ends in time and names all leftovers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.integration.provisioner import PROVISIONER, Provisioner
 
 NAMES = [step.name for step in sorted(STEPS, key=lambda step: step.order)]
 MAPPED = ("after map", "before format", "after format", "before install", "after install", "before unmap")
-"""Where the volumes are mapped, and something else may be killed."""
+"""The steps at which volumes are mapped, so that other processes can be killed."""
 
 BEGINNING = "import os, subprocess, time\ndef install(**kwargs):\n    root = kwargs['temporary_directory']\n"
 BAD = {

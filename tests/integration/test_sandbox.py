@@ -343,7 +343,7 @@ GUEST = """
 
 
 async def start_guest(directory):
-    """Start a guest that lives on when libvirtd ends; returns its process."""
+    """Start a guest that survives the end of libvirtd; return its process."""
     daemons = libvirtd.processes(directory / "libvirt")
     file = directory / "little.xml"
     file.write_text(GUEST)

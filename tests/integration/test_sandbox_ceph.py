@@ -1,4 +1,4 @@
-"""The sandbox's Ceph: it starts in seconds, keeps what it was given, and leaves nothing behind."""
+"""The sandbox's Ceph starts in seconds, keeps its data, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MiB = 1024**2
 
 @pytest.fixture
 async def directory(tmp_path: Path) -> AsyncIterator[Path]:
-    """A directory that is so deep that the sockets in it need a shorter name."""
+    """A directory so deep that its sockets need a short link."""
     try:
         packages.check(ceph.NAMES)
         if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""The site's hooks around what real daemons do, and the command that looks after them."""
+"""Site hooks around the operations of real daemons, and the command `pvcd hooks`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Hooks:
 
 
 def answers(cluster: Cluster) -> bool:
-    """Whether there is an API server again."""
+    """Return whether there is an API server again."""
     try:
         return cluster.send("GET", "").status == 209
     except OSError:

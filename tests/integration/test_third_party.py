@@ -35,7 +35,7 @@ DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>00000000-0000-4000-8000
 
 
 async def python(*arguments: str, check: bool = True, **environment: str) -> str:
-    """What a Python program says, which must end well."""
+    """Return the output of a Python program, which must succeed."""
     result = await run([sys.executable, "-m", *arguments], timeout=110, environment=environment, check=False)
     said = (result.stdout + result.stderr).decode()
     assert result.returncode == 0 or not check, said
@@ -43,7 +43,7 @@ async def python(*arguments: str, check: bool = True, **environment: str) -> str
 
 
 class Installed:
-    """Third parties' packages as they are when they are installed, and the sources that they were made of."""
+    """Third-party packages as installed, and their sources."""
 
     def __init__(self, directory: Path) -> None:
         self.sources, self.target = directory / "sources", directory / "target"
@@ -53,7 +53,7 @@ class Installed:
         self.environment = {"PVC_CONFIG_FILE": str(self.config), "PYTHONPATH": path}
 
     async def install(self, project: Path, module: str) -> None:
-        """Install a project from its wheel, and keep of its sources what the wheel does not have."""
+        """Install a project from its wheel, and remove from its sources what the wheel contains."""
         source, wheels = self.sources / project.name, self.sources / f"{project.name}-wheel"
         await asyncio.to_thread(shutil.copytree, project, source)
         pip = ("pip", "--disable-pip-version-check", "--quiet")
@@ -64,13 +64,13 @@ class Installed:
         await asyncio.to_thread(shutil.rmtree, source / "build")
 
     async def plugins(self) -> str:
-        """What `pvcd plugins` says."""
+        """Return the output of `pvcd plugins`."""
         return await python("pvcd", "plugins", **self.environment)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """All three of them."""
+    """Install all three packages."""
     directory = tmp_path_factory.mktemp("third-parties")
     installed = Installed(directory)
 
@@ -85,7 +85,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def listing(origin: str, name: str) -> str:
-    """What `pvcd plugins` should say of the frozen one."""
+    """Return the expected output of `pvcd plugins` for the frozen plugin."""
     module = "pvcd_example" if name == "example" else f"pvcd_site_{name}"
     return (
         f"{name} ({origin})\n"
@@ -170,7 +170,7 @@ async def test_a_folder_is_found(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["package", "folder"])
 def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The frozen one as a plugin, imported in either way."""
+    """The frozen plugin, imported in either way."""
     before = set(sys.modules)
     if request.param == "package":
         monkeypatch.syspath_prepend(str(FROZEN))

@@ -102,7 +102,7 @@ def test_concurrent_changes_of_one_vm_on_both_servers_are_all_done(servers: tupl
 
 
 class User(threading.Thread):
-    """Keeps asking one server or the other, on connections that stay open, and tries the other one after a failure."""
+    """A client that sends requests to either server on persistent connections, and tries the other after a failure."""
 
     def __init__(self, number: int, servers: tuple[Api, Api], end: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -133,7 +133,7 @@ class User(threading.Thread):
         self._ask(count, "GET", f"/node/hv{1 + count % 2}")
 
     def _ask(self, first: int, method: str, path: str, **values: str) -> bool:
-        """Whether one of the servers did it; the other one is asked if the first fails, and so on for a few times."""
+        """Return whether one of the servers did it, after a few alternate attempts."""
         said = []
         for attempt in range(8):
             connection = self._connections[(first + attempt) % 2]

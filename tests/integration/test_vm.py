@@ -184,7 +184,7 @@ def test_gets_send_no_request_to_zookeeper(cluster: Cluster, guests: Guests) -> 
 
 
 def packets_received(cluster: Cluster) -> int:
-    """What ZooKeeper has received from the API server."""
+    """Return the number of requests that ZooKeeper has received from the API server."""
     port = cluster.server("zookeeper")["port"]
     with socket.create_connection(("127.0.0.1", port), 5) as connection:
         connection.sendall(b"cons")

@@ -1,4 +1,4 @@
-"""Real guests in a network of the sandbox: they get their addresses, are seen with them, and keep their network."""
+"""Real guests in a network of the sandbox get their addresses, are shown with them, and keep their network."""
 
 from __future__ import annotations
 

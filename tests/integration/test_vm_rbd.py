@@ -1,4 +1,4 @@
-"""VMs whose disks are volumes of a real Ceph: started, disturbed, kept apart, guarded and removed."""
+"""VMs on volumes of a real Ceph: start, faults, exclusive access, guards and removal."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def start(cluster: Cluster, name: str, xml: str) -> int:
 
 
 def seen(cluster: Cluster, pool: str, volume: str) -> bool:
-    """Whether the API knows of a volume by now."""
+    """Return whether the API knows of a volume by now."""
     return cluster.ask("GET", f"/storage/ceph/volume/{pool}/{volume}")[0] == 200
 
 

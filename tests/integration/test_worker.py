@@ -1,4 +1,4 @@
-"""Workers as processes, with a real ZooKeeper and a real Redis: killed, stopped, paused, and without one of them."""
+"""Task workers as processes with a real ZooKeeper and Redis: killed, stopped, paused, and without one of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 class Site:
-    """Who submits tasks, and the workers that run them."""
+    """A client that submits tasks, and the workers that run them."""
 
     def __init__(self, folder: Path, zookeeper: ZooKeeperServer, redis: RedisServer) -> None:
         self.folder, self.redis = folder, redis
@@ -324,7 +324,7 @@ async def test_a_worker_without_zookeeper_stops_acting_and_undoes_later(site: Si
 
 
 class Listener:
-    """Someone who attends to tasks."""
+    """A listener for tasks."""
 
     def __init__(self, url: str) -> None:
         self.queue = DramatiqQueue(url)

@@ -1,4 +1,4 @@
-"""Data formats: what is sent and what comes back."""
+"""Data formats of requests and replies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAILURES: tuple[tuple[str, dict[str, str]], ...] = (
 
 @pytest.fixture
 def web1(cluster: Cluster, guests: Guests) -> Client:
-    """The API with a VM, of which its node has said what there is to say."""
+    """The API with a VM whose report is complete."""
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.until(lambda: cluster.vm("web1")["updated"])
     return cluster

@@ -1,4 +1,4 @@
-"""Values: where they may stand."""
+"""The places in which values may be sent."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ def test_other_states_are_invalid(cluster: Cluster, web1: str, state: str) -> No
 
 
 async def test_a_graceful_shutdown_becomes_a_stop_after_90_seconds() -> None:
-    """In simulated time: nobody waits for 90 seconds."""
+    """In simulated time, so that the test does not wait for 90 seconds."""
     hypervisors = []
 
     @contextlib.asynccontextmanager
@@ -397,7 +397,7 @@ def test_force_migrates_a_migrated_vm_again_and_keeps_its_first_node(nodes: Clie
 
 
 def test_a_vm_without_volumes_has_no_locks_and_they_can_be_cleared(cluster: Cluster, web1: str) -> None:
-    """Without a storage plugin that is refused in so many words."""
+    """Without a storage plugin this is refused with a sentence."""
     for method in ("GET", "POST"):
         status, body = cluster.ask(method, "/vm/web1/locks")
         assert (status, not body or "message" in body) == (200, True) or body["code"] == "storage-not-available"
