@@ -1,4 +1,4 @@
-"""What the provisioner opens: where scripts run, what unmaps orphaned volumes, and the metadata API of a primary."""
+"""Where scripts run, what unmaps orphaned volumes, and the metadata API of a primary."""
 
 from __future__ import annotations
 

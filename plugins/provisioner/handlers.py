@@ -1,4 +1,4 @@
-"""What the primary does: hold the metadata address, and remove the metadata of guests whose VM was removed."""
+"""Duties of the primary: hold the metadata address, and remove the metadata of guests whose VM was removed."""
 
 from __future__ import annotations
 

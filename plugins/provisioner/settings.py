@@ -20,10 +20,10 @@ class MetadataSettings(Section):
     """pvc.metadata: the metadata API, from which guests read their metadata"""
 
     enabled: bool = True
-    """Whether the primary serves it at 169.254.169.254. Disable it on coordinators that are guests of a cloud themselves
-    and need that address."""
+    """Let the primary serve it at 169.254.169.254. Disable it on coordinators that are guests of a cloud themselves and
+    need that address."""
     require_token: bool = False
-    """Whether requests need a token (IMDSv2). NoCloud sends none, and does not work then."""
+    """Require a token with every request (IMDSv2). NoCloud sends none, and does not work then."""
     availability_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "pvc"
     """The availability zone that all guests see; it must not change while they exist."""
 

@@ -30,7 +30,7 @@ TASK_STATES = tuple(state.upper() for state in get_args(TaskState))
 
 
 class Named(BaseModel):
-    """What was written, and warnings."""
+    """The name of what was written, and warnings."""
 
     name: str
     warnings: list[str] | None = Field(default=None, exclude_if=lambda warnings: not warnings)
@@ -174,11 +174,11 @@ class TaskView(BaseModel):
     worker: str | None
     steps: list[StepView]
     leftovers: list[str]
-    """What could not be removed when it was undone."""
+    """A sentence for each thing that could not be undone."""
 
 
 class Planned(BaseModel):
-    """What a step would do."""
+    """A step of a dry run, and its effect."""
 
     name: str
     title: str
@@ -186,7 +186,7 @@ class Planned(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a task would do; nothing of it is done."""
+    """A dry run: the effect of a task, of which nothing is done."""
 
     message: str
     variables: list[dict[str, Any]]

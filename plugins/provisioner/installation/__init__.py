@@ -68,7 +68,7 @@ class Job:
     networks: tuple[int, ...] = ()
     """VNIs, in the order of the VM's interfaces."""
     arguments: Mapping[str, str] = field(default_factory=dict)
-    """What the script gets in addition to what every script gets."""
+    """For the script, in addition to what every script gets."""
 
 
 class Installation(Protocol):

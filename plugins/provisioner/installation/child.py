@@ -26,7 +26,7 @@ ENVIRONMENT = (
     *("HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"),
 )
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
-"""What a script gets of this process's environment, in small or capital letters, for its downloads."""
+"""Variables of this process's environment, in small or capital letters, that a script gets for its downloads."""
 END_SECONDS = 20.0
 """Time for the kernel to remove what was killed, file systems included."""
 PROGRAM_SECONDS = 10.0

@@ -45,9 +45,8 @@ def _disk(disk: Disk) -> dict[str, Any]:
                 wrong_value(f"mountpoint of {disk.disk_id}", repr(disk.mountpoint[:80]), str(error))
             ) from None
         if disk.filesystem not in MOUNTED:
-            raise Invalid(
-                f"Cannot mount disk {disk.disk_id!r}: {disk.filesystem or 'no filesystem'} cannot be mounted."
-            )
+            rule = f"must be one of {', '.join(MOUNTED)}"
+            raise Invalid(wrong_value(f"filesystem of {disk.disk_id}", disk.filesystem or "none", rule))
         if disk.device is None:
             raise Invalid(f"Cannot mount disk {disk.disk_id!r}: its volume is not mapped.")
     return {

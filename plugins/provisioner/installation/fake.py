@@ -15,7 +15,7 @@ class FakeInstallation:
         self.jobs: list[Job] = []
         """The jobs that were started, oldest first."""
         self.hangs = False
-        """Whether scripts run until they time out."""
+        """Set to let scripts run until they time out."""
         self._clock = clock or SystemClock()
 
     async def install(self, job: Job, *, output: Output, limit: float) -> None:

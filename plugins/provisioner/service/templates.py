@@ -61,11 +61,15 @@ def find_net(template: NetworkTemplate, vni: int | str) -> int:
 async def add_net(context: Context, name: str, vni: int) -> list[str]:
     """Add a network as the next interface, and return warnings."""
     template = find(context, NetworkTemplate, name)
-    what = f"Cannot add net {vni} to network template {name!r}"
     if vni in template.networks:
-        raise Conflict(f"{what}: it has this net already.", code="net-exists")
+        raise Conflict(
+            f"Cannot add net {vni} to network template {name!r}: it has this net already.", code="net-exists"
+        )
     if len(template.networks) == MAX_NETS:
-        raise Conflict(f"{what}: a VM has at most {MAX_NETS} interfaces.", code="template-full")
+        raise Conflict(
+            f"Cannot add net {vni} to network template {name!r}: a VM has at most {MAX_NETS} interfaces.",
+            code="template-full",
+        )
     await context.store.write(Put(template.changed(networks=(*template.networks, vni))))
     known = not context.store.knows(Network) or context.store.get(Network, vni) is not None
     return [] if known else [f"There is no network {vni} yet. It must exist when a VM is built."]
@@ -153,16 +157,21 @@ def _refuse_unsound(options: DiskOptions) -> None:
 
 def _refuse_clash(template: StorageTemplate, disk_id: str, options: DiskOptions) -> None:
     """Raise `Conflict` for an id or a mountpoint that another disk has. sda and vda are the same place in a VM."""
-    what = f"Cannot add disk {disk_id!r} to storage template {template.name!r}"
+    clash = None
     if len(template.disks) == MAX_DISKS:
-        raise Conflict(f"{what}: a VM has at most {MAX_DISKS} disks.", code="template-full")
+        raise Conflict(
+            f"Cannot add disk {disk_id!r} to storage template {template.name!r}: a VM has at most {MAX_DISKS} disks.",
+            code="template-full",
+        )
     for disk in template.disks:
         if disk.disk_id[1:] == disk_id[1:]:
-            raise Conflict(f"{what}: it has disk {disk.disk_id!r} already.", code="disk-exists")
-        if options.mountpoint and disk.mountpoint == options.mountpoint:
-            raise Conflict(
-                f"{what}: disk {disk.disk_id!r} has the mountpoint {disk.mountpoint!r} already.", code="disk-exists"
-            )
+            clash = f"it has disk {disk.disk_id!r}"
+        elif options.mountpoint and disk.mountpoint == options.mountpoint:
+            clash = f"disk {disk.disk_id!r} has the mountpoint {disk.mountpoint!r}"
+    if clash:
+        raise Conflict(
+            f"Cannot add disk {disk_id!r} to storage template {template.name!r}: {clash} already.", code="disk-exists"
+        )
 
 
 def _unknown(context: Context, disk: Disk) -> Iterator[str]:

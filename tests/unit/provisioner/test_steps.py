@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -11,10 +12,13 @@ from pvcd import Create, Run, Task
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.components import CLUSTER
+from pvcd_plugins.provisioner.programs.userdata import InsideRendering
 from pvcd_plugins.provisioner.records import GuestMetadata
-from pvcd_plugins.provisioner.steps import disks, machine
+from pvcd_plugins.provisioner.service import blueprint
+from pvcd_plugins.provisioner.steps import disks, gather, machine
 from pvcd_plugins.provisioner.volumes import Leftovers
 from pvcd_plugins.vm.records import VM, State, VMName
+from tests.unit.provisioner.conftest import PROFILE, Provisioner
 
 UUID = uuid4()
 VALUES = {"profile": "tiny", "uuid": str(UUID), "arguments": [], "define_vm": True, "start_vm": False}
@@ -67,3 +71,26 @@ async def test_undoing_twice_is_fine(run: Run, ceph: FakeCluster) -> None:
         await disks.remove(run)
         await machine.undefine(run)
     assert await ceph.volumes("vms") == []
+
+
+async def test_a_dry_run_draws_the_blueprint_and_renders_the_userdata_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: calls.append(name) or real(*given, **named))
+
+    made = Provisioner()
+    made.cluster = SimulatedCluster(["hv1"])
+    async with made.cluster:
+        await made.cluster.advance(30)
+        await made.fill()
+        await made.do("PUT", "/template/userdata/base", data="{{ vm_name }}")
+        await made.do("POST", "/profile/web", **PROFILE)
+        counted(gather, "draw")
+        counted(blueprint, "draw")
+        counted(InsideRendering, "render")
+        plan = await made.do("POST", "/create", name="web1", profile="web", check="true")
+    assert calls == ["draw", "render"]
+    assert (plan["userdata"], plan["message"]) == ("web1", "VM 'web1' can be built.")
+    assert [step["name"] for step in plan["steps"]][:2] == ["collect", "verify"]
