@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, PvcdError, Refused, matcher
 from pvcd_plugins.ceph.cluster import DEAD_CLIENT_SECONDS, CephUnavailable, Lock, Monitors
@@ -38,14 +38,15 @@ __all__ = [
     "CephSettings",
     "Lock",
     "Monitors",
-    "NoSpace",
     "Pool",
     "Snapshot",
     "Volume",
 ]
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 REFRESH_SECONDS = 10.0
+"""Limit for updating the mirror of single volumes."""
 CALLS = 4
 """The most calls to Ceph that a short node command makes one after the other, each with its own deadline."""
 LONG_SECONDS = 2 * 3600.0
@@ -72,23 +73,23 @@ async def _ask(context: Context, verb: str, *, seconds: float | None = None, **a
     return await context.node_commands.ask_primary(verb, seconds=deadline, **arguments)
 
 
+def _existing(record: R | None, kind: str, name: str) -> R:
+    if record is None:
+        raise NotFound(kind, name)
+    return record
+
+
 # For other plugins
 
 
 def find_pool(context: Context, pool: str) -> Pool:
     """Return the pool of this exact name from the mirror."""
-    found = context.store.get(Pool, pool)
-    if found is None:
-        raise NotFound("pool", pool)
-    return found
+    return _existing(context.store.get(Pool, pool), "pool", pool)
 
 
 def find_volume(context: Context, pool: str, volume: str) -> Volume:
     """Return the volume of this exact name from the mirror."""
-    found = context.store.get(Volume, pool, volume)
-    if found is None:
-        raise NotFound("volume", f"{pool}/{volume}")
-    return found
+    return _existing(context.store.get(Volume, pool, volume), "volume", f"{pool}/{volume}")
 
 
 async def remove_volume(context: Context, pool: str, volume: str) -> None:
@@ -168,10 +169,7 @@ async def set_option(context: Context, action: str, option: str) -> Message:
 
 def find_osd(context: Context, osd: str) -> Osd:
     """Return the OSD with this id."""
-    found = context.store.get(Osd, osd)
-    if found is None:
-        raise NotFound("OSD", osd)
-    return found
+    return _existing(context.store.get(Osd, osd), "OSD", osd)
 
 
 def list_osds(context: Context, limit: str | None) -> list[OsdView]:
@@ -266,7 +264,7 @@ def list_volumes(context: Context, pool: str | None, limit: str | None) -> Volum
     """Return the volumes that match all filters, by pool and name."""
     if pool is None and limit is None:
         return context[VOLUMES].all()
-    return context[VOLUMES].those(limit, lambda volume: pool in (None, volume.pool))
+    return context[VOLUMES].filter(limit, lambda volume: pool in (None, volume.pool))
 
 
 def get_volume(context: Context, pool: str, volume: str) -> VolumeList:
@@ -323,7 +321,7 @@ def list_snapshots(context: Context, pool: str | None, volume: str | None, limit
     """Return the snapshots that match all filters, by pool, volume and name."""
     if pool is None and volume is None and limit is None:
         return context[SNAPSHOTS].all()
-    return context[SNAPSHOTS].those(
+    return context[SNAPSHOTS].filter(
         limit, lambda snapshot: pool in (None, snapshot.pool) and volume in (None, snapshot.volume)
     )
 
@@ -331,9 +329,7 @@ def list_snapshots(context: Context, pool: str | None, volume: str | None, limit
 def get_snapshot(context: Context, pool: str, volume: str, snapshot: str) -> SnapshotList:
     """Return one snapshot, as a list of one."""
     found = context.store.get(Snapshot, pool, volume, snapshot)
-    if found is None:
-        raise NotFound("snapshot", f"{pool}/{volume}@{snapshot}")
-    return context[SNAPSHOTS].one(found)
+    return context[SNAPSHOTS].one(_existing(found, "snapshot", f"{pool}/{volume}@{snapshot}"))
 
 
 async def add_snapshot(context: Context, pool: str, volume: str, snapshot: str) -> Message:

@@ -127,7 +127,7 @@ def get_network(context: Context, key: str) -> NetworkList:
 def list_networks(context: Context, limit: str | None) -> NetworkList:
     """List the networks whose description or VNI matches a limit, sorted by description."""
     view = context[NETWORKS]
-    return view.all() if limit is None else view.those(limit, lambda network: True)
+    return view.all() if limit is None else view.filter(limit, lambda network: True)
 
 
 @retried
@@ -228,7 +228,7 @@ async def _refuse_used(context: Context, network: Network) -> None:
     if users:
         shown = ", ".join(users[:MAX_SHOWN_USERS])
         more = f" and {len(users) - MAX_SHOWN_USERS} more" if len(users) > MAX_SHOWN_USERS else ""
-        raise Conflict(f"Cannot remove {network}: in use by {shown}{more}.", code="network-in-use")
+        raise Conflict(f"Cannot remove {network}: in use by {shown}{more}. Detach them first.", code="network-in-use")
 
 
 @retried
