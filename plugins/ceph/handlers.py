@@ -153,9 +153,7 @@ async def _drain(context: Context, osd: int) -> None:
             unready = _unready(await cluster.status(), up=now.up)
             if safe and not unready:
                 return
-            mirror.progress[osd] = (
-                f"draining: {now.pgs} placement groups left on it, {unready} in the cluster not ready"
-            )
+            mirror.progress[osd] = f"draining: {now.pgs} placement groups left, {unready} in the cluster not ready"
         except Failed as error:  # an error says nothing about safety, and the drain goes on
             mirror.progress[osd] = f"draining: {error.sentence}"
         await context.clock.sleep(DRAIN_POLL_SECONDS)

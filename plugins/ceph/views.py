@@ -300,25 +300,20 @@ def snapshot_view(snapshot: Snapshot) -> SnapshotView:
 async def open_volumes(context: Context) -> AsyncIterator[View[Volume, VolumeView]]:
     """Open the encoded list of all volumes, by pool and name."""
     view = View(context.store, Volume, volume_view, lambda each: (f"{each.pool}/{each.name}", each.name))
-    try:
+    with contextlib.closing(view):
         yield view
-    finally:
-        view.close()
+
+
+def _snapshot_names(snapshot: Snapshot) -> tuple[str, ...]:
+    return f"{snapshot.pool}/{snapshot.volume}@{snapshot.snapshot}", snapshot.snapshot
 
 
 @contextlib.asynccontextmanager
 async def open_snapshots(context: Context) -> AsyncIterator[View[Snapshot, SnapshotView]]:
     """Open the encoded list of all snapshots, by pool, volume and name."""
-    view = View(
-        context.store,
-        Snapshot,
-        snapshot_view,
-        lambda each: (f"{each.pool}/{each.volume}@{each.snapshot}", each.snapshot),
-    )
-    try:
+    view = View(context.store, Snapshot, snapshot_view, _snapshot_names)
+    with contextlib.closing(view):
         yield view
-    finally:
-        view.close()
 
 
 VOLUMES: ComponentKey[View[Volume, VolumeView]] = ComponentKey("ceph-volumes")

@@ -32,41 +32,19 @@ from pvcd_plugins.ceph.cluster.facts import (
     Watcher,
 )
 
-__all__ = (
-    "DEAD_CLIENT_SECONDS",
-    "LEFTOVER",
-    "OPEN",
-    "OPTIONS",
-    "AlreadyThere",
-    "CephError",
-    "CephRefused",
-    "CephUnavailable",
-    "Cluster",
+__all__ = [
     "Device",
-    "DeviceRefused",
-    "HasSnapshots",
-    "InUse",
-    "Incomplete",
     "ListedVolume",
     "Lock",
     "Monitors",
     "Osd",
-    "OsdHost",
     "Pool",
-    "Shrinks",
     "Snapshot",
     "Status",
     "Utilization",
     "Volume",
     "Watcher",
-    "check_name",
-    "check_option",
-    "check_pool",
-    "check_size",
-    "check_snapshot",
-    "check_weight",
-    "is_name",
-)
+]
 
 OPTIONS = (
     *("nobackfill", "nodeep-scrub", "nodown", "noin", "noout", "norebalance", "norecover"),
@@ -75,7 +53,7 @@ OPTIONS = (
 """The flags of all OSDs that can be set and unset."""
 
 DEAD_CLIENT_SECONDS = 40.0
-"""How long Ceph may still count a client that was killed: it says 30 s."""
+"""Time after which Ceph no longer lists a killed client; its own limit is 30 s."""
 
 LEFTOVER = "pvcd-clone-"
 """The prefix of the snapshots that exist only while a volume is cloned."""
