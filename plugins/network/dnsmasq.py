@@ -1,7 +1,7 @@
-"""Runs dnsmasq: processes that are kept running, read their files anew when told to, and end with this one.
+"""Runs dnsmasq: processes that are restarted when they end, reread their files on request, and end with this one.
 
-They run as nobody with three capabilities, which they get from `setpriv` and not by themselves: a process that changes
-its user would survive the end of its parent.
+They run as the user nobody with three capabilities. `setpriv` sets both, because a process that changes its own user
+would survive the end of its parent.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ START_SECONDS = 10.0
 STOP_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS, CALM_SECONDS = 30.0, 60.0
 """The pause before a restart grows up to the first, unless the process ran for the second."""
-TAIL = 2
-"""Lines of what an ended process wrote last that stand in the sentence about it."""
-LINES, WINDOW = 30, 60.0
-"""How many lines of one process are logged in so many seconds; guests can make it write."""
+TAIL_LINES = 2
+"""Last lines of an ended process that its sentence quotes."""
+LOG_LINES, LOG_SECONDS = 30, 60.0
+"""Limit of logged lines per process and period, because guests can make it write."""
 
 BASE = ("keep-in-foreground", "user=root", "group=root", "pid-file=", "log-facility=-", "no-hosts", "bind-dynamic")
-"""The lines that every configuration begins with. The user counts only where it is root that runs it, and stays it."""
+"""The first lines of every configuration. The user matters only if root runs it: then it stays root."""
 _CAPABILITIES = "-all,+net_admin,+net_raw,+net_bind_service"
 _PREFIX = re.compile(r"^dnsmasq(?:-\w+)?(?:\[\d+\])?: ")
 _STARTED = "started, version"
@@ -90,13 +90,13 @@ def write(path: Path, text: str, mode: int = 0o644, owner: Account | None = None
 
 
 async def _nothing() -> None:
-    """What is to be done before most are started."""
+    """The default of `before`."""
 
 
 class Server:
-    """One dnsmasq, for which `trouble` says why it does not serve, as long as it does not.
+    """One dnsmasq. `trouble` is the sentence about why it does not serve now, or None.
 
-    `before` is called each time before it is started, and may raise a `PvcdError` why it cannot be.
+    `before` is called before each start, and may raise a `PvcdError` to prevent it.
     """
 
     def __init__(
@@ -114,26 +114,26 @@ class Server:
         self._keeper: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._stale = False
-        self._tail: deque[str] = deque(maxlen=TAIL)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._window = 0.0, 0
 
     async def start(self) -> None:
-        """Keep it running from now on; returns when it serves, or when it is known why not."""
+        """Start it and keep it running. Returns when it serves, or when `trouble` says why not."""
         self._keeper = asyncio.create_task(self._keep(), name=f"keeper of {self._name}")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 await self._settled.wait()
 
     def reload(self) -> None:
-        """Let it read again what it reads anew: the files of hosts and of servers, not its configuration."""
+        """Make it reread its files of hosts and servers, but not its configuration."""
         if self._process is None or self.trouble is not None:
-            self._stale = True  # before it is ready the signal would end it
+            self._stale = True  # the signal would end it before it is ready
             return
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> None:
-        """End it, after it has told its script everything."""
+        """Stop it, after it has reported everything to its script."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -148,7 +148,7 @@ class Server:
         log.warning("%s %s; restarting it in %g s", self._name, how, pause)
 
     async def _run(self) -> str:
-        """Run it once; how it ended."""
+        """Run it once. Returns how it ended."""
         self._tail.clear()
         try:
             await self._before()
@@ -161,7 +161,7 @@ class Server:
         reader = asyncio.create_task(self._read(process))
         try:
             status = await process.wait()
-            # What it wrote last may be read a little later; its script may hold the pipe for longer.
+            # Its last lines may arrive late; its script may hold the pipe open for longer.
             await asyncio.wait([reader], timeout=1)
         finally:
             self._process = None
@@ -171,7 +171,7 @@ class Server:
         return f"{supervise.ending(status)}{''.join(f': {line}' for line in self._tail)}"
 
     async def _read(self, process: Process) -> None:
-        """Log what it writes, and learn from it that it serves."""
+        """Log its output, and notice in it when it serves."""
         assert process.stderr is not None  # noqa: S101
         async for raw in process.stderr:
             text = raw.decode(errors="replace").strip()
@@ -193,17 +193,18 @@ class Server:
             return
         now = asyncio.get_running_loop().time()
         begun, count = self._window
-        if now - begun > WINDOW:
-            if count > LINES:
-                log.info("%s: %d more lines were not logged", self._name, count - LINES)
+        if now - begun > LOG_SECONDS:
+            if count > LOG_LINES:
+                log.info("%s: %d more lines were not logged", self._name, count - LOG_LINES)
             begun, count = now, 0
         self._window = begun, count + 1
-        if count < LINES:
+        if count < LOG_LINES:
             log.info("%s: %s", self._name, line)
 
 
 def _argv(configuration: Path, account: Account | None) -> list[str]:
-    """Run dnsmasq from the start as the user that it keeps, with the capabilities of a server and no way to more."""
+    """Return a command line that starts dnsmasq as its final user, with only the capabilities of a server."""
+
     sets = [f"--{each}={_CAPABILITIES}" for each in ("bounding-set", "inh-caps", "ambient-caps")]
     if account is None:
         options = [f"{sets[0]},+setgid", sets[1]]

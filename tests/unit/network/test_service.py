@@ -226,11 +226,11 @@ async def test_a_network_that_is_used_stays_and_says_by_whom(networks: Networks,
     users.answer = ["VM 'web2'", "VM 'web1'"]
     code, sentence = await networks.refused("DELETE", "/app")
     assert code == "network-in-use"
-    assert sentence == "Cannot remove network 'app': in use by VM 'web1', VM 'web2'."
+    assert sentence == "Cannot remove network 'app': in use by VM 'web1', VM 'web2'. Detach them first."
     assert dict(users.asked[0].arguments) == {"vni": 200, "bridge": "vmbr200"}
     assert not network_of(networks).removing
     users.answer = [f"VM 'web{number}'" for number in range(8)]
-    assert (await networks.refused("DELETE", "/app"))[1].endswith("VM 'web4' and 3 more.")
+    assert (await networks.refused("DELETE", "/app"))[1].endswith("VM 'web4' and 3 more. Detach them first.")
     users.answer = []
     await networks.do("DELETE", "/app")
 
