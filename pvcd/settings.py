@@ -28,9 +28,9 @@ from pvcd.errors import did_you_mean
 from pvcd.records import Name
 
 DEFAULT_FILE = Path("/etc/pvc/pvc-api.yaml")
-MAX_FILE = 64 * 1024
+MAX_FILE_BYTES = 64 * 1024
 MAX_DEPTH, MAX_PARTS, MAX_VALUE = 20, 10_000, 4000
-"""Of a settings file: how deep its sections are nested, how many parts it has, and the characters of one value."""
+"""Limits of a settings file: the depth of its sections, the number of its parts, the characters of one value."""
 MAX_MISTAKES = 100
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 Model = TypeVar("Model", bound=BaseModel)
@@ -48,7 +48,7 @@ class SettingsError(Exception):
 
 
 class Section(BaseModel):
-    """A part of the file: frozen, and no key in it is unknown. Plugins derive their own sections from it.
+    """A section of the file: immutable, and without unknown keys. Plugins derive their own sections from it.
 
     The text below a field says what it is for, in docs/configuration.md too. A field with `repr=False` is a secret: its
     value is never shown, not even in the sentence about a mistake in it.
@@ -59,13 +59,13 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def empty(cls, values: Any) -> Any:
-        """A section with nothing below it is one whose settings are all left out."""
+        """Treat an empty section as one that leaves all settings out."""
         return {} if values is None else values
 
 
 @dataclass(frozen=True)
 class SettingsSection:
-    """A plugin's own section `pvc.<name>` of the file; find it again with `settings.of(model)`."""
+    """A plugin's own section `pvc.<name>` of the file; `settings.of(model)` returns it."""
 
     name: str
     model: type[Section]
@@ -75,7 +75,9 @@ def _with_port(default: int) -> Any:
     def check(host: str) -> str:
         match = _HOST.fullmatch(host)
         if not match or not 0 < int(match["port"] or default) < 65536:
-            raise ValueError(f"{host!r:.60} is no host: write 'pvc-hv1', 'pvc-hv1:{default}' or '[fd00::1]:{default}'")
+            raise ValueError(
+                f"must be a host such as pvc-hv1, pvc-hv1:{default} or [fd00::1]:{default}; got {host!r:.60}"
+            )
         return host if match["port"] else f"{host}:{default}"
 
     return AfterValidator(check)
@@ -83,7 +85,7 @@ def _with_port(default: int) -> Any:
 
 def _at_least_one(values: tuple[str, ...]) -> tuple[str, ...]:
     if not values:
-        raise ValueError("at least one is needed")
+        raise ValueError("must have at least one value")
     return values
 
 
@@ -120,11 +122,11 @@ class Authentication(Section):
 
     @model_validator(mode="after")
     def depends(self) -> Self:
-        """The manual's `requires`: an enabled authentication needs its key and tokens."""
+        """Require a key and tokens for an enabled authentication, as the manual does."""
         if self.enabled and not self.secret_key:
-            raise ValueError("'secret_key' is needed while 'enabled' is true")
+            raise ValueError("enabled requires secret_key")
         if self.enabled and not any(token.token for token in self.tokens):
-            raise ValueError("'tokens' needs at least one token while 'enabled' is true")
+            raise ValueError("enabled requires at least one token in tokens")
         return self
 
 
@@ -140,11 +142,11 @@ class Ssl(Section):
 
     @model_validator(mode="after")
     def depends(self) -> Self:
-        """An enabled TLS needs two files that can be read."""
+        """Require two readable files for an enabled TLS."""
         for key in ("cert_file", "key_file") if self.enabled else ():
             path = getattr(self, key)
             if not path or not os.access(path, os.R_OK):
-                raise ValueError(f"{key!r} must name a readable file while 'enabled' is true, not {path!r}")
+                raise ValueError(f"enabled requires a readable file as {key}; got {path!r}")
         return self
 
 
@@ -246,7 +248,7 @@ class Pvc(Section):
     """Seconds after which a node reconciles every record again, even if nothing has changed."""
 
     def of(self, model: type[Model]) -> Model:
-        """A plugin's own section, by the model that it declared."""
+        """Return a plugin's own section, by the model that it declared."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, model):
@@ -258,19 +260,19 @@ Settings = Pvc
 
 
 def settings_file() -> Path:
-    """The file named by PVC_CONFIG_FILE, or the default."""
+    """Return the file named by PVC_CONFIG_FILE, or the default."""
     return Path(os.environ.get("PVC_CONFIG_FILE") or DEFAULT_FILE)
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The `pvc` section of a file, not yet checked."""
+    """Return the `pvc` section of a file, not yet checked."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_FILE + 1)
+            text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise SettingsError([f"{path} cannot be read: {error.strerror}."]) from error
-    if len(text) > MAX_FILE:
-        raise SettingsError([f"{path} is larger than {MAX_FILE} bytes."])
+        raise SettingsError([f"Cannot read {path}: {error.strerror}."]) from error
+    if len(text) > MAX_FILE_BYTES:
+        raise SettingsError([f"Cannot read {path}: it is larger than {MAX_FILE_BYTES} bytes."])
     try:
         _refuse_excess(text)
         document = yaml.safe_load(text)
@@ -281,14 +283,14 @@ def read_file(path: Path) -> dict[str, Any]:
     strangers = [str(key) for key in document if key != "pvc"]
     if strangers:
         raise SettingsError(
-            [f"{name}: unknown section of {path}; all settings stand below 'pvc'." for name in strangers]
+            [f"{name}: unknown section of {path}; all settings belong below 'pvc'." for name in strangers]
         )
     values: dict[str, Any] = document["pvc"]
     return values
 
 
 def _complaint(error: Exception) -> str:
-    """What is wrong and where, without the line itself, which may hold a secret."""
+    """Return the problem and its line number, without the line itself, which may hold a secret."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return " ".join(str(error).split())
@@ -296,7 +298,7 @@ def _complaint(error: Exception) -> str:
 
 
 def _refuse_excess(text: bytes) -> None:
-    """Raise `YAMLError` for what no settings need and could keep a parser busy, as soon as it comes."""
+    """Raise `YAMLError` early for what no settings need and could keep a parser busy."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -315,7 +317,7 @@ def _refuse_excess(text: bytes) -> None:
 
 
 def plugins_section(values: Mapping[str, Any]) -> PluginsSection:
-    """The one section that is needed before the plugins are known."""
+    """Return the one section that is needed before the plugins are known."""
     try:
         return PluginsSection.model_validate(values.get("plugins") or {})
     except ValidationError as error:
@@ -325,7 +327,7 @@ def plugins_section(values: Mapping[str, Any]) -> PluginsSection:
 
 
 def build(values: Mapping[str, Any], sections: Iterable[SettingsSection] = ()) -> Settings:
-    """Checked settings, with the sections that plugins declared; all mistakes at once in `SettingsError`."""
+    """Return checked settings with the sections of plugins. Raises `SettingsError` with all mistakes at once."""
     extra: dict[str, Any] = {section.name: (section.model, ...) for section in sections}
     model = create_model("Pvc", __base__=Pvc, **extra)
     try:
@@ -335,7 +337,7 @@ def build(values: Mapping[str, Any], sections: Iterable[SettingsSection] = ()) -
 
 
 def _sentence(detail: ErrorDetails, prefix: tuple[str, ...], model: type[BaseModel]) -> str:
-    """One mistake as a sentence with its full path: `pvc.api.ssl.cert_file: ...`."""
+    """Return one mistake as a sentence with its full path: `pvc.api.ssl.cert_file: ...`."""
     where = [str(part) for part in detail["loc"]]
     path = ".".join((*prefix, *where))
     match detail["type"]:
@@ -347,24 +349,24 @@ def _sentence(detail: ErrorDetails, prefix: tuple[str, ...], model: type[BaseMod
         case "value_error":
             return f"{path}: {detail['ctx']['error']}."
         case "tuple_type" | "list_type" | "frozen_set_type":
-            return f"{path}: a list is needed here."
+            return f"{path}: must be a list."
         case "model_type":
-            return f"{path}: a section is needed here, with settings below it."
+            return f"{path}: must be a section with settings below it."
         case _:
-            given = f", not {detail['input']!r:.60}" if _look_up(model, where).may_be_shown else ""
+            given = f"; got {detail['input']!r:.60}" if _look_up(model, where).may_be_shown else ""
             return f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}{given}."
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What stands at a path of the settings."""
+    """The setting or section at a path of the file."""
 
     section: type[BaseModel] | None
     may_be_shown: bool
 
 
 def _look_up(model: type[BaseModel], where: list[str]) -> _Setting:
-    """The section at a path, if it is one; a value in the place of a section may be anything, so it is not shown."""
+    """Look up a path; a value in place of a section may be anything, so it must not be shown."""
     section: type[BaseModel] | None = model
     secret = False
     for part in where:

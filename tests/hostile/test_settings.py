@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pvcd.settings import MAX_FILE
+from pvcd.settings import MAX_FILE_BYTES
 from tests.servers import within
 
 SECONDS = 10.0
@@ -45,7 +45,7 @@ BOMBS = {
     "a long tag": "pvc: !<" + "a" * 60_000 + "> 1",
     "a directive": "%YAML 9.9\n---\npvc: {}",
     "a comment": "#" * 1_000_000,
-    "a megabyte of a file": "#" + "a" * MAX_FILE,
+    "a megabyte of a file": "#" + "a" * MAX_FILE_BYTES,
     "NUL": "pvc: \x00",
     "no characters": "\xff\xfe\xfa",
     "nothing": "",
@@ -68,4 +68,4 @@ def test_a_malicious_settings_file_is_refused_within_seconds(tmp_path: Path, bom
 def test_an_endless_file_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pvcd", "check", "/dev/zero"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=6 * SECONDS, check=False)
-    assert (done.returncode, done.stderr) == (2, f"/dev/zero is larger than {MAX_FILE} bytes.\n")
+    assert (done.returncode, done.stderr) == (2, f"Cannot read /dev/zero: it is larger than {MAX_FILE_BYTES} bytes.\n")
