@@ -106,7 +106,7 @@ def test_pending_notifications_of_a_killed_daemon_are_sent_by_the_next_one(
 
 
 def test_hooks_are_tested_inspected_and_repeated_by_hand(cluster: Cluster, hooks: Hooks) -> None:
-    assert "There are no hooks in" in hooks.command("list")
+    assert "There are no site hooks in" in hooks.command("list")
     assert "no operation 'vm-defin': did you mean 'vm-define'?" in hooks.command("schema", "vm-defin", status=2)
     assert '"const": "vm-define"' in hooks.command("schema", "vm-define")
     assert "guest-start (node; pre, post, fail): A node starts the guest of a VM." in hooks.command("operations")
@@ -119,8 +119,8 @@ def test_hooks_are_tested_inspected_and_repeated_by_hand(cluster: Cluster, hooks
     assert "01 false\n" in said
     for wrong, sentence in (
         (("vm-start", "pre", "--argument", "vmm=1"), "vm-start has no argument 'vmm': did you mean 'vm'?"),
-        (("node-dead", "pre"), "node-dead has no phase 'pre', only post."),
-        (("vm-stop", "pre"), "has no hook vm-stop.pre.d/* that runs: see pvcd hooks list."),
+        (("node-dead", "pre"), "phase of node-dead must be one of post; got 'pre'."),
+        (("vm-stop", "pre"), "There is no site hook vm-stop.pre.d/* in"),
     ):
         assert sentence in hooks.command("run", *wrong, status=2)
     assert "There is no run of a hook whose id begins with 'zzz'" in hooks.command("retry", "zzz", status=2)

@@ -270,7 +270,9 @@ async def test_a_paused_worker_does_not_continue_a_lost_task(site: Site) -> None
         held.unlink()
     finally:
         os.kill(one.pid, signal.SIGCONT)
-    await until(lambda: "is left to be undone" in one.log or "is not ours any more" in one.log)
+    await until(
+        lambda: "is left for the next worker to undo" in one.log or "is lost: another worker may claim it" in one.log
+    )
     again = await site.submit("y")
     assert (await site.ended(again.id)).state == "success"
     assert site.task(task.id).version == task.version
@@ -311,7 +313,7 @@ async def test_a_worker_without_zookeeper_stops_acting_and_undoes_later(site: Si
     await until(lambda: "make x-second" in site.notes())
     await asyncio.to_thread(zookeeper.stop)
     try:
-        await until(lambda: "is left to be undone" in worker.log)
+        await until(lambda: "is left for the next worker to undo" in worker.log)
         held.unlink()
     finally:
         await asyncio.to_thread(zookeeper.start)

@@ -925,7 +925,7 @@ async def test_whoever_lost_the_claim_is_refused_its_writes(site: Site, caplog: 
     go.set()
     version = site.task(task.id).version
     with caplog.at_level(logging.WARNING):
-        await site.until(lambda: f"task {task.id} is not ours any more" in caplog.messages)
+        await site.until(lambda: f"task {task.id} is lost: another worker may claim it" in caplog.messages)
     assert site.task(task.id).version == version
 
 
@@ -933,7 +933,7 @@ async def test_whoever_lost_the_claim_is_refused_its_writes(site: Site, caplog: 
 
 
 async def test_what_is_over_is_kept_for_a_time_and_in_a_number(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "MAX_KEPT", 3)
+    monkeypatch.setattr(worker_module, "MAX_KEPT_TASKS", 3)
     monkeypatch.setattr(worker_module, "KEPT_SECONDS", 60)
     await site.start()
     submitted = []
