@@ -18,8 +18,8 @@ async def follow(context: Context, node: Node) -> Requeue | None:
     """Have the plugins clear this node or bring things back, until nothing remains to be done."""
     if node.name != context.node or report_of(context, node.name).settled_generation == node.generation:
         return None
-    asked = DRAIN if node.domain_state is DomainState.FLUSH else RESTORE
-    answers = await context.operations.ask(context, asked, node=node.name)
+    question = DRAIN if node.domain_state is DomainState.FLUSH else RESTORE
+    answers = await context.operations.ask(context, question, node=node.name)
     remaining = tuple(sorted(name for names in answers for name in names))
     if remaining:
         if remaining != report_of(context, node.name).remaining:

@@ -1,4 +1,4 @@
-"""What the cluster remembers of a node."""
+"""The records of nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CoordinatorState(StrEnum):
 
 
 class DomainState(StrEnum):
-    """Whether VMs may run on a node; `flush` and `unflush` are on the way to `flushed` and `ready`."""
+    """A node's readiness for VMs; `flush` and `unflush` are on the way to `flushed` and `ready`."""
 
     FLUSH = "flush"
     FLUSHED = "flushed"
@@ -38,7 +38,7 @@ class DomainState(StrEnum):
 
 
 class Node(Record, path="/nodes/{name}"):
-    """A node as it should be. `generation` counts the requests for a domain state, `settled_generation` those done."""
+    """A node as it should be; `generation` counts the requests for a domain state."""
 
     name: Name
     coordinator: bool = False
@@ -59,6 +59,8 @@ class NodeReport(Record, path="/nodes/{name}/report"):
     name: Name
     daemon_state: DaemonState = DaemonState.INIT
     settled_generation: int | None = None
+    """The last generation that is done."""
     remaining: tuple[str, ...] = ()
+    """The names of what keeps `generation` from being done."""
     updated: float = 0.0
     facts: dict[str, Any] = Field(default_factory=dict)

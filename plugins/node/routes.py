@@ -12,7 +12,7 @@ routes = Routes("/api/v1/node", tag="Nodes")
 
 @routes.get()
 async def list_nodes(context: Context, limit: Limit = None) -> list[NodeView]:
-    """List the nodes, sorted by name: all, or those whose name matches `limit`."""
+    """List the nodes, sorted by name: all, or only names that match `limit`."""
     return service.list_nodes(context, limit)
 
 

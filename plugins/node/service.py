@@ -1,4 +1,4 @@
-"""The rules for nodes: what may be asked of them, and what other plugins may know of them."""
+"""The rules for nodes, and their states for other plugins."""
 
 from __future__ import annotations
 

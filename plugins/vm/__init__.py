@@ -70,7 +70,7 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """What a node does when a VM changes."""
+    """A node's reaction to a change of a VM."""
     return [handlers.handlers]
 
 

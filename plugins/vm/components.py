@@ -84,7 +84,7 @@ class GuestStorage:
         """
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._prepare(), name="storage of guests")
-            # Its error counts as seen also when every caller was canceled.
+            # Reads the error, so that asyncio does not log it when every caller was canceled.
             self._asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._asking)
 

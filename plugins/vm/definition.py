@@ -15,7 +15,7 @@ from pvcd_plugins.vm.volumes import claims_of, write_with_volume_claims
 
 
 async def check_definition(xml: str) -> Domain:
-    """Return what a document says; raise `Invalid` where our rules or libvirt's schema refuse it."""
+    """Return the domain that a document describes; raise `Invalid` if our rules or libvirt's schema refuse it."""
     domain = parse(xml)
     volumes(xml)
     await asyncio.to_thread(validate, xml)

@@ -174,7 +174,7 @@ def _console_log(context: Context, uuid: UUID) -> Path:
 
 
 async def drain(context: Context, operation: Operation) -> list[str]:
-    """Shut down this node's VMs, to be started when it is ready again; return the names of those that still run."""
+    """Shut down this node's VMs, to be started when it is ready again; return the names of VMs that still run."""
     guests = await context[HYPERVISOR].domains()
     remaining = []
     for vm in context.store.all(VM):

@@ -33,7 +33,7 @@ class Allocated:
 
 
 class AllocationIndex(Index[VM]):
-    """What VMs take of each node, by their records: it is ahead of what the nodes report."""
+    """The resources that VMs take of each node, by their records: ahead of the nodes' reports."""
 
     follows = (VM,)
 
@@ -41,7 +41,7 @@ class AllocationIndex(Index[VM]):
         self._nodes: dict[str, Allocated] = defaultdict(Allocated)
 
     def of(self, node: str) -> Allocated:
-        """Return what is taken of a node."""
+        """Return the resources that are taken of a node."""
         return self._nodes[node]
 
     def add(self, record: VM) -> None:

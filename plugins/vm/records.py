@@ -46,7 +46,7 @@ class VM(Record, path="/vms/{uuid}"):
 
     @property
     def outside_limit(self) -> bool:
-        """Whether its node is outside its limit, which can be changed after the VM was placed."""
+        """True if its node is not in its limit, which can be changed after the VM was placed."""
         return self.node_limit is not None and self.node not in self.node_limit
 
 

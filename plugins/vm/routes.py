@@ -33,7 +33,7 @@ routes = Routes("/api/v1/vm", tag="Virtual machines")
 
 @routes.get()
 async def list_vms(context: Context, limit: Limit = None, node: OnNode = None, state: InState = None) -> VMList:
-    """List the VMs, sorted by name: all, or those that match every given filter."""
+    """List the VMs, sorted by name: all, or only matches of every given filter."""
     return service.list_vms(context, limit, node, state)
 
 

@@ -1,4 +1,4 @@
-"""The rules for VMs: what may be asked, and what is then written. The nodes see it and act."""
+"""The rules for VMs: they check requests and write the records that the nodes act on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The states of a VM as a table: what should be x what is seen -> what to do; and the state that the API shows."""
+"""The states of a VM as a table: requested state x guest -> act; and the state that the API shows."""
 
 from __future__ import annotations
 

@@ -141,11 +141,11 @@ async def protect(context: Context, operation: Operation) -> None:
 def _grows(context: Context, pool: str, volume: str, size: int) -> bool:
     try:
         return size >= storage.find_volume(context, pool, volume).size
-    except NotFound:  # not seen yet
+    except NotFound:  # not mirrored yet
         return False
 
 
-# What is asked of Ceph for a VM
+# Requests to Ceph for a VM
 
 
 async def remove_volumes(context: Context, vm: VM) -> list[str]:

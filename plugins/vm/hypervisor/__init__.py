@@ -70,7 +70,7 @@ class Hypervisor(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection."""
+        """True while there is a connection."""
 
     async def open(self) -> None:
         """Begin to hold a connection; return after the first attempt, even if it failed."""

@@ -72,7 +72,7 @@ class FakeHypervisor:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection."""
+        """True while there is a connection."""
         return self._running and self._loop is not None
 
     async def open(self) -> None:

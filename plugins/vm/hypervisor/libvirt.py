@@ -93,7 +93,7 @@ class LibvirtHypervisor:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection."""
+        """True while there is a connection."""
         return self._link is not None
 
     async def open(self) -> None:

@@ -1,4 +1,4 @@
-"""A guest is told where Ceph is and who it is to Ceph, and nobody sees the key."""
+"""A guest is started with Ceph's monitors and its user, and the key appears nowhere."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ OWN_HOST = "<host name='ceph1' port='6789'/>"
 
 
 def source(xml: str) -> str:
-    """The first disk's source, as it would be started."""
+    """Return the source of the first disk as it would be started."""
     root = etree.fromstring(prepare(xml, generation=1, console_log=None, storage=STORAGE))
     found = root.find("devices/disk/source")
     assert found is not None
     return etree.tostring(found, encoding="unicode").replace('"', "'")
 
 
-def test_a_disk_is_told_all_that_it_lacks() -> None:
+def test_a_disk_is_completed_with_monitors_and_authentication() -> None:
     assert source(with_disks("web1", "vms/a")) == (
         "<source protocol='rbd' name='vms/a'><host name='10.0.0.1' port='3300'/><host name='fd00::2' port='3300'/>"
         f"<auth username='libvirt'><secret type='ceph' uuid='{UUID(int=7)}'/></auth></source>"
     )
 
 
-def test_what_a_disk_says_itself_stays() -> None:
+def test_monitors_and_authentication_of_the_definition_are_kept() -> None:
     assert source(with_disks("web1", "vms/a", source=OWN_HOST)).count("<host") == 1
     assert source(with_disks("web1", "vms/a", source="<config file='/etc/ceph/my.conf'/>")).count("<host") == 0
     assert source(with_disks("web1", "vms/a", source=OWN_AUTH)).count("<auth") == 1
@@ -42,7 +42,7 @@ def test_what_a_disk_says_itself_stays() -> None:
     assert "<auth" not in source(older)
 
 
-def test_only_what_lacks_something_needs_to_ask() -> None:
+def test_only_an_incomplete_disk_lacks_storage() -> None:
     assert lacks_storage(with_disks("web1", "vms/a"))
     assert lacks_storage(with_disks("web1", "vms/a", source=OWN_HOST))
     assert not lacks_storage(with_disks("web1", "vms/a", source=OWN_HOST + OWN_AUTH))
@@ -51,12 +51,12 @@ def test_only_what_lacks_something_needs_to_ask() -> None:
 
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason="libvirt's schema is not installed")
-def test_what_is_completed_is_as_libvirt_wants_it() -> None:
+def test_a_completed_document_is_valid_by_libvirts_schema() -> None:
     xml = prepare(with_disks("web1", "vms/a", "vms/b"), generation=1, console_log=None, storage=STORAGE)
     validate(re.sub(r"<metadata>.*</metadata>", "", xml))
 
 
-def test_the_volumes_of_a_definition_are_known_and_whether_it_writes_to_them() -> None:
+def test_the_volumes_of_a_definition_are_read_with_whether_it_writes_to_them() -> None:
     assert volumes(with_disks("web1", "vms/a", "vms/b")) == (
         UsedVolume("vms", "a", True),
         UsedVolume("vms", "b", True),
@@ -108,7 +108,9 @@ async def test_the_key_is_given_again_after_the_hypervisor_forgot_it(cluster: St
     assert list(hypervisor.secrets) == [secret]
 
 
-async def test_a_guest_whose_ceph_is_away_says_so_and_starts_when_it_is_back(cluster: StorageCluster) -> None:
+async def test_a_guest_has_a_failed_reason_while_ceph_is_away_and_starts_afterward(
+    cluster: StorageCluster,
+) -> None:
     cluster.ceph.failure = CephUnavailable("Ceph does not answer.")
     await cluster.define("web1", "vms/a")
     await cluster.define("web2")
@@ -123,7 +125,7 @@ async def test_a_guest_whose_ceph_is_away_says_so_and_starts_when_it_is_back(clu
     assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "start", "running": True}
 
 
-async def test_many_that_start_at_once_ask_ceph_once(cluster: StorageCluster) -> None:
+async def test_simultaneous_starts_ask_ceph_once(cluster: StorageCluster) -> None:
     cluster.ceph.answers.clear()
     names = [f"web{number}" for number in range(5)]
     for name in names:

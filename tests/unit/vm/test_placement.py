@@ -1,4 +1,4 @@
-"""Which node a VM is put on."""
+"""The choice of a VM's node."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_each_selector_chooses_by_its_own_figure(busy: Cluster, selector: 
     assert choose(busy, selector_name=selector) == (node, None)
 
 
-async def test_of_equals_the_one_with_fewer_vms_and_then_the_first_name_is_chosen(cluster: Cluster) -> None:
+async def test_equal_figures_are_decided_by_fewer_vms_and_then_by_name(cluster: Cluster) -> None:
     for name in ("hv3", "hv1", "hv2"):
         await cluster.add_node(name)
     assert choose(cluster)[0] == "hv1"
@@ -56,7 +56,7 @@ async def test_of_equals_the_one_with_fewer_vms_and_then_the_first_name_is_chose
     assert choose(cluster)[0] == "hv2"
 
 
-async def test_what_is_removed_moved_or_stopped_takes_nothing_any_more(cluster: Cluster) -> None:
+async def test_a_vm_that_is_removed_moved_or_stopped_frees_its_memory(cluster: Cluster) -> None:
     for name in ("hv1", "hv2"):
         await cluster.add_node(name)
     vm = await cluster.add_vm("a", "hv1", memory=1000)
@@ -108,7 +108,7 @@ async def test_a_node_that_does_not_take_vms_is_never_chosen(cluster: Cluster) -
     assert why_not(cluster) == "Cannot place VM 'new': node 'hv1' does not take VMs now."
 
 
-async def test_a_vm_must_fit_into_what_is_left(cluster: Cluster) -> None:
+async def test_a_vm_must_fit_into_the_free_memory(cluster: Cluster) -> None:
     await cluster.add_node("hv1", memory=1024)
     await cluster.add_vm("a", memory=896)
     assert choose(cluster, memory=128)[0] == "hv1"
@@ -122,7 +122,7 @@ async def test_a_node_must_be_able_to_run_it(cluster: Cluster) -> None:
     assert choose(cluster, kind="kvm", emulator="")[0] == "hv1"
 
 
-async def test_what_speaks_against_each_node_is_told(busy: Cluster) -> None:
+async def test_the_refusal_has_the_objection_to_each_node(busy: Cluster) -> None:
     reasons = why_not(busy, memory=3500, limit=("hv1", "hv2"), leave="hv2")
     assert reasons == (
         "Cannot place VM 'new': node 'hv1' has 2048 MiB of memory left, the VM needs 3500; "

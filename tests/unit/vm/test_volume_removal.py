@@ -1,4 +1,4 @@
-"""A VM's volumes go with it if that is wanted, and its locks are cleared when nobody can hold them rightly."""
+"""A VM's volumes are removed with it on request, and its locks are broken when no VM can hold them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_a_running_vm_is_stopped_before_its_volumes_go(cluster: StorageClu
     assert await hypervisor.domains() == {}
 
 
-async def test_a_stopped_vm_goes_with_what_is_left_of_its_volumes(cluster: StorageCluster) -> None:
+async def test_a_stopped_vm_is_removed_with_its_remaining_volumes(cluster: StorageCluster) -> None:
     del cluster.ceph.volumes["vms", "a"]
     await cluster.define("web1", "vms/a", "vms/b")
     await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
@@ -56,7 +56,7 @@ async def test_without_the_flag_the_volumes_stay(cluster: StorageCluster) -> Non
     assert (cluster.ceph.removed, await cluster.ask("GET", "/vm")) == ([], [])
 
 
-async def test_what_others_use_or_it_only_read_stays_and_is_named(cluster: StorageCluster) -> None:
+async def test_volumes_that_others_use_or_it_only_reads_are_kept_and_named(cluster: StorageCluster) -> None:
     cluster.ceph.volumes["isos", "debian"] = []
     await cluster.define("web1", "vms/a", "vms/b")
     await cluster.define("web2", "vms/b")
@@ -68,7 +68,7 @@ async def test_what_others_use_or_it_only_read_stays_and_is_named(cluster: Stora
     assert cluster.ceph.removed == ["vms/a"]
 
 
-async def test_a_failure_names_the_volumes_and_it_can_be_repeated(cluster: StorageCluster) -> None:
+async def test_a_failure_names_the_volumes_and_the_request_can_be_repeated(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a", "vms/b")
     await cluster.start("web1")
     cluster.ceph.failure = Failed("Ceph does not answer.", code="ceph-unavailable")
@@ -84,21 +84,21 @@ async def test_a_failure_names_the_volumes_and_it_can_be_repeated(cluster: Stora
     assert (cluster.ceph.volumes, await cluster.ask("GET", "/vm")) == ({}, [])
 
 
-async def test_a_client_that_ceph_still_counts_is_waited_for(cluster: StorageCluster) -> None:
+async def test_removal_waits_for_a_client_that_ceph_still_lists(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     cluster.ceph.in_use_until = cluster.simulated.clock.time() + 30
     await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
     assert cluster.ceph.removed == ["vms/a"]
 
 
-async def test_one_that_never_lets_go_is_named(cluster: StorageCluster) -> None:
+async def test_a_volume_whose_client_stays_is_named(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     cluster.ceph.in_use_until = cluster.simulated.clock.time() + 1000
     reply = await cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks="")
     assert "'vms/a': a client has it open." in reply["message"]
 
 
-async def test_nothing_is_removed_while_the_node_cannot_say_that_the_vm_is_off(cluster: StorageCluster) -> None:
+async def test_nothing_is_removed_while_the_node_cannot_report_that_the_vm_is_off(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     await cluster.start("web1")
     await cluster.simulated.kill_agent("hv1")
@@ -107,7 +107,7 @@ async def test_nothing_is_removed_while_the_node_cannot_say_that_the_vm_is_off(c
     assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "start", "running": True}
 
 
-async def test_a_node_that_does_not_say_so_in_time_keeps_the_volumes(cluster: StorageCluster) -> None:
+async def test_the_volumes_stay_if_the_node_does_not_report_in_time(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     await cluster.start("web1")
     cluster.hypervisors["hv1"].stop()
@@ -115,12 +115,12 @@ async def test_a_node_that_does_not_say_so_in_time_keeps_the_volumes(cluster: St
     assert (reply["code"], cluster.ceph.removed) == ("timed-out", [])
     cluster.hypervisors["hv1"].start_again()
     await cluster.simulated.advance(90)
-    assert (await cluster.ask("GET", "/vm/web1/state"))["running"] is False  # and remembered by all means
+    assert (await cluster.ask("GET", "/vm/web1/state"))["running"] is False  # the VM is still defined
     await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
     assert (cluster.ceph.removed, await cluster.ask("GET", "/vm")) == (["vms/a"], [])
 
 
-async def test_a_vm_whose_volumes_go_cannot_be_started_meanwhile(cluster: StorageCluster) -> None:
+async def test_a_vm_cannot_be_started_while_its_volumes_are_removed(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     cluster.ceph.in_use_until = cluster.simulated.clock.time() + 10
     asking = asyncio.ensure_future(cluster.while_time_passes("DELETE", "/vm/web1", delete_disks=""))
@@ -131,7 +131,7 @@ async def test_a_vm_whose_volumes_go_cannot_be_started_meanwhile(cluster: Storag
     await asking
 
 
-async def test_a_request_that_was_left_in_the_middle_is_finished_by_the_next(cluster: StorageCluster) -> None:
+async def test_an_interrupted_removal_is_finished_by_the_next_request(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     await cluster.start("web1")
     cluster.ceph.in_use_until = cluster.simulated.clock.time() + 10
@@ -160,7 +160,7 @@ async def test_locks_are_listed_and_cleared_once_the_vm_is_off(cluster: StorageC
     assert await cluster.while_time_passes("GET", "/vm/web1/locks") == []
 
 
-async def test_locks_stay_while_the_node_has_not_said_that_the_vm_is_off(cluster: StorageCluster) -> None:
+async def test_locks_stay_while_the_node_has_not_reported_that_the_vm_is_off(cluster: StorageCluster) -> None:
     cluster.ceph.volumes["vms", "a"] = [LOCK]
     await cluster.define("web1", "vms/a")
     await cluster.start("web1")
@@ -170,7 +170,7 @@ async def test_locks_stay_while_the_node_has_not_said_that_the_vm_is_off(cluster
     assert cluster.ceph.volumes["vms", "a"] == [LOCK]
 
 
-async def test_locks_stay_that_another_vm_may_hold(cluster: StorageCluster) -> None:
+async def test_locks_that_another_vm_may_hold_stay(cluster: StorageCluster) -> None:
     cluster.ceph.volumes["vms", "a"] = [LOCK]
     await cluster.define("web1", "vms/a")
     await cluster.define("web2", "vms/a")
@@ -183,7 +183,7 @@ async def test_locks_stay_that_another_vm_may_hold(cluster: StorageCluster) -> N
     assert cluster.ceph.volumes["vms", "a"] == [LOCK]
 
 
-async def test_a_vm_without_volumes_has_no_locks_and_goes_as_ever(cluster: StorageCluster) -> None:
+async def test_a_vm_without_volumes_has_no_locks_and_is_removed_as_usual(cluster: StorageCluster) -> None:
     await cluster.ask("POST", "/vm", xml=with_disks("web1"))
     assert await cluster.ask("GET", "/vm/web1/locks") == []
     reply = await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")

@@ -1,4 +1,4 @@
-"""No two guests write to one volume, and no volume is taken from under a VM."""
+"""No two guests write to one volume, and no volume is taken away from a VM."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_vm_starts_again_on_its_own_volumes(cluster: StorageCluster) -> 
         await cluster.stop("web1")
 
 
-async def test_of_many_that_start_at_once_one_does(cluster: StorageCluster) -> None:
+async def test_only_one_of_many_simultaneous_starts_succeeds(cluster: StorageCluster) -> None:
     names = [f"web{number}" for number in range(8)]
     for name in names:
         await cluster.define(name, "vms/a")
@@ -71,13 +71,13 @@ async def test_of_many_that_start_at_once_one_does(cluster: StorageCluster) -> N
     assert sum([await started(cluster, name) for name in names]) == 1
 
 
-async def test_two_who_each_know_nothing_of_the_other_do_not_both_start(cluster: StorageCluster) -> None:
-    """The memory of a process may lag; what it writes rests on the claim all the same."""
+async def test_two_vms_that_do_not_see_each_other_do_not_both_start(cluster: StorageCluster) -> None:
+    """Each write includes the claim, even if the index of a process lags behind."""
     await cluster.define("web1", "vms/a")
     await cluster.define("web2", "vms/a")
     context = cluster.simulated.api
     vms = [context.store.get(VM, uuid_of(name)) for name in ("web1", "web2")]
-    blind = VolumeIndex()  # which knows of no VM
+    blind = VolumeIndex()  # without any VM
     unaware = context.derive(components={**context.components, VOLUME_INDEX: blind})
 
     async def start(vm: VM | None) -> None:
@@ -89,7 +89,7 @@ async def test_two_who_each_know_nothing_of_the_other_do_not_both_start(cluster:
     assert all(result is None or isinstance(result, Conflict) for result in results)
 
 
-async def test_those_that_only_read_a_volume_run_together_but_not_beside_one_that_writes(
+async def test_readers_of_a_volume_run_together_but_not_beside_a_writer(
     cluster: StorageCluster,
 ) -> None:
     for name in ("web1", "web2"):
@@ -105,7 +105,7 @@ async def test_those_that_only_read_a_volume_run_together_but_not_beside_one_tha
     assert (await cluster.start("web1", 510))["code"] == "volume-in-use"
 
 
-async def test_a_start_rests_on_the_others_being_off_until_it_is_written(
+async def test_a_start_fails_if_another_vm_changes_before_it_is_written(
     cluster: StorageCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cluster.define("web1", "vms/a", read_only=True)
@@ -137,7 +137,7 @@ async def test_a_vm_that_runs_is_not_given_a_volume_of_another(cluster: StorageC
     await cluster.start("web2", 510)
 
 
-async def test_a_guest_keeps_what_it_runs_with_until_it_was_started_anew(cluster: StorageCluster) -> None:
+async def test_a_guest_keeps_its_volumes_until_it_is_started_again(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     await cluster.define("web2", "vms/a")
     await cluster.start("web1")
@@ -150,7 +150,7 @@ async def test_a_guest_keeps_what_it_runs_with_until_it_was_started_anew(cluster
     assert await started(cluster, "web2")
 
 
-async def test_a_node_that_comes_back_starts_what_it_may_and_is_ready(cluster: StorageCluster) -> None:
+async def test_a_node_that_becomes_ready_starts_only_vms_whose_volumes_are_free(cluster: StorageCluster) -> None:
     for name, volume in (("web1", "vms/a"), ("web2", "vms/b")):
         await cluster.define(name, volume, node="hv1", limit="hv1")
         await cluster.start(name)
@@ -185,20 +185,20 @@ async def test_claims_go_with_their_vm(cluster: StorageCluster) -> None:
 @pytest.mark.parametrize(
     "name", ["a", "../x/y", "vms/a/b", "vms/a@b", "vms/a b", "vms/-p", "vms/", "vms/a:conf=/etc/x"]
 )
-async def test_what_names_no_volume_is_refused(cluster: StorageCluster, name: str) -> None:
+async def test_a_disk_source_that_does_not_name_a_volume_is_refused(cluster: StorageCluster, name: str) -> None:
     reply = await cluster.define("web1", name, status=510)
     assert reply["code"] == "invalid-value"
     assert "must be pool/volume" in reply["message"]
 
 
-# The guard
+# The guard of volumes
 
 
 REMOVE = "Remove the VM, or the disk from its definition, first."
 
 
 async def guarded(context: Context, operation: str, **arguments: Any) -> str | None:
-    """Why an operation is refused, or None."""
+    """Return why an operation is refused, or None."""
     try:
         await protect(context, Operation(operation, {"pool": "vms", "volume": "a"} | arguments))
     except Conflict as error:
