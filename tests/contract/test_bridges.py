@@ -317,7 +317,7 @@ async def test_a_gateway_moves_and_guests_find_it_at_once(wires: Wires, gateway:
     family = "ipv6" if ":" in guest else "ipv4"
     await first.bridges.hold(held, 60)
     for host in hosts:
-        # What it has learned counts for ever, if nobody tells it anything else.
+        # A learned entry stays forever unless it is replaced.
         await host.sysctl(f"{family}/neigh/eth0/base_reachable_time_ms", "86400000")
         assert await host.pings(gateway)
     for old, new in ((first, second), (second, first)):

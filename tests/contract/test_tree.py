@@ -159,7 +159,7 @@ async def other(bench: Bench, tree: Tree) -> Client:
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (a condition of any kind, over things that tell nobody)
+        while not condition():  # noqa: ASYNC110 (a condition of any kind, without an event to wait for)
             await asyncio.sleep(0.005)
 
 
