@@ -101,10 +101,10 @@ def retry(id: str) -> None:
     settings, _ = _declared()
     runs = Runs(settings.records)
     old = _found(runs, id)
-    if old.told is None:
+    if old.document is None:
         _refuse(f"Cannot retry run {old.id}: its document was too large to be kept.")
     again = old.model_copy(update={"attempt": old.attempt + 1, "process": ProcessIdentity.current()})
-    document = {**old.told, "attempt": again.attempt}
+    document = {**old.document, "attempt": again.attempt}
     if not asyncio.run(_run_all(document, old.phase, old.hook, lambda ending: runs.save(again.ended(ending)))):
         sys.exit(FAILED)
 

@@ -1,10 +1,10 @@
-"""The site's own hooks: executables of the hooks directory, run around every operation.
+"""Site hooks: executables of the site that run around every operation.
 
-Those of the phase `pre` are run before it, one after the other, and the first that does not end with 0 refuses it.
-Those of `post` and `fail` are run after it, beside everything else: what they come to is only noted. What is still to
-be run when the daemon ends, is run by the next one.
+Site hooks of the phase `pre` run before it, one after another; the first that exits with another status than 0 refuses
+it. Those of `post` and `fail` run after it, in the background, and their results are only recorded. What is pending
+when the daemon ends is run by the next one.
 
-Whether an operation has hooks is seen by one look at the directory, which has to be on a local disk.
+Each operation looks into the directory, so it has to be on a local disk.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from pvcd.declare.context import Component, Context, Role
 from pvcd.declare.operations import FAIL, POST, PRE, SITE_HOOKS, Operation, OperationKind, SiteHooks, kind_of
 from pvcd.errors import HookFailed, HookRefused, PvcdError
 from pvcd.process import ProcessIdentity
-from pvcd.sitehooks.envelope import Envelope, told_of
+from pvcd.sitehooks.envelope import Envelope, document_of
 from pvcd.sitehooks.execution import Ending, execute, fingerprint
 from pvcd.sitehooks.folder import Hook, Unsafe, opened, place_of, scan
 from pvcd.sitehooks.runs import HookRun, Runs
 
 log = logging.getLogger(__name__)
-ASKED_AT_ONCE, TOLD_AT_ONCE = 16, 4
-"""Operations whose hooks run side by side, before and after them."""
+MAX_ASKING, MAX_NOTIFYING = 16, 4
+"""Operations whose site hooks run at the same time, before and after them."""
 STOP_SECONDS = 3.0
-ADOPT_TRIES, ADOPT_PAUSE = 50, 0.1
+ADOPT_ATTEMPTS, ADOPT_PAUSE_SECONDS = 50, 0.1
 
 
 class FolderHooks:
-    """Runs the hooks of a directory."""
+    """Runs the site hooks of a directory."""
 
     def __init__(self, context: Context) -> None:
         self._settings = context.settings.hooks
         self._context = context
         self._runs = Runs(self._settings.records)
         self._process = ProcessIdentity.current()
-        self._asking, self._telling = asyncio.Semaphore(ASKED_AT_ONCE), asyncio.Semaphore(TOLD_AT_ONCE)
+        self._asking, self._notifying = asyncio.Semaphore(MAX_ASKING), asyncio.Semaphore(MAX_NOTIFYING)
         self._work: set[asyncio.Task[None]] = set()
 
     async def ask(self, context: Context, operation: Operation) -> None:
-        """Run the hooks of `pre`, unless the operation knows none."""
+        """Run the site hooks of `pre`. Raises `HookRefused` or `HookFailed`."""
         kind = kind_of(context, operation.name)
         if PRE not in kind.phases or not self._has(kind.name, PRE):
             return
-        told = told_of(context, operation)
+        document = document_of(context, operation)
         async with self._place(kind.name):
-            await self._ask(told)
+            await self._ask(document)
 
     @contextlib.asynccontextmanager
     async def _place(self, operation: str) -> AsyncIterator[None]:
-        """One of the few that run side by side."""
+        """Wait for one of the few places, for at most the time of a phase."""
         try:
             async with asyncio.timeout(self._settings.phase_seconds):
                 await self._asking.acquire()
@@ -64,61 +64,61 @@ class FolderHooks:
         finally:
             self._asking.release()
 
-    async def _ask(self, told: Envelope) -> None:
-        name, seconds = told["operation"], self._settings.limit(told["operation"], PRE)
+    async def _ask(self, document: Envelope) -> None:
+        name, seconds = document["operation"], self._settings.limit(document["operation"], PRE)
         end = self._context.clock.monotonic() + max(self._settings.phase_seconds, seconds)
         with contextlib.ExitStack() as stack:
             for hook in await self._open(stack, name, PRE):
-                left = end - self._context.clock.monotonic()
-                if left <= 0:
+                remaining = end - self._context.clock.monotonic()
+                if remaining <= 0:
                     raise HookFailed(
                         f"Cannot do {name!r}: its site hooks took more than {self._settings.phase_seconds:g} s."
                     )
-                run = self._run_of(hook.name, PRE, told)
-                ending = await self._run(run, hook, told, min(seconds, left))
+                run = self._run_of(hook.name, PRE, document)
+                ending = await self._run(run, hook, document, min(seconds, remaining))
                 if ending.refused:
                     raise HookRefused(f"Cannot do {name!r}: site hook {run.name!r} refused it: {ending.sentence}.")
                 if ending.sentence:
                     raise HookFailed(f"Cannot do {name!r}: site hook {run.name!r} failed: {ending.sentence}.")
 
     async def notify(self, context: Context, operation: Operation) -> None:
-        """Note which hooks of `post` or `fail` are to be run, and run them from now on."""
+        """Record the site hooks of `post` or `fail` as pending, and start them."""
         kind, phase = kind_of(context, operation.name), FAIL if operation.failure else POST
         if phase not in kind.phases or operation.is_dry_run or not self._has(kind.name, phase):
             return
         try:
-            told = told_of(context, operation)
+            document = document_of(context, operation)
             with contextlib.ExitStack() as stack:
                 hooks = await self._open(stack, kind.name, phase)
-            runs = [self._run_of(hook.name, phase, told) for hook in hooks]
+            runs = [self._run_of(hook.name, phase, document) for hook in hooks]
             for run in runs:
                 await asyncio.to_thread(self._runs.save, run)
             self._run_later(runs)
         except PvcdError as error:
             log.error("%s", error)
         except Exception:
-            log.exception("the hooks of %s.%s are not run", operation.name, phase)
+            log.exception("cannot run the site hooks of %s.%s", operation.name, phase)
 
     async def start(self) -> None:
-        """Say what does not run, and run what an earlier process has left."""
+        """Log the files that do not run, and run what is pending from an earlier process."""
         phases = {kind.name: kind.phases for kind in self._context.declared(OperationKind)}
         for entry in await asyncio.to_thread(scan, self._settings.directory, phases):
             if entry.reason:
                 log.warning("%s/%s does not run: %s", self._settings.directory, entry.place, entry.reason)
-        self._run_later(await self._left())
+        self._run_later(await self._pending())
 
-    async def _left(self) -> list[HookRun]:
-        """What an earlier process of this daemon has left."""
-        for _ in range(ADOPT_TRIES):
+    async def _pending(self) -> list[HookRun]:
+        """Take over the pending runs of an earlier process of this daemon."""
+        for _ in range(ADOPT_ATTEMPTS):
             try:
                 return await asyncio.to_thread(self._runs.adopt, self._context.role.value, self._process)
             except BlockingIOError:
-                await self._context.clock.sleep(ADOPT_PAUSE)
-        log.warning("another process keeps the runs of hooks: what is left of earlier ones waits for the next start")
+                await self._context.clock.sleep(ADOPT_PAUSE_SECONDS)
+        log.warning("another process holds the runs of site hooks: pending ones wait for the next start")
         return []
 
     async def stop(self) -> None:
-        """Let what runs come to its end, but not for long: the rest is left to the next process."""
+        """Wait a few seconds for what runs; leave the rest to the next process."""
         if self._work:
             await asyncio.wait(self._work, timeout=STOP_SECONDS)
         for work in self._work:
@@ -136,16 +136,16 @@ class FolderHooks:
             place = directory / place_of(operation, phase)
             raise HookFailed(f"Cannot do {operation!r}: {place} {error}.") from None
 
-    def _run_of(self, hook: str, phase: str, told: Envelope) -> HookRun:
+    def _run_of(self, hook: str, phase: str, document: Envelope) -> HookRun:
         return HookRun(
-            event=told["event"],
-            operation=told["operation"],
+            event=document["event"],
+            operation=document["operation"],
             phase=phase,
             hook=hook,
             place=self._context.role.value,
             process=self._process,
             queued=self._context.clock.time(),
-            told=told,
+            document=document,
         )
 
     def _run_later(self, runs: Iterable[HookRun]) -> None:
@@ -155,8 +155,8 @@ class FolderHooks:
             work.add_done_callback(self._work.discard)
 
     async def _run_all(self, runs: list[HookRun]) -> None:
-        """The hooks of one event, one after the other."""
-        async with self._telling:
+        """Run the site hooks of one event, one after another."""
+        async with self._notifying:
             for run in runs:
                 try:
                     await self._run_noted(run)
@@ -164,7 +164,7 @@ class FolderHooks:
                     log.error("%s", error)
                     await self._keep(run, Ending(error.sentence.rstrip(".")))
                 except Exception:
-                    log.exception("the hook %s is not run", run.name)
+                    log.exception("cannot run site hook %s", run.name)
 
     async def _run_noted(self, run: HookRun) -> None:
         seconds = self._settings.limit(run.operation, run.phase)
@@ -172,23 +172,23 @@ class FolderHooks:
             hooks = await self._open(stack, run.operation, run.phase)
             hook = next((hook for hook in hooks if hook.name == run.hook), None)
             if hook is None:
-                return await self._keep(run, Ending("it is not there any more"))
-            ending = await self._run(run, hook, run.told or {}, seconds)
+                return await self._keep(run, Ending("it does not exist any more"))
+            ending = await self._run(run, hook, run.document or {}, seconds)
             if ending.sentence:
-                log.error("the hook %s failed: %s (pvcd hooks log %s)", run.name, ending.sentence, run.id)
+                log.error("site hook %s failed: %s (pvcd hooks log %s)", run.name, ending.sentence, run.id)
         return None
 
-    async def _run(self, run: HookRun, hook: Hook, told: Envelope, seconds: float) -> Ending:
-        """Run a hook and keep what came of it."""
-        told = {**told, "phase": run.phase, "hook": run.hook, "attempt": run.attempt, "seconds": seconds}
-        told["directory"] = str(self._settings.directory)
+    async def _run(self, run: HookRun, hook: Hook, document: Envelope, seconds: float) -> Ending:
+        """Run a site hook and record its result."""
+        document = {**document, "phase": run.phase, "hook": run.hook, "attempt": run.attempt, "seconds": seconds}
+        document["directory"] = str(self._settings.directory)
         run = run.model_copy(update={"state": "running", "sha256": await asyncio.to_thread(fingerprint, hook)})
         await asyncio.to_thread(self._runs.save, run)
         try:
-            ending = await execute(hook, told, seconds)
+            ending = await execute(hook, document, seconds)
         except asyncio.CancelledError:
-            if run.phase == PRE:  # nobody will ask again
-                interrupted = run.model_copy(update={"state": "failed", "sentence": "who asked went away"})
+            if run.phase == PRE:  # it is not repeated
+                interrupted = run.model_copy(update={"state": "failed", "sentence": "the request was cancelled"})
                 asyncio.get_running_loop().run_in_executor(None, self._runs.save, interrupted)
             raise
         await self._keep(run, ending)
@@ -206,7 +206,7 @@ def _by_event(runs: Iterable[HookRun]) -> list[list[HookRun]]:
 
 
 class _NoHooks:
-    """The hooks of a simulation that brings none."""
+    """The site hooks of a simulation without any."""
 
     async def ask(self, context: Context, operation: Operation) -> None:
         """Refuse nothing."""

@@ -1,4 +1,4 @@
-"""What a hook is told: one JSON document on its standard input, and the most used of it as PVC_ variables."""
+"""The input of a site hook: a JSON document on standard input, and its most used values as PVC_ variables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pvcd.errors import PvcdError
 from pvcd.http.middleware import request_id
 from pvcd.http.replies import Encoded
 
-MAX_VARIABLE = 4096
-"""Bytes of a value that stands in a variable too."""
+MAX_VARIABLE_BYTES = 4096
+"""A longer value is in the document only."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Envelope = dict[str, Any]
 
@@ -25,8 +25,8 @@ Envelope = dict[str, Any]
 def envelope(
     kind: OperationKind, operation: Operation, *, time: float, place: str, node: str = "", user: str | None = None
 ) -> Envelope:
-    """What all hooks of an event are told."""
-    told: Envelope = {
+    """Build the document for all site hooks of an event."""
+    document: Envelope = {
         "api": HOOK_API,
         "event": uuid4().hex,
         "operation": kind.name,
@@ -39,14 +39,14 @@ def envelope(
         "arguments": _arguments(kind, operation.arguments),
     }
     if operation.failure is not None:
-        told["failure"] = _failure(operation.failure)
+        document["failure"] = _failure(operation.failure)
     elif operation.result is not None:
-        told["result"] = _plain(operation.result)
-    return told
+        document["result"] = _plain(operation.result)
+    return document
 
 
-def told_of(context: Context, operation: Operation) -> Envelope:
-    """The same, of an operation in this process."""
+def document_of(context: Context, operation: Operation) -> Envelope:
+    """Build the document for an operation in this process."""
     kind, now = kind_of(context, operation.name), context.clock.time()
     return envelope(kind, operation, time=now, place=context.role.value, node=context.node, user=context.user)
 
@@ -59,21 +59,21 @@ def _arguments(kind: OperationKind, arguments: Mapping[str, Any]) -> dict[str, A
 def _failure(error: Exception) -> dict[str, str]:
     if isinstance(error, PvcdError):
         return {"message": error.sentence, "code": error.code}
-    return {"message": f"An internal error: {type(error).__name__}.", "code": "internal-error"}
+    return {"message": f"Internal error: {type(error).__name__}.", "code": "internal-error"}
 
 
 def _plain(value: object) -> Any:
-    """A value as JSON has it."""
+    """Convert a value to what JSON has."""
     if isinstance(value, Encoded):
         return json.loads(value.body) if value.content_type == "application/json" else None
     return to_jsonable_python(value, fallback=str)
 
 
-def environment(told: Envelope) -> dict[str, str]:
-    """All variables of a hook."""
+def environment(document: Envelope) -> dict[str, str]:
+    """Return all environment variables of a site hook."""
     variables = {
-        **{f"PVC_{name.upper()}": told[name] for name in FIELDS if name != "arguments"},
-        **{f"PVC_ARGUMENT_{_word(name)}": value for name, value in told["arguments"].items()},
+        **{f"PVC_{name.upper()}": document[name] for name in FIELDS if name != "arguments"},
+        **{f"PVC_ARGUMENT_{_word(name)}": value for name, value in document["arguments"].items()},
     }
     texts = {name: _text(value) for name, value in variables.items()}
     return {
@@ -88,11 +88,11 @@ def _word(name: str) -> str:
 
 
 def _text(value: object) -> str | None:
-    """A single value as a text; None for what is a list or an object, or is not there."""
+    """Return a single value as text; None for a list, an object or null."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, str | int | float) else None
 
 
 def _fits(text: str) -> bool:
-    return "\0" not in text and len(text.encode(errors="surrogatepass")) <= MAX_VARIABLE and text.isprintable()
+    return "\0" not in text and len(text.encode(errors="surrogatepass")) <= MAX_VARIABLE_BYTES and text.isprintable()

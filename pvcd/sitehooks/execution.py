@@ -1,4 +1,4 @@
-"""Runs one hook, to its end or to the end of its time, and leaves nothing of it: see pvcd/programs/confine.py."""
+"""Run one site hook, confined so that nothing of it stays behind: see pvcd/programs/confine.py."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from pvcd.programs import TooMuchWritten, confine, run
 from pvcd.sitehooks.envelope import Envelope, environment
 from pvcd.sitehooks.folder import Hook
 
-MAX_OUTPUT = 1024 * 1024
-"""Bytes that a hook may write, to stdout as to stderr; one that writes more is ended."""
-KEPT_OUTPUT = 64 * 1024
+MAX_OUTPUT_BYTES = 1024 * 1024
+"""A site hook that writes more, to stdout or to stderr, is ended."""
+KEPT_OUTPUT_BYTES = 64 * 1024
 MAX_SENTENCE = 300
-_BACKSTOP = 10.0
-"""Seconds that taking a hook apart may last beside its own."""
+_END_SECONDS = 10.0
+"""Time to remove the site hook, besides its own."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a hook ended: well, if there is no sentence. `refused` is one that ended by itself and said no."""
+    """The end of a site hook: good without a sentence. `refused` if it exited by itself with another status than 0."""
 
     sentence: str = ""
     refused: bool = False
@@ -41,8 +41,8 @@ class Ending:
     seconds: float = 0.0
 
 
-async def execute(hook: Hook, told: Envelope, seconds: float) -> Ending:
-    """Run an open hook, with what it is told, for so many seconds at most."""
+async def execute(hook: Hook, document: Envelope, seconds: float) -> Ending:
+    """Run an open site hook with its document, for at most so many seconds."""
     if hook.unsafe:
         return Ending(f"it {hook.unsafe}")
     began = time.monotonic()
@@ -50,17 +50,17 @@ async def execute(hook: Hook, told: Envelope, seconds: float) -> Ending:
     try:
         argv = [sys.executable, "-I", "-S", str(Path(confine.__file__)), str(os.getpid()), str(report)]
         result = await run(
-            [*argv, str(hook.file), str(seconds), hook.name, told["operation"], told["phase"]],
-            timeout=seconds + _BACKSTOP,
-            input=to_json(told),
-            environment=environment(told),
+            [*argv, str(hook.file), str(seconds), hook.name, document["operation"], document["phase"]],
+            timeout=seconds + _END_SECONDS,
+            input=to_json(document),
+            environment=environment(document),
             inherit=False,
-            max_output=MAX_OUTPUT,
+            max_output=MAX_OUTPUT_BYTES,
             pass_fds=(hook.file, report),
             check=False,
         )
     except TooMuchWritten:
-        return Ending(f"it wrote more than {MAX_OUTPUT // 1024**2} MiB", seconds=time.monotonic() - began)
+        return Ending(f"it wrote more than {MAX_OUTPUT_BYTES // 1024**2} MiB", seconds=time.monotonic() - began)
     except PvcdError as error:
         return Ending(error.sentence.rstrip("."), seconds=time.monotonic() - began)
     finally:
@@ -72,7 +72,7 @@ async def execute(hook: Hook, told: Envelope, seconds: float) -> Ending:
 
 
 def _rest(answers: int) -> bytes:
-    """What was written to a pipe that nobody holds the other end of any more."""
+    """Read what was written to a pipe whose writers have ended."""
     os.set_blocking(answers, False)
     with contextlib.suppress(BlockingIOError), open(answers, "rb", buffering=0) as pipe:
         return pipe.read() or b""
@@ -85,23 +85,23 @@ def _ending(answer: dict[str, Any], stderr: bytes) -> dict[str, Any]:
     if "signal" in answer:
         return {"sentence": f"it was killed by {signal.Signals(answer['signal']).name}", "signal": answer["signal"]}
     status = answer["status"]
-    words = _first_line(stderr) or f"it ended with the status {status}"
+    words = _first_line(stderr) or f"it ended with exit status {status}"
     return {"status": status} if status == 0 else {"sentence": words, "refused": True, "status": status}
 
 
 def _first_line(stderr: bytes) -> str:
-    lines = (" ".join(line.split()) for line in stderr[:KEPT_OUTPUT].decode(errors="replace").splitlines())
+    lines = (" ".join(line.split()) for line in stderr[:KEPT_OUTPUT_BYTES].decode(errors="replace").splitlines())
     line = next(filter(None, lines), "")
     return "".join(filter(str.isprintable, line))[:MAX_SENTENCE].rstrip(".")
 
 
 def _kept(output: bytes) -> str:
-    text = output[:KEPT_OUTPUT].decode(errors="replace")
-    return text if len(output) <= KEPT_OUTPUT else f"{text}\n[{len(output) - KEPT_OUTPUT} more bytes]"
+    text = output[:KEPT_OUTPUT_BYTES].decode(errors="replace")
+    return text if len(output) <= KEPT_OUTPUT_BYTES else f"{text}\n[{len(output) - KEPT_OUTPUT_BYTES} more bytes]"
 
 
 def fingerprint(hook: Hook) -> str:
-    """The SHA-256 of the file of a hook."""
+    """Return the SHA-256 of the file of a site hook."""
     if hook.unsafe:
         return ""
     with open(os.dup(hook.file), "rb") as file:

@@ -1,8 +1,8 @@
-"""The hooks directory: what is in it, what of that runs and why the rest does not.
+"""The directory of site hooks: its files, those that run, and why the others do not.
 
-Hooks are the executable files `<operation>.<phase>.d/NN-name`, in the byte order of their names. Whatever may be
-changed by others than root or this process's own user is never run. It is looked at and opened in one go, each
-directory in the one before, so that what is run is what was looked at.
+Site hooks are the executable files `<operation>.<phase>.d/NN-name`, in the byte order of their names. A file that
+others than root or this process's user may change is never run. Files are opened before they are checked, each
+directory from the one above, so that exactly the checked file runs.
 """
 
 from __future__ import annotations
@@ -21,53 +21,53 @@ from pvcd.errors import did_you_mean
 SUFFIX = ".d"
 NAME = re.compile(r"[0-9]{2}-[a-z0-9_-]+(\.[a-z]+)?")
 MAX_HOOKS = 100
-"""Of one operation and phase."""
+"""For one operation and phase."""
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def place_of(operation: str, phase: str) -> str:
-    """The name of the directory of some hooks, such as `vm-start.pre.d`."""
+    """Return the name of the directory of an operation and phase, such as `vm-start.pre.d`."""
     return f"{operation}.{phase}{SUFFIX}"
 
 
 class Unsafe(Exception):
-    """Why something of the hooks directory must not be run: the end of a sentence that begins with its path."""
+    """The reason why a file or directory is not safe to run: the end of a sentence that begins with its path."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the hooks directory."""
+    """A file in the directory of site hooks."""
 
     place: str
-    """Such as `vm-start.pre.d/50-licence`."""
+    """Such as `vm-start.pre.d/50-license`."""
     operation: str = ""
     phase: str = ""
     reason: str | None = None
-    """Why it does not run; None of one that does."""
+    """Why it does not run, or None."""
 
 
 @dataclass(frozen=True)
 class Hook:
-    """One hook, open."""
+    """One open site hook."""
 
     name: str
     path: str
     file: int
-    """The descriptor, which whoever opened the hooks closes."""
+    """The descriptor; `opened` closes it."""
     unsafe: str | None = None
-    """Why it must not be run."""
+    """Why it must not run, or None."""
 
 
 def scan(root: Path, phases: Mapping[str, tuple[str, ...]]) -> list[Entry]:
-    """Every file of the directory, and whether it runs; `phases` are those of each operation there is."""
+    """List every file of the directory and whether it runs; `phases` are those of each known operation."""
     if not root.exists():
         return []
     entries: list[Entry] = []
     for folder in sorted(root.iterdir()):
         if not folder.is_dir():
             if not folder.name.startswith(("README", ".")):
-                entries.append(Entry(folder.name, reason="it is no directory such as vm-start.pre.d"))
+                entries.append(Entry(folder.name, reason="it is not a directory such as vm-start.pre.d"))
             continue
         operation, phase = _parts(folder.name)
         reason = _misplaced(folder.name, operation, phase, phases)
@@ -117,15 +117,15 @@ def _names(folder: Path) -> list[str]:
 
 def _skipped(path: Path) -> str:
     if not NAME.fullmatch(path.name):
-        return "its name must have the form 50-name or 50-name.sh, in small letters"
+        return "its name must have the form 50-name or 50-name.sh, in lower case"
     if path.is_dir():
         return "it is a directory"
-    return "it is not executable: chmod +x switches it on"
+    return "it is not executable: enable it with chmod +x"
 
 
 @contextlib.contextmanager
 def opened(root: Path, operation: str, phase: str) -> Iterator[list[Hook]]:
-    """The hooks of an operation and phase, in their order. Raises `Unsafe` when others may change the directory."""
+    """Open the site hooks of an operation and phase, in order. Raises `Unsafe` if others may change the directory."""
     with contextlib.ExitStack() as stack:
         try:
             folder = _open_folder(root / place_of(operation, phase), stack)
@@ -140,7 +140,7 @@ def opened(root: Path, operation: str, phase: str) -> Iterator[list[Hook]]:
 
 
 def _open_folder(path: Path, stack: contextlib.ExitStack) -> int:
-    """A directory that nobody else may change, nor any above it."""
+    """Open a directory that no other user may change, nor any above it."""
     real = path.parent.resolve() / path.name
     current = os.open("/", _FLAGS | os.O_DIRECTORY)
     stack.callback(os.close, current)
@@ -154,25 +154,25 @@ def _open_folder(path: Path, stack: contextlib.ExitStack) -> int:
             raise Unsafe(f"cannot be used: {place} {_odd(error)}") from None
         stack.callback(os.close, current)
         found = os.fstat(current)
-        # In a sticky directory, such as /tmp, nobody can move what belongs to us.
+        # In a sticky directory, such as /tmp, other users cannot move what belongs to this one.
         if danger := _danger(found, allowed=stat.S_ISVTX if place != real else 0):
             raise Unsafe(f"cannot be used: {place} {danger}")
     return current
 
 
 def _open_hook(folder: str, name: str, at: int, stack: contextlib.ExitStack) -> Hook | None:
-    """A file that is to be run; None for one that is switched off."""
+    """Open a file to run; return None for one that is disabled."""
     path = f"{folder}/{name}"
     try:
         file = os.open(name, _FLAGS, dir_fd=at)
-    except FileNotFoundError:  # it was removed just now
+    except FileNotFoundError:  # removed meanwhile
         return None
     except OSError as error:
         return Hook(name, path, -1, _odd(error))
     stack.callback(os.close, file)
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
-        return None if stat.S_ISDIR(found.st_mode) else Hook(name, path, -1, "is no regular file")
+        return None if stat.S_ISDIR(found.st_mode) else Hook(name, path, -1, "is not a regular file")
     if not found.st_mode & 0o111:
         return None
     return Hook(name, path, file, _danger(found))
@@ -180,16 +180,16 @@ def _open_hook(folder: str, name: str, at: int, stack: contextlib.ExitStack) -> 
 
 def _odd(error: OSError) -> str:
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return "is a symbolic link, which is never followed"
+        return "is a symbolic link, and those are never followed"
     return f"cannot be opened ({error.strerror})"
 
 
 def _danger(found: os.stat_result, *, allowed: int = 0) -> str | None:
-    """Who else might change a file or directory; with one of the `allowed` bits others may write."""
+    """Return why others might change a file or directory, or None; with one of the `allowed` bits they may write."""
     if found.st_uid not in (0, os.geteuid()):
         return f"belongs to user {found.st_uid}, not to root or user {os.geteuid()}"
     if found.st_mode & 0o022 and not found.st_mode & allowed:
-        return f"may be written by others: chmod go-w it (its mode is {stat.S_IMODE(found.st_mode):04o})"
+        return f"may be written by others (its mode is {stat.S_IMODE(found.st_mode):04o}): use chmod go-w"
     if stat.S_ISREG(found.st_mode) and found.st_mode & (stat.S_ISUID | stat.S_ISGID):
         return "has a set-user-ID or set-group-ID bit"
     return None

@@ -1,6 +1,6 @@
-"""The runs of hooks, each a file: what is still to be run, also after the daemon has ended, and what came of the rest.
+"""The runs of site hooks, each a file: pending ones, which survive the daemon, and the results of the others.
 
-They stand in a directory of this machine, which only the daemons' user may read, since hooks are told all arguments.
+They are in a directory of this machine that only the daemons' user may read, as they contain all arguments.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from pvcd.sitehooks.folder import place_of
 log = logging.getLogger(__name__)
 MAX_RUNS = 1000
 _NUMBERS = itertools.count()
-MAX_TOLD = 256 * 1024
-"""Bytes of what a hook is told, above which it is not kept, so that the run cannot be repeated."""
+MAX_DOCUMENT_BYTES = 256 * 1024
+"""A larger document is not kept, so that its run cannot be repeated."""
 MAX_ATTEMPTS = 3
-"""After so many, one that always ends with its daemon is left alone."""
+"""A run that ended with its daemon as often as this is not repeated."""
 
 
 class HookRun(BaseModel):
-    """One run of one hook."""
+    """One run of one site hook."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,23 +47,23 @@ class HookRun(BaseModel):
     place: str
     """The daemon that runs it."""
     process: ProcessIdentity
-    """The process that does."""
+    """The process of that daemon."""
     state: Literal["waiting", "running", "ok", "failed"] = "waiting"
     attempt: int = 1
     queued: float
     number: int = Field(default_factory=lambda: next(_NUMBERS))
-    """Tells which of those that were queued at the same time comes first."""
+    """Orders runs that were queued at the same time."""
     seconds: float | None = None
-    """How long it took."""
+    """Its duration."""
     status: int | None = None
     signal: int | None = None
     sentence: str = ""
-    """What came of it, if it was not good."""
+    """The failure; empty if there was none."""
     stdout: str = ""
     stderr: str = ""
     sha256: str = ""
-    """Of the file that was run."""
-    told: dict[str, Any] | None = None
+    """The hash of the file."""
+    document: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -72,26 +72,26 @@ class HookRun(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended."""
+        """True once it has ended."""
         return self.state in ("ok", "failed")
 
     def ended(self, ending: Ending) -> Self:
-        """The run with its end."""
+        """Return the run with its end."""
         values = {name: value for name, value in asdict(ending).items() if name != "refused"}
         return self.model_copy(update={**values, "state": "failed" if ending.sentence else "ok"})
 
 
 class Runs:
-    """The files of one machine. All of its functions may block."""
+    """The files of one machine. All functions may block."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._complained = False
 
     def save(self, run: HookRun) -> None:
-        """Write a run; where that cannot be, it is only run."""
-        if len(json.dumps(run.told)) > MAX_TOLD:
-            run = run.model_copy(update={"told": None})
+        """Write a run; if that fails, it is only logged."""
+        if len(json.dumps(run.document)) > MAX_DOCUMENT_BYTES:
+            run = run.model_copy(update={"document": None})
         path = self._path(run)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,24 +103,24 @@ class Runs:
                 self._forget_oldest()
         except OSError as error:
             if not self._complained:
-                log.warning("the runs of hooks are not kept in %s: %s", self._directory, error.strerror)
+                log.warning("cannot keep the runs of site hooks in %s: %s", self._directory, error.strerror)
             self._complained = True
 
     def all(self) -> list[HookRun]:
-        """Those that are kept, the newest first."""
+        """Return all runs, the newest first."""
         return list(filter(None, map(_read, reversed(self._files()))))
 
     def find(self, id: str) -> HookRun:
-        """A run by its id, or by as much of its beginning as tells it from others."""
+        """Find a run by its id or the unique beginning of it. Raises `Refused`."""
         found = [run for run in self.all() if run.id.startswith(id)]
         if not found:
-            raise Refused(f"There is no run of a hook whose id begins with {id!r}: see pvcd hooks log.")
+            raise Refused(f"There is no run of a site hook whose id begins with {id!r}: see pvcd hooks log.")
         if len(found) > 1:
-            raise Refused(f"There are {len(found)} runs whose id begins with {id}: write more of it.")
+            raise Refused(f"Cannot find the run {id!r}: {len(found)} ids begin with it. Write more of the id.")
         return found[0]
 
     def adopt(self, place: str, process: ProcessIdentity) -> list[HookRun]:
-        """Runs of this daemon that a process has not ended which is over itself: they are ours now, oldest first.
+        """Take over the pending runs of earlier processes of this daemon; return them, oldest first.
 
         Raises `BlockingIOError` while another process does the same.
         """
@@ -129,7 +129,7 @@ class Runs:
             for run in reversed(self.all()):
                 if run.place == place and run.phase in (POST, FAIL) and not run.is_over and run.process.has_ended():
                     again = run.model_copy(update={"process": process, "attempt": run.attempt + 1})
-                    if again.attempt > MAX_ATTEMPTS or run.told is None:
+                    if again.attempt > MAX_ATTEMPTS or run.document is None:
                         again = again.model_copy(update={"state": "failed", "sentence": "its daemon ended with it"})
                     else:
                         adopted.append(again)
@@ -138,7 +138,7 @@ class Runs:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process of this machine at a time."""
+        """Lock the directory for this process."""
         try:
             directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
@@ -167,8 +167,8 @@ class Runs:
 def _read(path: Path) -> HookRun | None:
     try:
         return HookRun.model_validate_json(path.read_bytes())
-    except FileNotFoundError:  # it was just removed
+    except FileNotFoundError:  # removed meanwhile
         return None
     except (OSError, ValidationError) as error:
-        log.warning("%s is no run of a hook: %s", path, str(error).splitlines()[0])
+        log.warning("%s is not a run of a site hook: %s", path, str(error).splitlines()[0])
         return None

@@ -64,20 +64,20 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "stops itself": ("kill -STOP $$", "failed: it did not finish within 2 s"),
     "ends by a signal": ("kill -SEGV $$", "failed: it was killed by SIGSEGV"),
     "kills itself": ("kill -KILL $$", "failed: it was killed by SIGKILL"),
-    "kills everybody": ("sleep 1000 & kill -KILL -1; exit 6", "refused it: it ended with the status 6"),
-    "kills what started it": ("kill -KILL 1 $PPID; exit 3", "refused it: it ended with the status 3"),
+    "kills everybody": ("sleep 1000 & kill -KILL -1; exit 6", "refused it: it ended with exit status 6"),
+    "kills what started it": ("kill -KILL 1 $PPID; exit 3", "refused it: it ended with exit status 3"),
     "prints 10 GB": ("head -c 10G /dev/zero", "failed: it wrote more than 1 MiB"),
     "prints to stderr for ever": ("yes >&2", "failed: it wrote more than 1 MiB"),
     "leaves processes": (
         "sleep 1000 & setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000' &)\nexit 4",
-        "refused it: it ended with the status 4",
+        "refused it: it ended with exit status 4",
     ),
     "fork bomb": ("b() { b | b & }; b; sleep 1000", "failed: it started more than 512 processes at once"),
     "fills its /tmp": (
         "head -c 1G /dev/zero >file 2>/dev/null; df --output=avail . | tail -1 >&2; exit 1",
         "refused it: 0",
     ),
-    "reads nothing": ("exit 5", "refused it: it ended with the status 5"),
+    "reads nothing": ("exit 5", "refused it: it ended with exit status 5"),
     "writes odd words": (r"printf '\n \n\033[31m no\tluck \000\377!\nmore' >&2; exit 1", "refused it: [31m no luck"),
     "a long speech": ("head -c 100000 /dev/zero | tr '\\0' x >&2; exit 1", "refused it: " + "x" * 300 + "."),
 }
@@ -167,7 +167,7 @@ async def test_a_hook_ends_with_the_request_of_a_client_that_hangs_up(
     with pytest.raises(asyncio.CancelledError):
         await asking
     await until(lambda: not lingering())
-    await until(lambda: [run.sentence for run in folder.ended()] == ["who asked went away"])
+    await until(lambda: [run.sentence for run in folder.ended()] == ["the request was cancelled"])
 
 
 async def test_no_hook_runs_after_the_first_that_refuses(folder: FolderBench, cluster: SimulatedCluster) -> None:
@@ -216,7 +216,7 @@ async def test_the_input_of_a_hook_may_be_large(folder: FolderBench, cluster: Si
     document = "x" * 2_000_000
     large = await sentence(cluster, Operation("node-flush", {"node": "hv1", "domain-state": document}))
     assert int(large.rpartition(": ")[2].rstrip(".")) > len(document)
-    assert folder.ended()[0].told is None
+    assert folder.ended()[0].document is None
 
 
 async def test_a_hook_inherits_no_environment_descriptors_or_processes(

@@ -77,12 +77,12 @@ def test_a_hook_refuses_and_its_changes_apply_at_once(cluster: Cluster, guests: 
 
 
 def test_a_node_runs_its_hooks_before_it_starts_a_guest(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
-    path = hooks.add("guest-start.pre.d/50-licence", 'echo "no licence for $PVC_ARGUMENT_VM" >&2; exit 1')
+    path = hooks.add("guest-start.pre.d/50-license", 'echo "no license for $PVC_ARGUMENT_VM" >&2; exit 1')
     for name in ("guest-start.post.d/50-told", "guest-end.post.d/50-told", "vm-start.post.d/50-told"):
         hooks.add(name, "cat")
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.post("/vm/web1/state", state="start")
-    said = "Cannot do 'guest-start': site hook 'guest-start.pre.d/50-licence' refused it: no licence for web1."
+    said = "Cannot do 'guest-start': site hook 'guest-start.pre.d/50-license' refused it: no license for web1."
     cluster.until(lambda: cluster.vm("web1")["failed_reason"] == said, SECONDS)
     assert not cluster.vm("web1")["running"]
     path.unlink()
@@ -123,7 +123,7 @@ def test_hooks_are_tested_inspected_and_repeated_by_hand(cluster: Cluster, hooks
         (("vm-stop", "pre"), "There is no site hook vm-stop.pre.d/* in"),
     ):
         assert sentence in hooks.command("run", *wrong, status=2)
-    assert "There is no run of a hook whose id begins with 'zzz'" in hooks.command("retry", "zzz", status=2)
+    assert "There is no run of a site hook whose id begins with 'zzz'" in hooks.command("retry", "zzz", status=2)
 
 
 def test_a_run_is_repeated_with_its_input(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
@@ -131,7 +131,7 @@ def test_a_run_is_repeated_with_its_input(cluster: Cluster, guests: Guests, hook
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.until(lambda: hooks.runs("failed", "vm-define.post.d/50-flaky"), SECONDS)
     (run,) = hooks.runs("failed", "vm-define.post.d/50-flaky")
-    assert "it ended with the status 7" in hooks.command("log", run[0])
+    assert "it ended with exit status 7" in hooks.command("log", run[0])
     path.write_text('#!/bin/sh\necho "try $PVC_ATTEMPT of $(grep -c web1)"\n')
     assert "try 2 of 1" in hooks.command("retry", run[0])
     assert hooks.runs("ok", "vm-define.post.d/50-flaky")[0][0] == run[0]

@@ -36,13 +36,13 @@ def test_the_version_is_that_of_the_package() -> None:
     assert run("--version").stdout.endswith(f"version {__version__}\n")
 
 
-def test_an_unknown_subcommand_ends_with_2() -> None:
+def test_unknown_subcommand_exits_with_2() -> None:
     assert run("frobnicate").exit_code == 2
 
 
 @pytest.mark.parametrize(("command", "role"), [("api", Role.API), ("node", Role.NODE), ("worker", Role.WORKER)])
 @pytest.mark.parametrize("code", [0, 1, 2])
-def test_a_daemon_ends_with_the_code_that_it_returns(
+def test_daemon_exits_with_its_return_code(
     monkeypatch: pytest.MonkeyPatch, command: str, role: Role, code: int
 ) -> None:
     roles: list[Role] = []
@@ -65,7 +65,7 @@ def test_one_process_runs_several_api_processes(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("role", [Role.API, Role.NODE, Role.WORKER])
-def test_a_daemon_with_wrong_settings_ends_with_2_before_it_does_anything(
+def test_daemon_with_wrong_settings_exits_with_2_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], role: Role
 ) -> None:
     file = tmp_path / "pvc-api.yaml"
@@ -73,6 +73,6 @@ def test_a_daemon_with_wrong_settings_ends_with_2_before_it_does_anything(
     monkeypatch.setenv("PVC_CONFIG_FILE", str(file))
     assert daemons.run(role) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "pvc.coordinators: at least one is needed.",
+        "pvc.coordinators: must have at least one value.",
         "pvc.api: this setting is required.",
     ]

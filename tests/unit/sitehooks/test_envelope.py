@@ -57,7 +57,7 @@ def test_a_failure_is_a_sentence_and_a_code_and_no_secret_of_ours() -> None:
     refused = told(Operation("door-open", {}, failure=Conflict("It is stuck.", code="door-stuck")))
     assert refused["failure"] == {"message": "It is stuck.", "code": "door-stuck"} and "result" not in refused
     broken = told(Operation("door-open", {}, failure=KeyError("/root/.key")))
-    assert broken["failure"] == {"message": "An internal error: KeyError.", "code": "internal-error"}
+    assert broken["failure"] == {"message": "Internal error: KeyError.", "code": "internal-error"}
 
 
 def test_single_values_stand_in_the_environment_too() -> None:

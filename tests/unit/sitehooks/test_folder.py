@@ -63,7 +63,7 @@ def test_one_without_the_run_bit_is_switched_off_and_reported(root: Path) -> Non
     (root / "vm-start.pre.d/60-folder").mkdir()
     assert found(root) == []
     assert reasons(root) == {
-        "vm-start.pre.d/50-off": "it is not executable: chmod +x switches it on",
+        "vm-start.pre.d/50-off": "it is not executable: enable it with chmod +x",
         "vm-start.pre.d/60-folder": "it is a directory",
     }
 
@@ -72,7 +72,7 @@ def test_one_that_others_may_write_is_unsafe(root: Path) -> None:
     for number, mode in enumerate((0o775, 0o757, 0o777)):
         hook(root, f"vm-start.pre.d/1{number}-open", mode)
     assert ["may be written by others" in str(each.unsafe) for each in found(root)] == [True] * 3
-    assert "chmod go-w it (its mode is 0775)" in str(reasons(root)["vm-start.pre.d/10-open"])
+    assert "(its mode is 0775): use chmod go-w" in str(reasons(root)["vm-start.pre.d/10-open"])
 
 
 def test_one_that_gives_rights_away_is_unsafe(root: Path) -> None:
@@ -83,7 +83,7 @@ def test_one_that_gives_rights_away_is_unsafe(root: Path) -> None:
 def test_a_link_is_never_followed(root: Path, tmp_path: Path) -> None:
     target = hook(tmp_path, "target")
     (root / "vm-start.pre.d/50-link").symlink_to(target)
-    assert found(root)[0].unsafe == "is a symbolic link, which is never followed"
+    assert found(root)[0].unsafe == "is a symbolic link, and those are never followed"
     (root / "vm-start.post.d").symlink_to(root / "vm-start.pre.d")
     with pytest.raises(Unsafe, match="is a symbolic link"):
         found(root, phase="post")
@@ -91,7 +91,7 @@ def test_a_link_is_never_followed(root: Path, tmp_path: Path) -> None:
 
 def test_what_is_neither_a_file_nor_a_folder_is_unsafe(root: Path) -> None:
     os.mkfifo(root / "vm-start.pre.d/50-pipe", 0o755)
-    assert found(root)[0].unsafe == "is no regular file"
+    assert found(root)[0].unsafe == "is not a regular file"
 
 
 def test_a_directory_that_others_may_write_is_not_used(root: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_folder_in_the_wrong_place_is_reported_with_a_guess(root: Path) -> Non
     assert told["node-dead.pre.d/50-a"] == "node-dead has no phase 'pre', only post"
     assert told["notes/a"] == "its directory must be named like vm-start.pre.d"
     assert "there is no operation 'vm-stop'" in str(told["vm-stop.pre.d"])
-    assert told["50-a"] == "it is no directory such as vm-start.pre.d"
+    assert told["50-a"] == "it is not a directory such as vm-start.pre.d"
     assert "README.md" not in told
 
 
