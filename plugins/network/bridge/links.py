@@ -105,17 +105,17 @@ def links_of(links: Sequence[Mapping[str, Any]], addresses: Sequence[Mapping[str
     return {each["ifname"]: _link(each, infos.get(each["ifname"], ())) for each in links}
 
 
-def _link(told: Mapping[str, Any], infos: Collection[Mapping[str, Any]]) -> Link:
-    details = told.get("linkinfo", {}).get("info_data", {})
+def _link(entry: Mapping[str, Any], infos: Collection[Mapping[str, Any]]) -> Link:
+    details = entry.get("linkinfo", {}).get("info_data", {})
     return Link(
-        name=told["ifname"],
-        ours=told.get("group") in (GROUP, DOOMED) or told.get("ifalias") == ALIAS,
-        kind=told.get("linkinfo", {}).get("info_kind", ""),
-        mtu=told["mtu"],
-        up="UP" in told.get("flags", ()),
-        mac=told.get("address", ""),
-        master=told.get("master"),
-        device=told.get("link") or details.get("link"),
+        name=entry["ifname"],
+        ours=entry.get("group") in (GROUP, DOOMED) or entry.get("ifalias") == ALIAS,
+        kind=entry.get("linkinfo", {}).get("info_kind", ""),
+        mtu=entry["mtu"],
+        up="UP" in entry.get("flags", ()),
+        mac=entry.get("address", ""),
+        master=entry.get("master"),
+        device=entry.get("link") or details.get("link"),
         details=details,
         addresses=tuple(_assigned(info) for info in infos if "local" in info),
     )

@@ -1,4 +1,4 @@
-"""The network endpoints over a store in memory, with a packet filter that says what a test wants."""
+"""The network endpoints over a store in memory, with a stub for the packet filter."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MANAGED = {
     "dhcp4_start": "10.20.0.100",
     "dhcp4_end": "10.20.0.199",
 }
-"""The network that most tests are about."""
+"""The network of most tests."""
 
 
 class StubFirewall:
-    """Takes every rule that ends with a verdict."""
+    """Accepts every rule that ends with a verdict."""
 
     def __init__(self) -> None:
         self.checked: list[str] = []
@@ -62,7 +62,7 @@ class Networks:
         return self.cluster.api
 
     async def ask(self, method: str, path: str, /, **values: Any) -> Reply:
-        """A request below /network."""
+        """Send a request below /network."""
         return await self.cluster.request(method, f"/api/v1/network{path}", **values)
 
     async def get(self, path: str, /, **values: Any) -> Any:
@@ -71,19 +71,19 @@ class Networks:
         return reply.json
 
     async def do(self, method: str, path: str, /, **values: Any) -> Any:
-        """A change that succeeds."""
+        """Make a change that succeeds."""
         reply = await self.ask(method, path, **values)
         assert reply.status == 200, reply.body
         return reply.json
 
     async def refused(self, method: str, path: str, /, **values: Any) -> tuple[str, str]:
-        """The code and the sentence of a failure."""
+        """Return the code and the sentence of a failure."""
         reply = await self.ask(method, path, **values)
         assert reply.status == 510, reply.body
         return reply.json["code"], reply.json["message"]
 
     async def create(self, vni: Any = 200, description: Any = "app", **values: Any) -> Any:
-        """A managed network, without any address unless they are given."""
+        """Create a managed network, by default without addresses."""
         return await self.do("POST", "", **{"vni": vni, "description": description, "nettype": "managed", **values})
 
     async def create_app(self) -> Any:
@@ -92,7 +92,7 @@ class Networks:
     async def lease(
         self, address: str, mac: str | None, *, vni: int = 200, expires: float = 1e10, **more: Any
     ) -> Lease:
-        """A lease as the primary remembers it."""
+        """Store a lease as the primary does."""
         lease = Lease(vni=vni, address=ip_address(address), mac=mac, expires=expires, **more)
         await self.context.store.write(Create(lease))
         return lease

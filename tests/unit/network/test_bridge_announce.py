@@ -1,4 +1,4 @@
-"""What hosts are told of an address that has moved, and when."""
+"""Announcements of moved addresses: their frames and times."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MAC = "02:11:22:33:44:55"
 FOUR, SIX = Announced("vmbr200", MAC, ip_address("10.0.0.1")), Announced("vmbr200", MAC, ip_address("fd00::1"))
 
 
-def test_a_gratuitous_arp_is_a_question_of_all_for_ones_own_address() -> None:
+def test_a_gratuitous_arp_asks_all_for_the_own_address() -> None:
     assert FOUR.frame() == bytes.fromhex(
         "ffffffffffff 021122334455 0806 0001 0800 06 04 0001 021122334455 0a000001 000000000000 0a000001"
     )
 
 
-def test_an_advertisement_is_to_all_nodes_and_its_checksum_is_right() -> None:
+def test_an_advertisement_goes_to_all_nodes_with_a_valid_checksum() -> None:
     frame = SIX.frame()
     address, all_nodes = ip_address("fd00::1").packed, ip_address("ff02::1").packed
     assert frame[:14] == bytes.fromhex("333300000001 021122334455 86dd")
@@ -40,7 +40,7 @@ def sent_fixture(monkeypatch: pytest.MonkeyPatch) -> list[Announced]:
     return sent
 
 
-async def test_it_is_told_three_times(sent: list[Announced]) -> None:
+async def test_an_address_is_announced_three_times(sent: list[Announced]) -> None:
     clock = VirtualClock()
     announcer = Announcer(clock)
     announcer.hold([FOUR, SIX], clock.monotonic() + 60)
@@ -50,7 +50,7 @@ async def test_it_is_told_three_times(sent: list[Announced]) -> None:
         assert sent == [FOUR] * times
 
 
-async def test_of_what_is_held_no_more_nothing_is_told(sent: list[Announced]) -> None:
+async def test_an_address_no_longer_held_is_not_announced(sent: list[Announced]) -> None:
     clock = VirtualClock()
     announcer = Announcer(clock)
     announcer.hold([FOUR, SIX], clock.monotonic() + 60)
@@ -61,7 +61,7 @@ async def test_of_what_is_held_no_more_nothing_is_told(sent: list[Announced]) ->
     assert sent == [FOUR, SIX, SIX, SIX]
 
 
-async def test_nothing_is_told_when_the_time_of_the_addresses_is_over(sent: list[Announced]) -> None:
+async def test_expired_addresses_are_not_announced(sent: list[Announced]) -> None:
     clock = VirtualClock()
     announcer = Announcer(clock)
     announcer.hold([FOUR], clock.monotonic() + 0.5)
@@ -70,7 +70,7 @@ async def test_nothing_is_told_when_the_time_of_the_addresses_is_over(sent: list
     assert sent == [FOUR]
 
 
-async def test_when_it_is_closed_nothing_more_is_told(sent: list[Announced]) -> None:
+async def test_nothing_is_announced_after_closing(sent: list[Announced]) -> None:
     clock = VirtualClock()
     announcer = Announcer(clock)
     announcer.hold([FOUR], clock.monotonic() + 60)

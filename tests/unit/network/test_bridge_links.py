@@ -1,4 +1,4 @@
-"""What is understood of that which `ip` and `bridge` tell."""
+"""Parsing the output of `ip` and `bridge`, and running batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TUNNEL = {
 UP0 = {"ifname": "up0", "flags": [], "mtu": 1500, "group": "default", "link_index": 2, "link_netnsid": 0}
 
 
-def test_a_link_is_understood() -> None:
+def test_a_link_is_parsed() -> None:
     found = links_of([TUNNEL, UP0], [])
     tunnel = found["vxlan200"]
     assert (tunnel.kind, tunnel.mtu, tunnel.up, tunnel.master, tunnel.device) == ("vxlan", 1450, True, "vmbr200", "up0")
@@ -38,24 +38,24 @@ def test_a_link_is_understood() -> None:
         ({"group": "default", "ifalias": "pvcd's neighbour"}, False),
     ],
 )
-def test_ours_bear_a_mark(changes: dict[str, Any], ours: bool) -> None:
+def test_our_links_are_recognized_by_their_mark(changes: dict[str, Any], ours: bool) -> None:
     assert links_of([TUNNEL | changes], [])["vxlan200"].ours is ours
 
 
-def test_addresses_are_understood() -> None:
+def test_addresses_are_parsed() -> None:
     forever = {"family": "inet", "local": "10.99.0.1", "prefixlen": 24, "scope": "global", "valid_life_time": 2**32 - 1}
     ending = {"family": "inet6", "local": "fd00::1", "prefixlen": 64, "scope": "global", "valid_life_time": 19}
-    told: list[dict[str, Any]] = [
+    addresses: list[dict[str, Any]] = [
         {"ifname": "up0", "addr_info": [forever, ending, ending | {"tentative": True}]},
         {"ifname": "gone"},
     ]
-    first, second, third = links_of([UP0], told)["up0"].addresses
+    first, second, third = links_of([UP0], addresses)["up0"].addresses
     assert first.interface == ip_interface("10.99.0.1/24") and first.forever and first.usable
     assert second.interface == ip_interface("fd00::1/64") and not second.forever
     assert not third.usable
 
 
-def test_flood_entries_are_understood_and_learned_ones_are_none() -> None:
+def test_flood_entries_are_parsed_without_learned_ones() -> None:
     zero = "00:00:00:00:00:00"
     entries = [
         {"mac": zero, "ifname": "vxlan200", "dst": "10.99.0.2", "flags": ["self"], "state": "permanent"},
@@ -76,17 +76,17 @@ def test_flood_entries_are_understood_and_learned_ones_are_none() -> None:
         ("", None, "no reason was given"),
     ],
 )
-def test_where_and_why_a_batch_stopped(errors: str, line: int | None, reason: str) -> None:
+def test_the_line_and_reason_of_a_failed_batch_are_parsed(errors: str, line: int | None, reason: str) -> None:
     assert failure(errors) == (line, reason)
 
 
 class Kernel:
-    """Takes lines as `ip -batch` does; those that hold one of the words are refused."""
+    """Runs lines as `ip -batch` does; a line with one of the words fails."""
 
-    def __init__(self, refused: dict[str, str], *, tells: bool = True) -> None:
+    def __init__(self, refused: dict[str, str], *, has_line: bool = True) -> None:
         self.runs: list[list[str]] = []
         self._refused = refused
-        self._tells = tells
+        self._has_line = has_line
 
     async def __call__(self, argv: Any, *, input: bytes, **_: Any) -> Result:
         taken: list[str] = []
@@ -94,8 +94,8 @@ class Kernel:
         for number, line in enumerate(input.decode().splitlines(), 1):
             for word, why in self._refused.items():
                 if word in line:
-                    told = f"Command failed -:{number}\n" if self._tells else ""
-                    return Result(1, b"", f"Error: {why}.\n{told}".encode())
+                    where = f"Command failed -:{number}\n" if self._has_line else ""
+                    return Result(1, b"", f"Error: {why}.\n{where}".encode())
             taken.append(line)
         return Result(0, b"", b"")
 
@@ -104,7 +104,7 @@ def steps(*vnis: int, needs: str = "") -> list[Step]:
     return [Step(vni, (word, str(vni)), f"{word}{vni}", needs) for vni in vnis for word in ("one", "two", "three")]
 
 
-async def test_after_a_failure_the_other_networks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_failure_the_other_networks_continue(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel({"two 2": "Busy", "one 4": "Busy"})
     monkeypatch.setattr(programs, "run", kernel)
     batch = Batch("Cannot create bridge {!r}")
@@ -121,7 +121,7 @@ async def test_after_a_failure_the_other_networks_go_on(monkeypatch: pytest.Monk
     assert len(kernel.runs) == 3
 
 
-async def test_what_the_kernel_does_not_know_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_kernel_module_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel({"one 1": "Unknown device type"})
     monkeypatch.setattr(programs, "run", kernel)
     batch = Batch("Cannot create bridge {!r}")
@@ -130,8 +130,8 @@ async def test_what_the_kernel_does_not_know_is_asked_for_once(monkeypatch: pyte
     assert "lacks the module '8021q'" in batch.failures[15]
 
 
-async def test_a_batch_that_ends_without_a_line_fails_what_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = Kernel({"two 2": "Odd"}, tells=False)
+async def test_a_failed_batch_without_a_line_number_fails_all_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel({"two 2": "Odd"}, has_line=False)
     monkeypatch.setattr(programs, "run", kernel)
     batch = Batch("Cannot create bridge {!r}")
     await batch.take("ip", steps(1, 2))

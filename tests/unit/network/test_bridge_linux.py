@@ -1,4 +1,4 @@
-"""How many programs the door to the kernel's links runs, however many networks there are."""
+"""The number of programs that the door to the kernel's links runs for many networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READS = ["bridge fdb show", "ip address show", "ip link show"]
 
 
 class Programs:
-    """Stands for `ip` and `bridge`: tells of links as they were given, and remembers what it was asked."""
+    """A stub for `ip` and `bridge`: shows the given links, and records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -35,11 +35,11 @@ class Programs:
         self.asked.append(words)
         if input is not None:
             self.batches.append(input.decode().splitlines())
-        told = dict(zip(READS, (self.fdb, self.addresses, self.links), strict=True)).get(words, [])
-        return Result(0, json.dumps(told).encode(), b"")
+        found = dict(zip(READS, (self.fdb, self.addresses, self.links), strict=True)).get(words, [])
+        return Result(0, json.dumps(found).encode(), b"")
 
     def have(self, bridge: Bridge) -> None:
-        """Let a network be there as it should be."""
+        """Add the links of a network as they should be."""
         vni, common = bridge.vni, {"mtu": 1450, "flags": ["UP"], "group": GROUP}
         data = {"id": vni, "local": "10.99.0.1", "port": 4789, "link": "up0"}
         tunnel = {"ifname": f"vxlan{vni}", "master": f"vmbr{vni}"}
@@ -66,7 +66,7 @@ async def test_a_hundred_networks_take_three_batches(programs: Programs) -> None
     assert [len(batch) for batch in programs.batches] == [400, 100, 200]
 
 
-async def test_where_all_is_as_it_should_be_there_is_no_batch(programs: Programs) -> None:
+async def test_unchanged_networks_take_no_batch(programs: Programs) -> None:
     for bridge in WANTED:
         programs.have(bridge)
     async with LinuxBridges("up0", None) as bridges:

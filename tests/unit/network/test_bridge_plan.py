@@ -1,4 +1,4 @@
-"""What is to be done about the links that are there."""
+"""The steps from existing links to wanted ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def assigned(text: str, **more: bool) -> Assigned:
     return Assigned(ip_interface(text), more.pop("scope", "global"), more.pop("forever", True), **more)  # type: ignore[arg-type]
 
 
-def test_what_is_missing_is_made_and_marked_from_the_beginning() -> None:
+def test_missing_links_are_created_with_their_mark() -> None:
     steps = list(making(200, UPLINK, {}))
     assert lines(steps) == [
         "link add name vxlan200 group 1886806884 type vxlan id 200 local 10.99.0.1 dstport 4789 dev up0",
@@ -58,11 +58,11 @@ def test_what_is_missing_is_made_and_marked_from_the_beginning() -> None:
     assert lines(raising(200, UPLINK, {})) == ["link set dev vxlan200 up", "link set dev vmbr200 up"]
 
 
-def test_what_is_as_it_should_be_is_left_alone() -> None:
+def test_correct_links_are_left_alone() -> None:
     assert lines(making(200, UPLINK, THERE)) == lines(raising(200, UPLINK, THERE)) == []
 
 
-def test_a_tunnel_of_another_make_is_made_anew() -> None:
+def test_a_tunnel_with_other_properties_is_created_anew() -> None:
     for details in ({"local": "10.99.0.2"}, {"id": 201}, {"port": 8472}):
         links = with_link(details=DETAILS | details)
         assert lines(making(200, UPLINK, links))[0] == "link del vxlan200"
@@ -72,20 +72,20 @@ def test_a_tunnel_of_another_make_is_made_anew() -> None:
     assert not UPLINK.fits(with_link(kind="vlan")["vxlan200"])
 
 
-def test_what_is_wrong_with_a_link_is_put_right() -> None:
+def test_differences_of_a_link_are_repaired() -> None:
     assert lines(making(200, UPLINK, with_link(mtu=1400))) == ["link set dev vxlan200 mtu 1450"]
     assert lines(making(200, UPLINK, with_link(master=None))) == ["link set dev vxlan200 master vmbr200"]
     assert lines(raising(200, UPLINK, with_link(up=False))) == ["link set dev vxlan200 up"]
 
 
-def test_a_vlan_is_made_on_its_device() -> None:
+def test_a_vlan_is_created_on_its_device() -> None:
     uplink = vlan(100, Link("eth1", mtu=9000, mac="52:54:00:00:00:01"))
     assert " ".join(uplink.add) == "link add link eth1 name vlan100 group 1886806884 type vlan id 100"
     assert (uplink.needs, uplink.mtu, uplink.local) == ("8021q", 9000, None)
     assert uplink.fits(Link("vlan100", kind="vlan", device="eth1", details={"id": 100, "protocol": "802.1Q"}))
 
 
-def test_the_flood_list_becomes_that_of_the_peers() -> None:
+def test_the_flood_list_follows_the_peers() -> None:
     old, stays, new = (ip_address(f"10.99.0.{number}") for number in (2, 3, 4))
     assert lines(flooding(200, "vxlan200", {stays, new}, {old, stays})) == [
         "fdb append 00:00:00:00:00:00 dev vxlan200 dst 10.99.0.4",
@@ -94,7 +94,7 @@ def test_the_flood_list_becomes_that_of_the_peers() -> None:
     assert lines(flooding(200, "vxlan200", {stays}, {stays})) == []
 
 
-def test_gateways_have_an_end_and_what_has_none_stays() -> None:
+def test_gateways_expire_and_permanent_addresses_stay() -> None:
     addresses = (assigned("10.0.0.9/24"), assigned("10.0.0.8/24", forever=False), assigned("10.0.0.1/24"))
     wanted: list[Gateway] = [ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")]
     assert lines(holding(200, Link("vmbr200", addresses=addresses), wanted, 7.2)) == [
@@ -104,18 +104,18 @@ def test_gateways_have_an_end_and_what_has_none_stays() -> None:
     ]
 
 
-def test_a_router_has_an_address_of_its_link() -> None:
+def test_an_ipv6_router_has_a_link_local_address() -> None:
     assert with_router([ip_interface("10.0.0.1/24")]) == {ip_interface("10.0.0.1/24")}
     assert ip_interface("fe80::1/64") in with_router([ip_interface("fd00::1/64")])
 
 
-def test_every_node_and_network_has_a_mac_of_its_own_that_stays() -> None:
+def test_the_mac_of_a_bridge_is_fixed_and_unique_by_node_and_network() -> None:
     macs = {bridge_mac(node, vni) for node in ("10.99.0.1", "10.99.0.2", "fd00::1") for vni in range(1, 300)}
     assert len(macs) == 3 * 299 and bridge_mac("10.99.0.1", 200) == UPLINK.mac
     assert all(int(mac[:2], 16) & 0x03 == 0x02 and len(mac) == 17 for mac in macs)
 
 
-def test_tunnels_begin_at_an_address_that_others_can_reach() -> None:
+def test_tunnels_start_at_an_address_that_others_can_reach() -> None:
     six, four, other = assigned("fd00::1/64"), assigned("10.99.0.1/24"), assigned("10.99.0.9/24")
     tentative = replace(assigned("fd00::7/64"), usable=False)
     local = replace(assigned("fe80::7/64"), scope="link")
@@ -141,6 +141,6 @@ def test_no_name_is_too_long_for_the_kernel() -> None:
     assert wrong(2**24, Kind.MANAGED) and wrong(4095, Kind.BRIDGED) and wrong(-1, Kind.MANAGED)
 
 
-def test_a_tunnel_over_ipv6_says_so() -> None:
+def test_a_tunnel_over_ipv6_has_an_ipv6_address() -> None:
     uplink: Uplink = tunnel(200, Underlay("up0", ip_address("fd00::1"), 4789, 1430))
     assert uplink.details["local6"] == "fd00::1" and "local" not in uplink.details

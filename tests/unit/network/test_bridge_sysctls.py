@@ -1,4 +1,4 @@
-"""Which of the kernel's settings are changed."""
+"""Changes of kernel parameters."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def root_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def changed(root: Path) -> dict[str, str]:
-    """What was written; it has no newline."""
+    """Return the written parameters, which have no newline."""
     files = (file for file in root.rglob("*") if file.is_file() and not file.read_text().endswith("\n"))
     return {str(file.relative_to(root)): file.read_text() for file in files}
 
 
-def test_a_network_is_kept_apart_from_the_node(root: Path) -> None:
+def test_the_node_is_isolated_from_a_network(root: Path) -> None:
     sysctls.isolate("vmbr200", "vxlan200")
     assert changed(root) == {
         "ipv6/conf/vxlan200/disable_ipv6": "1",
@@ -48,7 +48,7 @@ def test_for_ipv4_only_the_bridge_becomes_a_router(root: Path) -> None:
     assert changed(root) == {"ipv4/conf/vmbr200/forwarding": "1"}
 
 
-def test_for_ipv6_the_node_becomes_a_router_that_listens_to_others_as_before(root: Path) -> None:
+def test_for_ipv6_the_node_becomes_a_router_that_still_accepts_advertisements(root: Path) -> None:
     sysctls.isolate("vmbr200", "vxlan200")
     before = changed(root)
     sysctls.route("vmbr200", {6})
@@ -65,7 +65,7 @@ def test_a_router_leaves_later_changes_alone(root: Path) -> None:
     assert "ipv6/conf/eth0/accept_ra" not in changed(root)
 
 
-def test_filters_of_bridges_are_switched_off_where_there_are_any(root: Path) -> None:
+def test_bridge_filters_are_turned_off_if_they_exist(root: Path) -> None:
     sysctls.pass_by_filters()
     assert changed(root) == {}
     (root / "bridge").mkdir()
@@ -75,13 +75,13 @@ def test_filters_of_bridges_are_switched_off_where_there_are_any(root: Path) -> 
     assert changed(root) == {"bridge/bridge-nf-call-iptables": "0"}
 
 
-def test_a_link_that_has_gone_and_a_kernel_without_ipv6_are_no_failure(root: Path) -> None:
+def test_a_removed_link_or_a_kernel_without_ipv6_is_no_failure(root: Path) -> None:
     sysctls.isolate("vmbr999", "vxlan999")
     sysctls.route("vmbr999", {4})
     assert changed(root) == {}
 
 
-def test_a_setting_that_cannot_be_made_is_a_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parameter_that_cannot_be_written_is_a_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 

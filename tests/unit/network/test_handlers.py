@@ -1,4 +1,4 @@
-"""What nodes do for networks, and what the primary does for their hosts, with fakes for all doors."""
+"""The handlers of nodes and of the primary, with fakes for all doors."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Nodes(SimulatedCluster):
     """Two nodes, the first of which is primary."""
 
     def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
+        self.hook_runs: list[dict[str, Any]] = []
         hooks = FakeHooks({"network-lease.post": self._hear})
         super().__init__(["hv1", "hv2"], replace={SITE_HOOKS: hooks.open}, without=["vm"])
 
-    def _hear(self, told: Any) -> None:
-        self.told.append(told["arguments"])
+    def _hear(self, run: Any) -> None:
+        self.hook_runs.append(run["arguments"])
 
     def bridges(self, node: str) -> FakeBridges:
         found = self.agents[node][BRIDGES]
@@ -61,7 +61,7 @@ async def nodes() -> AsyncIterator[Nodes]:
         yield cluster
 
 
-async def test_every_node_makes_the_bridges_and_knows_the_others(nodes: Nodes) -> None:
+async def test_every_node_creates_the_bridges_with_tunnels_to_the_others(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     for name, other in (("hv1", "10.0.0.2"), ("hv2", "10.0.0.1")):
         assert set(nodes.bridges(name).bridges) == {200}
@@ -70,7 +70,7 @@ async def test_every_node_makes_the_bridges_and_knows_the_others(nodes: Nodes) -
     assert nodes.bridges("hv1").bridges == nodes.bridges("hv2").bridges == {}
 
 
-async def test_rules_reach_every_node_in_their_order(nodes: Nodes) -> None:
+async def test_every_node_filters_with_the_rules_in_order(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     await nodes.do("POST", "/app/acl", description="b", direction="in", rule="drop")
     await nodes.do("POST", "/app/acl", description="a", direction="in", rule="tcp dport 22 accept", order="0")
@@ -79,7 +79,7 @@ async def test_rules_reach_every_node_in_their_order(nodes: Nodes) -> None:
         assert filter.inward == ("tcp dport 22 accept", "drop") and filter.outward == ()
 
 
-async def test_only_the_primary_has_the_gateway_and_serves(nodes: Nodes) -> None:
+async def test_only_the_primary_holds_the_gateway_and_serves(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     assert nodes.bridges("hv1").addresses(200) == {GATEWAY}
     assert nodes.bridges("hv2").addresses(200) == frozenset()
@@ -98,7 +98,7 @@ async def test_a_network_without_a_name_server_asks_the_one_for_all_networks(nod
     assert nodes.dhcp("hv1").served[200].name_servers == (IPv4Address("9.9.9.9"),)
 
 
-async def test_with_the_lease_goes_all_of_it(nodes: Nodes) -> None:
+async def test_gateway_leases_and_names_follow_the_primary(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     await nodes.do("POST", "/app/lease", macaddress=MAC, ipaddress="10.20.0.9", hostname="web")
     leased = await nodes.dhcp("hv1").request(200, "52:54:00:00:00:02", "dyn")
@@ -113,7 +113,7 @@ async def test_with_the_lease_goes_all_of_it(nodes: Nodes) -> None:
     assert [zone.domain for zone in zones] == ["app.local"]
 
 
-async def test_a_primary_that_is_cut_off_keeps_no_gateway(nodes: Nodes) -> None:
+async def test_a_primary_that_is_cut_off_loses_its_gateways(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     tree: Any = nodes.agents["hv1"].store.tree
     nodes.server.cut(tree)
@@ -126,7 +126,7 @@ async def test_a_primary_that_is_cut_off_keeps_no_gateway(nodes: Nodes) -> None:
     assert nodes.bridges("hv1").addresses(200) == frozenset()
 
 
-async def test_leases_are_remembered_renewed_and_forgotten(nodes: Nodes) -> None:
+async def test_leases_are_stored_renewed_and_removed(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     dhcp = nodes.dhcp("hv1")
     leased = await dhcp.request(200, MAC, "web")
@@ -144,7 +144,7 @@ async def test_leases_are_remembered_renewed_and_forgotten(nodes: Nodes) -> None
     assert nodes.api.store.all(Lease) == []
 
 
-async def test_leases_that_nobody_would_end_are_forgotten(nodes: Nodes) -> None:
+async def test_stale_leases_are_removed(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     now = nodes.clock.time()
     past = Lease(vni=200, address=IPv4Address("10.20.0.101"), expires=now + 5)
@@ -154,7 +154,7 @@ async def test_leases_that_nobody_would_end_are_forgotten(nodes: Nodes) -> None:
     assert nodes.api.store.all(Lease) == []
 
 
-async def test_what_a_node_cannot_do_is_shown_until_it_can(nodes: Nodes) -> None:
+async def test_failures_of_a_node_are_shown_until_they_end(nodes: Nodes) -> None:
     nodes.bridges("hv2").broken[200] = "There is no room for it."
     nodes.dhcp("hv1").broken[200] = "Its server does not start."
     await nodes.do("POST", "", **MANAGED)
@@ -167,7 +167,7 @@ async def test_what_a_node_cannot_do_is_shown_until_it_can(nodes: Nodes) -> None
     assert network["failed"] == {}
 
 
-async def test_a_node_without_an_address_for_tunnels_says_so_and_makes_the_others(nodes: Nodes) -> None:
+async def test_a_node_without_an_address_for_tunnels_still_creates_bridged_networks(nodes: Nodes) -> None:
     nodes.bridges("hv2").here = None
     await nodes.do("POST", "", **MANAGED)
     await nodes.do("POST", "", vni="100", description="site", nettype="bridged")
@@ -176,7 +176,7 @@ async def test_a_node_without_an_address_for_tunnels_says_so_and_makes_the_other
     assert "it has no address" in network["failed"]["hv2"]
 
 
-async def test_hooks_are_told_of_leases_and_not_of_mere_renewals(nodes: Nodes) -> None:
+async def test_site_hooks_run_for_leases_but_not_for_plain_renewals(nodes: Nodes) -> None:
     await nodes.do("POST", "", **MANAGED)
     dhcp = nodes.dhcp("hv1")
     for hostname in ("web", "web", "web2"):
@@ -185,7 +185,7 @@ async def test_hooks_are_told_of_leases_and_not_of_mere_renewals(nodes: Nodes) -
     assert leased is not None
     await dhcp.release(200, leased.address)
     lease = {"vni": 200, "address": str(leased.address), "mac": MAC}
-    assert nodes.told == [
+    assert nodes.hook_runs == [
         {**lease, "action": "taken", "hostname": "web"},
         {**lease, "action": "taken", "hostname": "web2"},
         {**lease, "action": "ended", "hostname": "web2"},

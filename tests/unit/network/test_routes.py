@@ -1,4 +1,4 @@
-"""The endpoints of networks: what they take, what they refuse and what they show."""
+"""The network endpoints: valid and invalid requests, and replies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_a_managed_network_is_created_and_shown_with_its_types(networks: N
     assert await networks.get("/200") == await networks.get("/app") == [expected]
 
 
-async def test_a_bridged_network_ignores_what_only_a_managed_one_has(networks: Networks) -> None:
+async def test_a_bridged_network_ignores_the_options_of_managed_ones(networks: Networks) -> None:
     reply = await networks.do("POST", "", **(MANAGED | {"vni": "100", "nettype": "bridged"}), name_server="10.0.0.1")
     assert reply["message"] == "Network 'app' created (VNI 100)."
     assert reply["warnings"] == [
@@ -57,14 +57,14 @@ async def test_a_managed_network_needs_no_addresses(networks: Networks) -> None:
     assert (shown["ip4"], shown["ip6"], shown["domain"]) == (NO_IP4, NO_IP6, "app.local")
 
 
-async def test_an_empty_value_is_none(networks: Networks) -> None:
+async def test_an_empty_value_means_none(networks: Networks) -> None:
     empty = dict.fromkeys(("domain", "name_server", "ip4_network", "ip4_gateway", "ip6_network", "dhcp4_start"), "")
     assert "warnings" not in await networks.create(**empty)
     (shown,) = await networks.get("/app")
     assert (shown["ip4"], shown["ip6"], shown["domain"], shown["name_servers"]) == (NO_IP4, NO_IP6, "app.local", [])
 
 
-async def test_the_list_is_sorted_and_limited_by_description_and_vni(networks: Networks) -> None:
+async def test_the_list_is_sorted_and_filtered_by_description_and_vni(networks: Networks) -> None:
     for vni, description in ((300, "web"), (200, "app"), (2000, "db")):
         await networks.create(vni, description)
 
@@ -180,7 +180,7 @@ async def test_only_the_exact_vni_or_description_is_found(networks: Networks, ke
         ({"dns": "10.20.0.1"}, "invalid-value", "There is no argument 'dns' here"),
     ],
 )
-async def test_what_makes_no_sound_network_is_refused(
+async def test_an_invalid_network_is_refused(
     networks: Networks, values: dict[str, Any], code: str, sentence: str
 ) -> None:
     wanted = {key: value for key, value in (MANAGED | values).items() if value is not None}
@@ -211,7 +211,7 @@ async def test_a_description_is_a_name_without_blanks(networks: Networks, name: 
         ("x --script", "fd00:20::1", True),
     ],
 )
-async def test_an_ipv6_gateway_that_is_none_has_a_default(
+async def test_a_missing_or_invalid_ipv6_gateway_becomes_the_default(
     networks: Networks, gateway: str | None, taken: str, warned: bool
 ) -> None:
     values = {} if gateway is None else {"ip6_gateway": gateway}
@@ -234,7 +234,7 @@ async def test_an_ipv6_gateway_that_is_none_has_a_default(
         ({"ip6_network": "fd00:20::/64"}, "network-overlap"),
     ],
 )
-async def test_what_another_network_has_is_refused(networks: Networks, values: dict[str, str], code: str) -> None:
+async def test_values_of_another_network_are_refused(networks: Networks, values: dict[str, str], code: str) -> None:
     await networks.do("POST", "", **MANAGED, ip6_network="fd00:20::/64")
     wanted = {"vni": "201", "description": "other", "nettype": "managed"} | values
     assert (await networks.refused("POST", "", **wanted))[0] == code
@@ -244,7 +244,7 @@ async def test_what_another_network_has_is_refused(networks: Networks, values: d
     assert len(await networks.get("")) == (1 if "vni" in values else 2)
 
 
-async def test_bridged_networks_share_nothing_but_vnis_and_descriptions_with_others(networks: Networks) -> None:
+async def test_bridged_networks_conflict_only_in_vni_and_description(networks: Networks) -> None:
     await networks.create_app()
     await networks.do("POST", "", vni=100, description="site", nettype="bridged", ip4_network="10.20.0.0/24")
     code, sentence = await networks.refused("POST", "", vni=200, description="x", nettype="bridged")
@@ -253,7 +253,7 @@ async def test_bridged_networks_share_nothing_but_vnis_and_descriptions_with_oth
     assert (code, sentence) == ("network-exists", "Cannot use description 'app': network 200 has it.")
 
 
-async def test_only_what_is_given_changes(networks: Networks) -> None:
+async def test_only_given_values_change(networks: Networks) -> None:
     await networks.do("POST", "", **MANAGED, ip6_network="fd00:20::/64", name_server="10.20.0.53")
     (before,) = await networks.get("/app")
     assert await networks.do("PUT", "/app", dhcp4_end="10.20.0.120") == {"message": "Network 'app' modified."}
@@ -279,7 +279,7 @@ async def test_a_network_is_renamed(networks: Networks) -> None:
     assert [each["description"] for each in await networks.get("")] == ["app", "shop"]
 
 
-async def test_an_empty_value_takes_away_what_was_there(networks: Networks) -> None:
+async def test_an_empty_value_removes_the_current_one(networks: Networks) -> None:
     await networks.do("POST", "", **MANAGED, ip6_network="fd00:20::/64", name_server="10.20.0.53", domain="x.example")
     await networks.do("PUT", "/app", ip4_network="", name_server="", domain="")
     (shown,) = await networks.get("/app")

@@ -1,4 +1,4 @@
-"""ACLs: an ordered list for each direction, changed as a whole."""
+"""ACLs: an ordered list for each direction, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_an_acl_is_added_shown_and_removed(networks: Networks) -> None:
         (10**12, ["a", "b", "c", "new"]),
     ],
 )
-async def test_an_acl_takes_its_place_and_others_move_on(
+async def test_an_acl_takes_its_place_and_others_move_down(
     networks: Networks, place: int | None, expected: list[str]
 ) -> None:
     await networks.create_app()
@@ -62,14 +62,14 @@ async def test_an_acl_takes_its_place_and_others_move_on(
     assert await order(networks) == [each for each in expected if each != "b"]
 
 
-async def test_more_than_ten_are_in_the_order_of_numbers(networks: Networks) -> None:
+async def test_more_than_ten_acls_are_in_numeric_order(networks: Networks) -> None:
     await networks.create_app()
     for number in range(12):
         await add(networks, f"acl{number}")
     assert await order(networks) == [f"acl{number}" for number in range(12)]
 
 
-async def test_the_list_is_limited_by_description_and_direction(networks: Networks) -> None:
+async def test_the_list_is_filtered_by_description_and_direction(networks: Networks) -> None:
     await networks.create_app()
     for description, direction in (("web", "out"), ("ssh", "in"), ("web", "in")):
         await add(networks, description, direction)
@@ -86,7 +86,7 @@ async def test_the_list_is_limited_by_description_and_direction(networks: Networ
     assert (code, sentence) == ("invalid-value", "direction must be one of in, out; got 'both'.")
 
 
-async def test_a_description_is_once_in_each_direction(networks: Networks) -> None:
+async def test_a_description_is_unique_in_each_direction(networks: Networks) -> None:
     await networks.create_app()
     await add(networks, "ssh")
     code, sentence = await networks.refused("POST", "/app/acl", description="ssh", direction="in", rule=RULE)
@@ -113,7 +113,7 @@ async def test_a_description_is_once_in_each_direction(networks: Networks) -> No
         {"rules": "x"},
     ],
 )
-async def test_what_makes_no_acl_is_refused(networks: Networks, values: dict[str, str | None]) -> None:
+async def test_an_invalid_acl_is_refused(networks: Networks, values: dict[str, str | None]) -> None:
     await networks.create_app()
     given = {"description": "ssh", "direction": "in", "rule": RULE} | values
     code, _ = await networks.refused(
@@ -123,13 +123,13 @@ async def test_what_makes_no_acl_is_refused(networks: Networks, values: dict[str
     assert await networks.get("/app/acl") == []
 
 
-async def test_the_direction_of_what_is_removed_must_be_given(networks: Networks) -> None:
+async def test_removing_an_acl_requires_its_direction(networks: Networks) -> None:
     await networks.create_app()
     await add(networks, "ssh")
     assert (await networks.refused("DELETE", "/app/acl/ssh"))[1] == "The argument 'direction' is missing."
 
 
-async def test_the_packet_filter_is_only_asked_of_rules_that_could_be_stored(networks: Networks) -> None:
+async def test_only_rules_that_could_be_stored_are_checked_by_the_packet_filter(networks: Networks) -> None:
     await networks.do("POST", "", vni=100, description="site", nettype="bridged")
     values = {"description": "ssh", "direction": "in", "rule": RULE}
     assert (await networks.refused("POST", "/site/acl", **values))[0] == "network-not-managed"
@@ -138,7 +138,7 @@ async def test_the_packet_filter_is_only_asked_of_rules_that_could_be_stored(net
     assert networks.firewall.checked == []
 
 
-async def test_none_is_lost_when_many_are_added_and_removed_at_once(networks: Networks) -> None:
+async def test_no_acl_is_lost_when_many_are_added_and_removed_at_once(networks: Networks) -> None:
     await networks.create_app()
     for number in range(5):
         await add(networks, f"old{number}")
@@ -154,7 +154,7 @@ async def test_none_is_lost_when_many_are_added_and_removed_at_once(networks: Ne
     assert sorted(await order(networks)) == [f"new{number}" for number in range(10)]
 
 
-async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_acls_is_limited_by_the_store(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
     await networks.create_app()
     monkeypatch.setattr(records, "MAX_LIST_BYTES", 1500)
     await add(networks, "long", rule=f"{'x' * 990} accept")

@@ -1,4 +1,4 @@
-"""What addresses, MACs, host names and domains may be."""
+"""Parsing networks, addresses, MACs, host names and domains."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ READERS = (
 
 @pytest.mark.parametrize("text", INJECTIONS, ids=lambda text: text[:20].encode("unicode_escape").decode())
 @pytest.mark.parametrize("read", READERS)
-def test_nothing_but_an_address_is_taken_for_one(read: object, text: str) -> None:
+def test_only_addresses_are_read_as_addresses(read: object, text: str) -> None:
     for each in (text, f"{text}/24", f"{text}/64"):
         with pytest.raises(ValueError, match=r"^must "):
             read(each)  # type: ignore[operator]
@@ -88,7 +88,7 @@ def test_an_ipv4_network_is_read(text: str) -> None:
         ("250.0.0.0/8", "must not overlap with 240.0.0.0/4 (reserved)"),
     ],
 )
-def test_what_is_no_ipv4_network_for_hosts_is_refused(text: str, sentence: str) -> None:
+def test_an_unusable_ipv4_network_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(ValueError) as error:
         read_ip4_network(text)
     assert str(error.value) == sentence
@@ -113,7 +113,7 @@ def test_an_ipv6_network_is_read(text: str) -> None:
         ("64:ff9b::/64", "must not overlap with ::/8 (loopback, unspecified or reserved)"),
     ],
 )
-def test_what_is_no_ipv6_network_for_hosts_is_refused(text: str, sentence: str) -> None:
+def test_an_unusable_ipv6_network_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(ValueError) as error:
         read_ip6_network(text)
     assert str(error.value) == sentence
@@ -125,13 +125,13 @@ def test_a_name_server_is_an_address(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0", "127.0.0.1", "224.0.0.251", "255.255.255.255", "::", "::1", "ff02::fb"])
-def test_what_cannot_be_a_name_server_is_refused(text: str) -> None:
+def test_an_impossible_name_server_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must not overlap with"):
         read_name_server(text)
 
 
 @pytest.mark.parametrize("text", ["52:54:00:3c:81:a0", "52:54:00:3C:81:A0", "52-54-00-3c-81-a0"])
-def test_a_mac_has_small_letters_and_colons(text: str) -> None:
+def test_a_mac_is_returned_in_lower_case_with_colons(text: str) -> None:
     assert read_mac(text) == "52:54:00:3c:81:a0"
 
 
@@ -143,12 +143,12 @@ def test_a_mac_has_small_letters_and_colons(text: str) -> None:
         *("2:4:0:c:1:0", "52:54:00:3c:81:a\u0660", "52:54:00:3c:81:a0\n"),
     ],
 )
-def test_what_is_no_mac_is_refused(text: str) -> None:
+def test_an_invalid_mac_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must be a MAC address, such as 52:54:00:3c:81:a0$"):
         read_mac(text)
 
 
-def test_a_mac_that_no_host_has_is_refused() -> None:
+def test_a_mac_that_no_host_can_have_is_refused() -> None:
     for text in ("01:00:5e:00:00:fb", "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"):
         with pytest.raises(ValueError, match=r"^must be the address of a host, not of a group$"):
             read_mac(text)
@@ -168,7 +168,7 @@ def test_a_hostname_is_one_label(text: str) -> None:
         *("123", "45m", "12h", "7d", "1w", "infinite", "ignore", "Ignore", "localhost", "0"),
     ],
 )
-def test_a_hostname_that_means_something_else_to_somebody_is_refused(text: str) -> None:
+def test_an_invalid_hostname_or_dnsmasq_keyword_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must (be at most 63 letters|not be a number)"):
         read_hostname(text)
 
@@ -187,7 +187,7 @@ def test_a_domain_is_read(text: str) -> None:
         "app.local --dhcp-script=/bin/sh",
     ],
 )
-def test_what_is_no_domain_for_hosts_is_refused(text: str) -> None:
+def test_an_unusable_domain_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^must (be names of|have at most|not end in)"):
         read_domain(text)
 
@@ -198,7 +198,7 @@ def test_the_longest_name_of_a_host_fits_into_dns() -> None:
     assert len(f"{'h' * 63}.{domain}") == 253
 
 
-def test_the_ends_of_a_network_are_no_hosts() -> None:
+def test_the_first_and_last_address_of_a_network_cannot_be_a_host() -> None:
     ip4, ip6 = ip_network("10.20.0.0/24"), ip_network("fd00::/64")
     assert not_a_host(ip_address("10.20.0.1"), ip4) is None
     assert not_a_host(ip_address("10.20.0.0"), ip4) == "must not be the address of 10.20.0.0/24 itself"

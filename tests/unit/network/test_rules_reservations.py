@@ -1,4 +1,4 @@
-"""Leases: what is shown of them, and which addresses can be reserved."""
+"""Leases: listing all, and adding and removing static ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATIC = {
 
 @pytest.fixture(params=["lease", "dhcp"])
 def path(request: pytest.FixtureRequest) -> str:
-    """Both paths are the same."""
+    """Run a test with both names of the path."""
     return f"/app/{request.param}"
 
 
@@ -46,7 +46,7 @@ async def test_a_static_lease_is_added_shown_and_removed(networks: Networks, pat
     assert await networks.get(path) == []
 
 
-async def test_active_leases_stand_beside_static_ones_by_mac(networks: Networks, path: str) -> None:
+async def test_active_and_static_leases_are_listed_by_mac(networks: Networks, path: str) -> None:
     await networks.create_app()
     await reserve(networks, 2, "10.20.0.50")
     await networks.lease("10.20.0.50", MAC.format(2), hostname="web1")
@@ -116,7 +116,7 @@ async def test_a_dynamic_lease_is_not_removed(networks: Networks, path: str) -> 
         ({"hostname": "12h"}, "hostname must not be a number, a time or a keyword to dnsmasq; got '12h'."),
     ],
 )
-async def test_what_no_host_can_have_is_refused(
+async def test_invalid_values_of_a_static_lease_are_refused(
     networks: Networks, path: str, values: dict[str, str | None], sentence: str
 ) -> None:
     await networks.create_app()
@@ -128,7 +128,7 @@ async def test_what_no_host_can_have_is_refused(
     assert await networks.get(path) == []
 
 
-async def test_what_another_host_has_is_refused(networks: Networks) -> None:
+async def test_values_of_another_static_lease_are_refused(networks: Networks) -> None:
     await networks.create_app()
     await reserve(networks, 2, "10.20.0.50", hostname="web1")
     lease = "there is one for 52:54:00:00:00:02 -> 10.20.0.50"
@@ -146,7 +146,7 @@ async def test_what_another_host_has_is_refused(networks: Networks) -> None:
     await reserve(networks, 2, "10.21.0.50", "/other/lease", hostname="web1")
 
 
-async def test_what_will_not_be_given_yet_is_said(networks: Networks) -> None:
+async def test_a_lease_without_effect_yet_is_a_warning(networks: Networks) -> None:
     await networks.create_app()
     await networks.lease("10.20.0.101", MAC.format(9))
     reply = await reserve(networks, 2, "10.20.0.101")
@@ -174,7 +174,7 @@ async def test_a_bridged_network_has_no_leases(networks: Networks, path: str) ->
     assert sentence == "Cannot change leases or ACLs of network 'app': it is bridged and has none."
 
 
-async def test_a_change_of_the_network_loses_no_static_lease(networks: Networks) -> None:
+async def test_a_change_of_the_network_cannot_leave_a_static_lease_outside(networks: Networks) -> None:
     await networks.create_app()
     await reserve(networks, 2, "10.20.0.50")
     for values, reason in (
@@ -194,7 +194,7 @@ async def test_a_change_of_the_network_loses_no_static_lease(networks: Networks)
     await networks.do("PUT", "/app", ip4_network="")
 
 
-async def test_of_two_that_take_the_same_at_once_one_does(networks: Networks) -> None:
+async def test_only_one_of_many_conflicting_requests_succeeds(networks: Networks) -> None:
     await networks.create_app()
     values = [{"macaddress": MAC.format(number), "ipaddress": "10.20.0.50"} for number in range(8)]
     values += [{"macaddress": MAC.format(9), "ipaddress": f"10.20.0.{60 + number}"} for number in range(8)]
@@ -206,7 +206,9 @@ async def test_of_two_that_take_the_same_at_once_one_does(networks: Networks) ->
     assert len(await networks.get("/app/lease")) == 2
 
 
-async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_static_leases_is_limited_by_the_store(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await networks.create_app()
     monkeypatch.setattr(records, "MAX_LIST_BYTES", 200)
     await reserve(networks, 2, "10.20.0.50", hostname="a" * 63)
@@ -217,7 +219,7 @@ async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monk
     assert sentence == "Cannot add a static lease to network 'app': the limit is reached with 1."
 
 
-async def test_the_room_is_enough_for_thousands(networks: Networks) -> None:
+async def test_the_limit_allows_thousands_of_static_leases(networks: Networks) -> None:
     await networks.create_app()
     await networks.do("PUT", "/app", ip4_network="10.20.0.0/16", ip4_gateway="10.20.0.1")
     held = networks.context.store.get(Reservations, 200)

@@ -1,4 +1,4 @@
-"""What nftables is told for the filters of networks."""
+"""The input of nftables for the filters of networks."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def test_the_table_is_replaced_as_a_whole() -> None:
     assert ruleset(FILTERS).text == WHOLE
 
 
-def test_without_filters_the_table_is_removed_whether_it_is_there_or_not() -> None:
+def test_without_filters_the_table_is_removed_if_it_exists() -> None:
     assert ruleset([]).text == "table inet pvc\ndelete table inet pvc\n"
 
 
-def test_without_rules_there_is_no_map_but_the_node_is_guarded() -> None:
+def test_without_rules_there_is_no_map_but_the_node_is_protected() -> None:
     text = ruleset([Filter(200)]).text
     assert "vmap" not in text
     assert 'iifname { "vmbr200" } jump services' in text
 
 
-def test_every_line_knows_the_rule_that_it_comes_from() -> None:
+def test_every_line_has_the_rule_that_it_comes_from() -> None:
     rules = ruleset(FILTERS)
     lines = rules.text.splitlines()
     assert [lines[number - 1].split(maxsplit=5)[-1] for number in rules.origins] == [
@@ -82,13 +82,13 @@ def test_every_line_knows_the_rule_that_it_comes_from() -> None:
     ]
 
 
-def test_a_hundred_networks_cost_one_look() -> None:
+def test_a_hundred_networks_cost_one_map_lookup() -> None:
     text = ruleset([Filter(vni, inward=("drop",), outward=("drop",)) for vni in range(1000, 1100)]).text
     assert text.count("vmap") == 2
     assert text.count("ifname {") == 1
 
 
 @pytest.mark.parametrize("rule", ["accept\nflush ruleset", "accept; drop", "jump services", "accept }", "", "x" * 1001])
-def test_a_text_that_could_be_more_than_a_rule_is_never_passed_on(rule: str) -> None:
+def test_a_text_that_could_be_more_than_a_rule_is_not_loaded(rule: str) -> None:
     with pytest.raises(Failed, match="Cannot load rule 1 in direction 'out' of network 200"):
         ruleset([Filter(200, outward=("accept", rule))])

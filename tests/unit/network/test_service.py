@@ -1,4 +1,4 @@
-"""The rules for networks where several are at work at once, and what other plugins are told."""
+"""The rules for networks: concurrent requests, removal, and their use by other plugins."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from pvcd_plugins.network.records import (
 from pvcd_plugins.network.rules.definition import Options
 from tests.unit.network.conftest import Networks
 
-Tell = Callable[[Context, Operation], Awaitable[Any]]
+Act = Callable[[Context, Operation], Awaitable[Any]]
 
 
 class Users:
-    """What the plugins above say of a network that is to go."""
+    """A listener that answers for the users of a network."""
 
     def __init__(self) -> None:
         self.asked: list[Operation] = []
         self.answer: list[str] = []
-        self.then: Tell | None = None
+        self.then: Act | None = None
 
-    async def tell(self, context: Context, operation: Operation) -> list[str]:
+    async def listen(self, context: Context, operation: Operation) -> list[str]:
         self.asked.append(operation)
         if self.then:
             await self.then(context, operation)
@@ -52,13 +52,13 @@ def users() -> Users:
 
 @pytest.fixture
 async def networks(users: Users) -> AsyncIterator[Networks]:
-    made = Networks(listeners=[Listener("users", (service.RETIRE,), users.tell)])
+    made = Networks(listeners=[Listener("users", (service.RETIRE,), users.listen)])
     async with made.cluster:
         yield made
 
 
 async def all_at_once(networks: Networks, *asked: Awaitable[Reply]) -> list[str]:
-    """The codes of the failures, and nothing for each success."""
+    """Return the codes of the failures, and an empty one for each success."""
     replies = asyncio.gather(*asked)
     while not replies.done():
         await networks.cluster.advance(0.1)
@@ -66,7 +66,7 @@ async def all_at_once(networks: Networks, *asked: Awaitable[Reply]) -> list[str]
 
 
 async def another(networks: Networks) -> Context:
-    """The context of another API server."""
+    """Open the context of another API server."""
     cluster = networks.cluster
     context = make_context(Role.API, cluster.settings, cluster.registry, MemoryTree(cluster.server), cluster.clock)
     await context.store.open()
@@ -79,7 +79,7 @@ def network_of(networks: Networks, vni: int = 200) -> Network:
     return network
 
 
-# What is for one alone
+# Unique values
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def network_of(networks: Networks, vni: int = 200) -> Network:
         ({"ip6_network": "fd00::/64"}, "network-overlap"),
     ],
 )
-async def test_of_many_that_take_the_same_at_once_one_does(
+async def test_only_one_of_many_conflicting_requests_succeeds(
     networks: Networks, shared: dict[str, Any], code: str
 ) -> None:
     values = [{"vni": 300 + n, "description": f"net{n}", "nettype": "managed"} | shared for n in range(8)]
@@ -101,7 +101,7 @@ async def test_of_many_that_take_the_same_at_once_one_does(
     assert networks.count(Network) == networks.count(NetworkName) == networks.count(Reservations) == 1
 
 
-async def test_many_that_share_nothing_are_all_created(networks: Networks) -> None:
+async def test_requests_without_conflicts_all_succeed_at_once(networks: Networks) -> None:
     asked = [
         networks.ask(
             "POST",
@@ -118,8 +118,8 @@ async def test_many_that_share_nothing_are_all_created(networks: Networks) -> No
     assert len(await networks.get("")) == 30
 
 
-async def test_two_servers_that_know_nothing_of_each_other_do_not_both_take_the_same(networks: Networks) -> None:
-    """What the other has done is not in this one's memory yet when it decides."""
+async def test_conflicting_requests_to_two_api_servers_do_not_both_succeed(networks: Networks) -> None:
+    """The second server decides before it has heard of the first network."""
     await networks.create(100, "first")
     other = await another(networks)
     try:
@@ -138,7 +138,7 @@ async def test_two_servers_that_know_nothing_of_each_other_do_not_both_take_the_
         await other.store.close()
 
 
-async def test_what_a_network_gives_up_another_one_can_take(networks: Networks) -> None:
+async def test_released_addresses_and_domains_can_be_used_again(networks: Networks) -> None:
     await networks.create(ip4_network="10.20.0.0/24", ip4_gateway="10.20.0.1", domain="x.example")
     await networks.do("PUT", "/app", ip4_network="", domain="y.example")
     await networks.create(201, "b", ip4_network="10.20.0.0/16", ip4_gateway="10.20.0.1", domain="x.example")
@@ -148,7 +148,7 @@ async def test_what_a_network_gives_up_another_one_can_take(networks: Networks) 
     assert plan and sorted(plan.managed) == [201, 202]
 
 
-async def test_a_network_does_not_take_the_addresses_by_which_nodes_reach_each_other(networks: Networks) -> None:
+async def test_a_network_cannot_contain_the_address_of_a_node(networks: Networks) -> None:
     await networks.context.store.write(Create(NodeNetwork(node="hv1", address=ip_address("10.99.0.1"))))
     wanted = {"vni": 200, "description": "app", "nettype": "managed"}
     addresses = {"ip4_network": "10.99.0.0/16", "ip4_gateway": "10.99.9.1"}
@@ -158,7 +158,9 @@ async def test_a_network_does_not_take_the_addresses_by_which_nodes_reach_each_o
     await networks.create()
 
 
-async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_managed_networks_is_limited_by_the_store(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pvcd_plugins.network.records.MAX_LIST_BYTES", 100)
     await networks.create()
     code, sentence = await networks.refused("POST", "", vni=201, description="b", nettype="managed")
@@ -169,7 +171,7 @@ async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monk
 # Other plugins
 
 
-async def test_a_bridge_names_its_network(networks: Networks) -> None:
+async def test_a_network_is_found_by_its_bridge(networks: Networks) -> None:
     await networks.create(200, "app")
     found = service.by_bridge(networks.context, "vmbr200")
     assert found and (found.vni, found.bridge) == (200, "vmbr200")
@@ -189,7 +191,7 @@ async def test_a_bridge_names_its_network(networks: Networks) -> None:
     assert service.find(networks.context, "app") == service.find(networks.context, "200") == found
 
 
-async def test_who_begins_to_use_a_network_writes_a_check_of_it_along(networks: Networks) -> None:
+async def test_a_new_use_is_written_with_a_check_of_the_network(networks: Networks) -> None:
     await networks.create(200, "app")
     await networks.create(100, "db")
     checks = service.usable(networks.context, ["vmbr200", "brcluster", "vmbr100", "vmbr200", "virbr0", "br200"])
@@ -202,7 +204,7 @@ async def test_who_begins_to_use_a_network_writes_a_check_of_it_along(networks: 
         await networks.context.store.write(*checks)
 
 
-async def test_nobody_begins_to_use_a_network_that_is_being_removed(networks: Networks) -> None:
+async def test_a_network_being_removed_cannot_be_put_to_use(networks: Networks) -> None:
     await networks.create()
     await networks.context.store.write(Put(network_of(networks).changed(removing=True)))
     with pytest.raises(Invalid, match=r"^Cannot use bridge 'vmbr200': network 'app' is being removed\.$"):
@@ -221,7 +223,7 @@ async def test_nobody_begins_to_use_a_network_that_is_being_removed(networks: Ne
 # Removal
 
 
-async def test_a_network_that_is_used_stays_and_says_by_whom(networks: Networks, users: Users) -> None:
+async def test_a_network_in_use_is_not_removed_and_its_users_are_named(networks: Networks, users: Users) -> None:
     await networks.create()
     users.answer = ["VM 'web2'", "VM 'web1'"]
     code, sentence = await networks.refused("DELETE", "/app")
@@ -235,7 +237,7 @@ async def test_a_network_that_is_used_stays_and_says_by_whom(networks: Networks,
     await networks.do("DELETE", "/app")
 
 
-async def test_users_are_asked_when_nobody_can_begin_to_use_it_any_more(networks: Networks, users: Users) -> None:
+async def test_listeners_are_asked_for_users_after_new_uses_are_refused(networks: Networks, users: Users) -> None:
     await networks.create()
     before = network_of(networks)
 
@@ -284,7 +286,7 @@ async def test_a_guard_is_asked_first() -> None:
             assert await guarded.refused(method, path, **values) == ("refused", name)
 
 
-async def test_thousands_of_leases_go_with_their_network_and_no_others(networks: Networks) -> None:
+async def test_thousands_of_leases_are_removed_with_their_network(networks: Networks) -> None:
     await networks.create()
     store = networks.context.store
     for start in range(0, 1300, 100):
@@ -295,7 +297,7 @@ async def test_thousands_of_leases_go_with_their_network_and_no_others(networks:
     assert [lease.vni for lease in store.all(Lease)] == [201]
 
 
-async def test_a_network_has_no_leases_of_one_that_had_its_vni(networks: Networks) -> None:
+async def test_a_new_network_has_no_leases_of_an_earlier_one_with_its_vni(networks: Networks) -> None:
     await networks.lease("10.20.0.100", "52:54:00:00:00:01")
     await networks.lease("10.21.0.100", "52:54:00:00:00:01", vni=201)
     await networks.create()
@@ -303,7 +305,7 @@ async def test_a_network_has_no_leases_of_one_that_had_its_vni(networks: Network
     assert networks.count(Lease) == 1
 
 
-async def test_a_removal_that_ended_in_the_middle_can_be_repeated_or_undone(networks: Networks) -> None:
+async def test_an_interrupted_removal_can_be_repeated_or_undone(networks: Networks) -> None:
     await networks.create()
     for vni, description, method in ((200, "app", "DELETE"), (201, "db", "PUT")):
         if vni == 201:
@@ -314,7 +316,7 @@ async def test_a_removal_that_ended_in_the_middle_can_be_repeated_or_undone(netw
     assert [(each["vni"], each["removing"]) for each in await networks.get("")] == [(201, False)]
 
 
-async def test_who_keeps_a_network_that_is_being_removed_wins(networks: Networks, users: Users) -> None:
+async def test_a_modification_during_a_removal_keeps_the_network(networks: Networks, users: Users) -> None:
     await networks.create()
 
     async def keep(context: Context, operation: Operation) -> None:
@@ -326,14 +328,14 @@ async def test_who_keeps_a_network_that_is_being_removed_wins(networks: Networks
     assert not network_of(networks).removing
 
 
-async def test_of_two_that_remove_a_network_at_once_both_succeed_or_find_nothing(networks: Networks) -> None:
+async def test_two_removals_at_once_succeed_or_find_nothing(networks: Networks) -> None:
     await networks.create()
     codes = await all_at_once(networks, networks.ask("DELETE", "/app"), networks.ask("DELETE", "/200"))
     assert codes in (["", ""], ["", "network-not-found"])
     assert networks.count(Network) == 0
 
 
-async def test_networks_come_and_go_while_others_change(networks: Networks) -> None:
+async def test_networks_can_be_created_and_removed_at_once(networks: Networks) -> None:
     for n in range(10):
         await networks.create(200 + n, f"net{n}")
     asked = [networks.ask("DELETE", f"/net{n}") for n in range(10)]
@@ -348,7 +350,7 @@ async def test_networks_come_and_go_while_others_change(networks: Networks) -> N
 # The list
 
 
-async def test_what_nodes_could_not_do_is_shown(networks: Networks) -> None:
+async def test_failures_reported_by_nodes_are_shown(networks: Networks) -> None:
     await networks.create()
     await networks.create(201, "db")
 
@@ -371,7 +373,7 @@ async def test_what_nodes_could_not_do_is_shown(networks: Networks) -> None:
     assert await failed() == [{}, {}]
 
 
-async def test_a_list_that_did_not_change_is_not_encoded_again(networks: Networks) -> None:
+async def test_an_unchanged_list_is_not_encoded_again(networks: Networks) -> None:
     await networks.create()
     await networks.create(201, "db")
     first = service.list_networks(networks.context, None)
