@@ -6,8 +6,7 @@ from uuid import UUID
 
 from pvcd import Conflict, Context, Delete, Exists, Failed, Invalid, Message, NotFound, Put, TimedOut, retried
 from pvcd_plugins.node import service as nodes
-from pvcd_plugins.vm import placement, states
-from pvcd_plugins.vm import volumes as disks
+from pvcd_plugins.vm import placement, states, volumes
 from pvcd_plugins.vm.definition import (
     check_definition,
     complete,
@@ -218,7 +217,8 @@ def _refuse_if_it_may_not_run(context: Context, vm: VM) -> None:
     node = nodes.find(context, vm.node)
     if node.domain_state is nodes.DomainState.FLUSH:
         raise Conflict(
-            f"Cannot start VM {vm.name!r}: node {node.name!r} is kept clear of VMs. Set the node to ready first.",
+            f"Cannot start VM {vm.name!r}: node {node.name!r} is in domain state "
+            f"{str(nodes.domain_state(context, node))!r}. Set the node to ready first.",
             code="node-flushed",
         )
     if vm.outside_limit:
@@ -232,14 +232,14 @@ async def remove(context: Context, key: str, delete_disks: bool) -> Message:
     """Forcibly stop a VM, remove its volumes if asked to, and forget it; return when it is gone."""
     vm = find(context, key)
     if delete_disks and volumes_of(vm.xml):
-        disks.need_storage(context)
+        volumes.need_storage(context)
         return await _remove_with_disks(context, vm)
     if await _request_removal(context, key):
         gone = await context.store.wait_for(lambda: context.store.get(VM, vm.uuid) is None, REMOVAL_SECONDS)
         if not gone:
             raise TimedOut(
                 f"Cannot confirm the removal of VM {vm.name!r}: node {vm.node!r} did not report it within "
-                f"{REMOVAL_SECONDS:g} s. It goes on."
+                f"{REMOVAL_SECONDS:g} s. The removal continues."
             )
     return Message(message=f"VM {vm.name!r} removed.")
 
@@ -279,7 +279,7 @@ async def _remove_with_disks(context: Context, vm: VM) -> Message:
             f"it is off. Repeat the request later."
         )
     try:
-        warnings = await disks.remove_volumes(context, find(context, str(vm.uuid)))
+        warnings = await volumes.remove_volumes(context, find(context, str(vm.uuid)))
     except Failed as error:
         await _keep(context, vm.uuid)
         raise Failed(
@@ -364,13 +364,13 @@ async def move(
 
 async def locks(context: Context, key: str) -> list[VolumeLock]:
     """Return the locks of a VM's volumes, as they are now."""
-    return await disks.locks(context, find(context, key))
+    return await volumes.locks(context, find(context, key))
 
 
 async def clear_locks(context: Context, key: str) -> Message:
     """Break all locks of the volumes of a VM that is off."""
     vm = find(context, key)
-    count = await disks.clear_locks(context, vm)
+    count = await volumes.clear_locks(context, vm)
     return Message(message=f"{count} lock{'' if count == 1 else 's'} of VM {vm.name!r} broken.")
 
 

@@ -29,8 +29,8 @@ from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError, Hyper
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
 
 
-def marked(bench: Bench, uuid: UUID, turn: int = 7) -> str:
-    return prepare(bench.document(uuid), generation=turn, console_log=None)
+def marked(bench: Bench, uuid: UUID, generation: int = 7) -> str:
+    return prepare(bench.document(uuid), generation=generation, console_log=None)
 
 
 async def test_a_started_guest_is_listed_as_its_document_says(bench: Bench, uuid: UUID) -> None:
@@ -46,10 +46,10 @@ async def test_a_guest_that_was_never_started_is_not_listed(bench: Bench, uuid: 
 
 
 async def test_the_generation_is_that_of_the_last_start(bench: Bench, uuid: UUID) -> None:
-    for turn in (7, 8):
-        await bench.hypervisor.start(marked(bench, uuid, turn))
+    for generation in (7, 8):
+        await bench.hypervisor.start(marked(bench, uuid, generation))
         guest = await bench.hypervisor.look(uuid)
-        assert guest is not None and guest.generation == turn
+        assert guest is not None and guest.generation == generation
         await bench.hypervisor.destroy(uuid)
 
 
