@@ -18,7 +18,7 @@ PROFILE = {
     "userdata_template": "base",
     "script": "deb",
 }
-"""What `Provisioner.fill` makes, as a profile names it."""
+"""What `Provisioner.fill` creates, as a profile names it."""
 
 
 class Provisioner:
@@ -32,7 +32,7 @@ class Provisioner:
         return self.cluster.api
 
     async def ask(self, method: str, path: str, /, **values: Any) -> Reply:
-        """A request below /provisioner."""
+        """Send a request below /provisioner."""
         return await self.cluster.request(method, f"/api/v1/provisioner{path}", **values)
 
     async def get(self, path: str, /, **values: Any) -> Any:
@@ -41,19 +41,19 @@ class Provisioner:
         return reply.json
 
     async def do(self, method: str, path: str, /, **values: Any) -> Any:
-        """A change that succeeds."""
+        """Make a change that succeeds."""
         reply = await self.ask(method, path, **values)
         assert reply.status == 200, reply.body
         return reply.json
 
     async def refused(self, method: str, path: str, /, **values: Any) -> tuple[str, str]:
-        """The code and the sentence of a failure."""
+        """Return the code and the sentence of a failure."""
         reply = await self.ask(method, path, **values)
         assert reply.status == 510, reply.body
         return reply.json["code"], reply.json["message"]
 
     async def fill(self) -> None:
-        """Make everything that a profile needs."""
+        """Create everything that a profile needs."""
         await self.do("POST", "/template/system", name="small", vcpus=1, vram=512)
         await self.do("POST", "/template/network", name="one-nic")
         await self.do("POST", "/template/storage", name="root")
@@ -61,7 +61,7 @@ class Provisioner:
         await self.do("POST", "/script", name="deb", data=SCRIPT)
 
     async def everything(self) -> Any:
-        """All that there is, as it is shown."""
+        """Return all templates, scripts and profiles."""
         return await self.get("/template"), await self.get("/script"), await self.get("/profile")
 
 

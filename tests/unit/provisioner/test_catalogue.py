@@ -1,4 +1,4 @@
-"""Two API servers at once: nothing is made twice, and nothing goes that a profile uses."""
+"""Two API servers at once: nothing is created twice, and nothing is removed that a profile uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def other(provisioner: Provisioner) -> AsyncIterator[Context]:
 
 
 async def outcome(work: Any, cluster: Any) -> PvcdError | None:
-    """How a rule ends that may have to be run again."""
+    """Run a rule that may be retried, and return its error."""
     task = asyncio.ensure_future(work)
     for _ in range(200):
         await settle()
@@ -51,7 +51,7 @@ def numbers(context: Context) -> list[int]:
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_template_is_kept_or_the_profile_is_not_made(
+async def test_a_concurrent_removal_keeps_the_template_or_prevents_the_profile(
     provisioner: Provisioner, other: Context, turns: int
 ) -> None:
     await provisioner.fill()
@@ -68,7 +68,7 @@ async def test_a_template_is_kept_or_the_profile_is_not_made(
     assert [type(each) for each in (made, removed)] in ([type(None), Conflict], [NotFound, type(None)])
 
 
-async def test_a_removal_that_knows_nothing_of_the_profile_yet_sees_it_all_the_same(
+async def test_a_removal_sees_a_profile_that_was_just_created_elsewhere(
     provisioner: Provisioner, other: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await provisioner.fill()
@@ -87,7 +87,7 @@ async def test_a_removal_that_knows_nothing_of_the_profile_yet_sees_it_all_the_s
     assert store.get(SystemTemplate, "small") is not None
 
 
-async def test_a_profile_is_not_made_of_what_goes_at_the_same_time(
+async def test_no_profile_is_created_of_a_template_that_is_removed_concurrently(
     provisioner: Provisioner, other: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await provisioner.fill()
@@ -105,7 +105,7 @@ async def test_a_profile_is_not_made_of_what_goes_at_the_same_time(
     assert provisioner.context.store.all(Profile) == []
 
 
-async def test_of_two_that_make_the_same_one_comes_second(provisioner: Provisioner, other: Context) -> None:
+async def test_of_two_concurrent_creations_of_one_name_one_is_refused(provisioner: Provisioner, other: Context) -> None:
     draft = SystemTemplate(name="small", vcpus=1, vram=1)
     outcomes = await asyncio.gather(
         outcome(service.create_system(provisioner.context, draft), provisioner.cluster),
@@ -114,7 +114,7 @@ async def test_of_two_that_make_the_same_one_comes_second(provisioner: Provision
     assert [error.code for error in outcomes if error] == ["system-template-exists"]
 
 
-async def test_ids_are_never_given_twice(provisioner: Provisioner, other: Context) -> None:
+async def test_ids_are_never_reused(provisioner: Provisioner, other: Context) -> None:
     work = [
         outcome(service.create_system(context, SystemTemplate(name=f"{name}{n}", vcpus=1, vram=1)), provisioner.cluster)
         for n in range(5)
@@ -130,7 +130,7 @@ async def test_ids_are_never_given_twice(provisioner: Provisioner, other: Contex
     assert counter is not None and counter.last == 11
 
 
-async def test_disks_that_are_added_at_once_are_all_there(provisioner: Provisioner, other: Context) -> None:
+async def test_disks_added_concurrently_are_all_kept(provisioner: Provisioner, other: Context) -> None:
     await provisioner.do("POST", "/template/storage/disks")
     await settle()
     options = service.DiskOptions(pool="vms", disk_size=1)

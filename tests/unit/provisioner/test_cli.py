@@ -16,13 +16,13 @@ def test_each_example_can_be_shown() -> None:
         assert CliRunner().invoke(examples, ["show", name]).stdout == (EXAMPLES / name).read_text()
 
 
-def test_what_is_no_example_is_refused() -> None:
+def test_an_unknown_example_is_refused() -> None:
     result = CliRunner().invoke(examples, ["show", "../cli.py"])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "There is no example '../cli.py'. Examples: " in result.stderr
 
 
-def test_all_are_written_once(tmp_path: Path) -> None:
+def test_write_copies_all_examples_and_overwrites_none(tmp_path: Path) -> None:
     names = CliRunner().invoke(examples, ["list"]).stdout.split()
     directory = tmp_path / "new" / "examples"
     assert CliRunner().invoke(examples, ["write", str(directory)]).exit_code == 0

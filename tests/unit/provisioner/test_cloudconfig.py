@@ -41,7 +41,7 @@ packages: 5
         "#cloud-config\npackages: [vim]\nhostname: a\noutput: {all: x}\n",
     ],
 )
-def test_what_fits_is_not_warned_of(userdata: str) -> None:
+def test_valid_userdata_gives_no_warnings(userdata: str) -> None:
     assert warnings(userdata, SCHEMA) == []
 
 
@@ -59,14 +59,14 @@ def test_what_fits_is_not_warned_of(userdata: str) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_named(userdata: str, warning: str) -> None:
+def test_deviations_from_the_schema_are_named(userdata: str, warning: str) -> None:
     found = warnings(f"#cloud-config\n{userdata}", SCHEMA)
     assert [each[: len(warning)] for each in found] == [warning]
 
 
-def test_each_part_of_several_is_looked_at() -> None:
+def test_each_part_of_multipart_userdata_is_checked() -> None:
     assert warnings(PARTS, SCHEMA) == ["cloud-init will not understand packages: 5 is not of type 'array'."]
 
 
-def test_the_first_few_are_enough() -> None:
+def test_the_number_of_warnings_is_limited() -> None:
     assert len(warnings("#cloud-config\npackages: [1,2,3,4,5,6,7,8,9,10,11,12]", SCHEMA)) == MAX_WARNINGS

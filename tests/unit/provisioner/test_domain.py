@@ -1,4 +1,4 @@
-"""The XML that is made says what was asked for, fits libvirt's schema, and holds no secret."""
+"""The XML of a built VM: the requested values, libvirt's schema, and no secret."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def built(**changes: Any) -> etree._Element:
     return etree.fromstring(build(replace(WEB1, **changes)))
 
 
-def test_the_document_says_what_was_asked_for() -> None:
+def test_the_document_has_the_requested_values() -> None:
     domain = judged.parse(build(WEB1))
     assert (domain.name, domain.uuid, domain.description) == ("web1", ID, "made of profile web")
     assert (domain.memory, domain.vcpu, domain.vcpu_topology) == (1024, 2, "1/2/1")
@@ -55,13 +55,13 @@ def test_the_document_says_what_was_asked_for() -> None:
 @pytest.mark.parametrize("serial", [False, True])
 @pytest.mark.parametrize("domain_type", ["kvm", "qemu"])
 @pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
-def test_it_fits_the_schema_of_libvirt(vnc: bool, serial: bool, domain_type: str, arch: str) -> None:
+def test_the_document_conforms_to_the_schema_of_libvirt(vnc: bool, serial: bool, domain_type: str, arch: str) -> None:
     document = build(replace(WEB1, vnc=vnc, serial=serial, domain_type=domain_type, arch=arch))
     judged.validate(document)
     judged.validate(build(replace(WEB1, interfaces=(), disks=(), vnc=vnc, vnc_bind="::1")))
 
 
-def test_its_volumes_are_known_and_where_ceph_is_comes_with_the_start() -> None:
+def test_volumes_are_named_and_ceph_monitors_are_added_at_the_start() -> None:
     document = build(WEB1)
     assert [str(each) for each in judged.volumes(document)] == ["vms/web1_sda", "fast/web1_vdb"]
     assert judged.lacks_storage(document)
@@ -72,28 +72,28 @@ def test_its_volumes_are_known_and_where_ceph_is_comes_with_the_start() -> None:
     judged.validate(prepared)
 
 
-def test_the_firmware_says_where_the_metadata_is() -> None:
+def test_the_firmware_names_the_metadata_address() -> None:
     assert built().findtext("sysinfo/system/entry[@name='serial']") == SERIAL
     assert built().find("os/smbios[@mode='sysinfo']") is not None
 
 
-def test_vnc_listens_where_it_shall() -> None:
+def test_vnc_listens_on_the_given_address() -> None:
     assert built().find("devices/graphics") is None
     listen = "devices/graphics[@type='vnc'][@autoport='yes']/listen[@type='address']"
     assert built(vnc=True).find(listen).attrib["address"] == "127.0.0.1"  # type: ignore[union-attr]
     assert built(vnc=True, vnc_bind="10.0.0.1").find(listen).attrib["address"] == "10.0.0.1"  # type: ignore[union-attr]
 
 
-def test_without_a_serial_console_there_is_none() -> None:
+def test_without_a_serial_console_the_document_has_none() -> None:
     assert built(serial=False).find("devices/serial") is built(serial=False).find("devices/console") is None
 
 
-def test_markup_stays_text() -> None:
+def test_markup_is_escaped() -> None:
     text = "</description><memory>1</memory><description>&amp;\"'"
     assert judged.parse(build(replace(WEB1, description=text))).description == text
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\x07", "\ud800"])
-def test_a_text_that_no_document_can_hold_is_refused(name: str) -> None:
+def test_characters_that_xml_does_not_allow_are_refused(name: str) -> None:
     with pytest.raises(Invalid, match="Cannot write the XML of VM"):
         build(replace(WEB1, description=name))

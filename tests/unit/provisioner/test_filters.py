@@ -1,4 +1,4 @@
-"""What userdata can do with its values."""
+"""The filters of userdata templates."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ FUNCTIONS = {each.name: each.function for each in FILTERS}
         ("{{ value | upper }}", ODD.upper()),
     ],
 )
-def test_a_filter_does_what_it_says(text: str, rendered: str) -> None:
+def test_a_filter_converts_its_value(text: str, rendered: str) -> None:
     assert rendering.render(text, {"value": ODD}, FUNCTIONS) == rendered
 
 
-def test_a_value_comes_through_yaml_unchanged() -> None:
+def test_a_value_survives_yaml_unchanged() -> None:
     for name in ("to_json", "to_yaml"):
         assert yaml.safe_load(rendering.render(f"{{{{ value | {name} }}}}", {"value": ODD}, FUNCTIONS)) == ODD
 
 
-def test_the_filters_of_jinja_stay_what_they_are() -> None:
+def test_filters_of_jinja_cannot_be_replaced() -> None:
     assert rendering.render("{{ 'a' | upper }}", {}, {"upper": FUNCTIONS["quote"]}) == "A"
 
 

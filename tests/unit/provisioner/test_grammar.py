@@ -1,4 +1,4 @@
-"""What names, disks, MAC templates and arguments may be, and what they may not."""
+"""The syntax of names, disks, MAC templates and arguments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ GOOD: list[tuple[Callable[[Any], object], str, object]] = [
 
 
 @pytest.mark.parametrize(("read", "text", "value"), GOOD)
-def test_what_is_meant_is_read(read: Callable[[Any], object], text: str, value: object) -> None:
+def test_valid_values_are_read(read: Callable[[Any], object], text: str, value: object) -> None:
     assert read(text) == value
 
 
@@ -134,13 +134,13 @@ BAD: list[tuple[Callable[[Any], object], list[str]]] = [
     ("read", "text"),
     [pytest.param(read, text, id=f"{read.__name__}-{text[:20]!r}") for read, texts in BAD for text in texts],
 )
-def test_what_means_more_than_it_says_is_refused(read: Callable[[Any], object], text: str) -> None:
+def test_ambiguous_or_dangerous_values_are_refused(read: Callable[[Any], object], text: str) -> None:
     with pytest.raises(ValueError) as caught:
         read(text)
     assert len(str(caught.value)) < 250
 
 
-def test_a_part_of_the_path_is_refused_with_its_name_and_nothing_that_a_terminal_obeys() -> None:
+def test_a_refused_part_of_the_path_is_named_without_control_characters() -> None:
     with pytest.raises(Invalid) as caught:
         grammar.in_path("disk_id", grammar.read_disk_id, "\x1b[2J" + "x" * 5000)
     assert (
@@ -149,7 +149,7 @@ def test_a_part_of_the_path_is_refused_with_its_name_and_nothing_that_a_terminal
     )
 
 
-def test_the_keys_of_arguments_are_all_different_and_their_sum_is_bounded() -> None:
+def test_arguments_have_different_keys_and_a_limited_total_size() -> None:
     assert grammar.all_different(None) == ()
     assert grammar.all_different(["a=1", "b=2"]) == ("a=1", "b=2")
     with pytest.raises(Invalid, match="got 'a' more than once"):

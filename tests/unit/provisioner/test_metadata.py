@@ -1,4 +1,4 @@
-"""The metadata API: who is told what, by what the kernel and the records know of a client, and never by its words."""
+"""The metadata API: clients are identified by the kernel and the records, never by what they send."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ THERE = Arrival(BRIDGE, IPv4Address("10.20.0.51"), DB)
 
 
 class Api:
-    """The answers over records in memory, for clients from wherever a test says."""
+    """The answers over records in memory, for clients at an arrival that a test sets."""
 
     def __init__(self, **settings: Any) -> None:
         self.cluster = SimulatedCluster([], [part()], without=["provisioner"], metadata=settings)
@@ -98,11 +98,11 @@ async def strict() -> AsyncIterator[Api]:
         await made.answers.close()
 
 
-# What is told
+# Content
 
 
 async def crawl(api: Api, path: str) -> dict[str, Any]:
-    """Everything below a directory, as cloud-init finds it."""
+    """Return everything below a directory, as cloud-init reads it."""
     found: dict[str, Any] = {}
     for line in (await api.get(path)).split("\n"):
         number, equals, name = line.partition("=")
@@ -116,7 +116,7 @@ async def crawl(api: Api, path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", ["2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "2027-01-01", "latest"])
-async def test_a_vm_is_told_all_that_the_listing_names(api: Api, version: str) -> None:
+async def test_every_listed_entry_can_be_read(api: Api, version: str) -> None:
     assert await crawl(api, f"/{version}/meta-data/") == {
         "hostname": "web1.net200.example",
         "instance-id": str(uuid_of("web1")),
@@ -132,7 +132,7 @@ async def test_a_vm_is_told_all_that_the_listing_names(api: Api, version: str) -
     assert await api.get(f"/{version}") == await api.get(f"/{version}/") == "meta-data/\nuser-data"
 
 
-async def test_without_keys_there_is_no_directory_of_them(api: Api) -> None:
+async def test_without_keys_there_is_no_public_keys_directory(api: Api) -> None:
     api.keys = ()
     assert "public-keys" not in await crawl(api, "/latest/meta-data/")
     assert await api.status("/latest/meta-data/public-keys/") == 404
@@ -146,17 +146,17 @@ def test_each_line_of_the_argument_is_a_key() -> None:
     assert ssh_keys_of({"ssh_key": ""}) == ssh_keys_of({}) == ()
 
 
-async def test_nocloud_is_told_the_same(api: Api) -> None:
+async def test_nocloud_gets_the_same_metadata(api: Api) -> None:
     said = yaml.safe_load(await api.get("/nocloud/meta-data"))
     assert said == {"instance-id": str(uuid_of("web1")), "local-hostname": "web1", "public-keys": list(KEYS)}
     assert await api.get("/nocloud/user-data") == FOR_ALL.format(name="web1")
 
 
-async def test_nocloud_need_not_ask_twice_for_what_there_is_not(api: Api) -> None:
+async def test_optional_nocloud_files_are_empty(api: Api) -> None:
     assert await api.get("/nocloud/vendor-data") == await api.get("/nocloud/network-config") == ""
 
 
-async def test_the_root_says_what_it_is(api: Api) -> None:
+async def test_the_root_lists_the_versions(api: Api) -> None:
     reply = await api.ask("/")
     assert reply.status == 209 and reply.content_type == "application/json"
     assert "2009-04-04" in str(reply.text) and "latest" in str(reply.text)
@@ -177,28 +177,28 @@ async def test_the_root_says_what_it_is(api: Api) -> None:
         "/nocloud/vendor-data/x",
     ],
 )
-async def test_nothing_is_at_other_paths(api: Api, path: str) -> None:
+async def test_other_paths_are_not_found(api: Api, path: str) -> None:
     assert await api.status(path) == 404
 
 
-async def test_a_name_that_no_host_can_have_is_made_one(api: Api) -> None:
+async def test_an_invalid_host_name_is_made_valid(api: Api) -> None:
     await api.create(vm("a_b+c", NOBODY))
     arrival = Arrival(BRIDGE, IPv4Address("10.20.0.60"), NOBODY)
     assert await api.get("/latest/meta-data/local-hostname", arrival) == "a-b-c"
     assert await api.get("/latest/meta-data/name", arrival) == "a_b+c"
 
 
-async def test_a_vm_without_a_profile_is_told_the_rest(api: Api) -> None:
+async def test_a_vm_without_a_profile_gets_the_rest(api: Api) -> None:
     await api.create(vm("bare", NOBODY, profile=None))
     arrival = Arrival(BRIDGE, IPv4Address("10.20.0.60"), NOBODY)
     assert await api.get("/latest/meta-data/profile", arrival) == ""
     assert await api.get("/latest/meta-data/instance-id", arrival) == str(uuid_of("bare"))
 
 
-# Who is told
+# Callers
 
 
-async def test_each_vm_is_told_of_itself(api: Api) -> None:
+async def test_each_vm_gets_its_own_metadata(api: Api) -> None:
     assert await api.get("/latest/meta-data/name", THERE) == "db1"
     assert "db1" in await api.get("/latest/user-data", THERE)
 
@@ -221,13 +221,13 @@ async def test_each_vm_is_told_of_itself(api: Api) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/", "/latest/meta-data/instance-id", "/nocloud/user-data", "/nowhere"])
-async def test_others_are_told_nothing(api: Api, arrival: Arrival | None, path: str) -> None:
+async def test_unidentified_clients_get_nothing(api: Api, arrival: Arrival | None, path: str) -> None:
     reply = await api.ask(path, arrival=arrival)
     assert (reply.status, reply.content_type, reply.text) == (404, "text/plain", "No VM is known at this address.\n")
     assert api.rendered == 0
 
 
-async def test_what_a_client_says_of_itself_changes_nothing(api: Api) -> None:
+async def test_headers_of_a_client_are_ignored(api: Api) -> None:
     said = {
         "X_Forwarded_For": str(THERE.address), "X_Real_Ip": str(THERE.address), "Forwarded": f"for={THERE.address}",
         "Host": str(THERE.address), "X_Instance_Id": str(uuid_of("db1")),
@@ -236,37 +236,37 @@ async def test_what_a_client_says_of_itself_changes_nothing(api: Api) -> None:
     assert await api.status("/latest/meta-data/name", Arrival(BRIDGE, HERE.address, NOBODY), **said) == 404
 
 
-async def test_a_mac_that_two_vms_have_tells_nothing(api: Api) -> None:
+async def test_a_mac_of_two_vms_identifies_neither(api: Api) -> None:
     await api.create(vm("twin", WEB))
     assert await api.status("/latest/user-data") == 404
 
 
-async def test_a_mac_counts_in_its_own_network_only(api: Api) -> None:
+async def test_a_mac_identifies_a_vm_in_its_own_network_only(api: Api) -> None:
     await api.create(vm("twin", WEB, "vmbr201"))
     assert await api.get("/latest/meta-data/name") == "web1"
     assert await api.get("/latest/meta-data/name", Arrival("vmbr201", IPv4Address("10.21.0.50"), WEB)) == "twin"
 
 
 @pytest.mark.parametrize("given", [lease, reserved])
-async def test_an_address_that_was_given_to_another_vm_tells_nothing(api: Api, given: Any) -> None:
+async def test_an_address_leased_to_another_vm_identifies_nothing(api: Api, given: Any) -> None:
     await api.create(given(DB, "10.20.0.50"))
     assert await api.status("/latest/user-data") == 404
     assert await api.get("/latest/meta-data/name", THERE) == "db1"
 
 
 @pytest.mark.parametrize("given", [lease, reserved])
-async def test_a_vm_at_its_own_address_is_known(api: Api, given: Any) -> None:
+async def test_a_vm_at_its_leased_address_is_identified(api: Api, given: Any) -> None:
     await api.create(given(WEB, "10.20.0.50"))
     assert await api.get("/latest/meta-data/name") == "web1"
 
 
-async def test_a_lease_that_is_over_or_of_no_vm_hinders_nobody(api: Api) -> None:
+async def test_an_expired_lease_or_one_of_no_vm_is_ignored(api: Api) -> None:
     await api.create(lease(DB, "10.20.0.50", expires=api.context.clock.time()), lease(NOBODY, "10.20.0.51"))
     assert await api.get("/latest/meta-data/name") == "web1"
     assert await api.get("/latest/meta-data/name", THERE) == "db1"
 
 
-async def test_a_vm_that_has_gone_is_known_no_more(api: Api) -> None:
+async def test_a_removed_vm_gets_no_metadata(api: Api) -> None:
     assert await api.status("/latest/user-data") == 200
     record = api.context.store.get(VM, uuid_of("web1"))
     assert record
@@ -277,7 +277,7 @@ async def test_a_vm_that_has_gone_is_known_no_more(api: Api) -> None:
 # Tokens
 
 
-async def test_a_token_serves_its_client_for_its_time(api: Api) -> None:
+async def test_a_token_is_valid_until_it_expires(api: Api) -> None:
     token = await api.token("60")
     assert await api.get("/latest/meta-data/name", **{TOKEN: token}) == "web1"
     await api.cluster.advance(59)
@@ -286,14 +286,14 @@ async def test_a_token_serves_its_client_for_its_time(api: Api) -> None:
     assert await api.status("/latest/meta-data/name", **{TOKEN: token}) == 401
 
 
-async def test_a_token_is_worth_nothing_elsewhere(api: Api) -> None:
+async def test_a_token_is_invalid_for_another_client(api: Api) -> None:
     token = await api.token("60")
     assert await api.status("/latest/meta-data/name", THERE, **{TOKEN: token}) == 401
     moved = Arrival(BRIDGE, IPv4Address("10.20.0.52"), WEB)
     assert await api.status("/latest/meta-data/name", moved, **{TOKEN: token}) == 401
 
 
-async def test_a_token_that_was_not_given_is_refused(api: Api) -> None:
+async def test_a_forged_token_is_refused(api: Api) -> None:
     token = await api.token("60")
     end, _, signature = token.partition("-")
     forged = [
@@ -306,21 +306,21 @@ async def test_a_token_that_was_not_given_is_refused(api: Api) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["", "0", "-1", "21601", "1.5", "9" * 5000, "²", "a"])
-async def test_a_token_has_a_time(api: Api, seconds: str) -> None:
+async def test_the_ttl_of_a_token_must_be_valid(api: Api, seconds: str) -> None:
     assert (await api.ask("/latest/api/token", "PUT", **{TTL: seconds})).status == 400
 
 
 @pytest.mark.parametrize("seconds", ["1", "21600"])
-async def test_a_token_may_be_asked_for_six_hours(api: Api, seconds: str) -> None:
+async def test_a_token_may_last_six_hours(api: Api, seconds: str) -> None:
     assert await api.token(seconds)
 
 
-async def test_nobody_unknown_gets_a_token(api: Api) -> None:
+async def test_an_unidentified_client_gets_no_token(api: Api) -> None:
     arrival = Arrival(BRIDGE, HERE.address, NOBODY)
     assert (await api.ask("/latest/api/token", "PUT", arrival, **{TTL: "60"})).status == 404
 
 
-async def test_where_the_settings_want_tokens_nothing_is_told_without(strict: Api) -> None:
+async def test_requests_without_a_token_are_refused_if_tokens_are_required(strict: Api) -> None:
     for path in ("/", "/latest/meta-data/name", "/nocloud/user-data", "/nowhere"):
         assert await strict.status(path) == 401
     assert await strict.get("/latest/meta-data/name", **{TOKEN: await strict.token()}) == "web1"
@@ -329,7 +329,7 @@ async def test_where_the_settings_want_tokens_nothing_is_told_without(strict: Ap
 # Errors
 
 
-async def test_nothing_can_be_changed(api: Api) -> None:
+async def test_only_reading_is_allowed(api: Api) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
         reply = await api.ask("/latest/meta-data/name", method)
         assert reply.status == 405 and reply.headers["Allow"] == "GET, HEAD"
@@ -339,7 +339,7 @@ async def test_nothing_can_be_changed(api: Api) -> None:
 @pytest.mark.parametrize(
     ("error", "status"), [(Failed("The secret is 42."), 503), (ValueError("The secret is 42."), 500)]
 )
-async def test_an_error_is_no_concern_of_the_guest(
+async def test_an_error_is_logged_and_not_shown_to_the_guest(
     api: Api, error: Exception, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.fails = error
@@ -349,17 +349,17 @@ async def test_an_error_is_no_concern_of_the_guest(
     assert "The secret is 42." in caplog.text
 
 
-async def test_a_reply_says_nothing_of_the_server(api: Api) -> None:
+async def test_a_reply_does_not_reveal_the_server(api: Api) -> None:
     assert (await api.ask("/latest/user-data")).headers["Server"] == "pvcd"
 
 
-async def test_what_takes_too_long_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_description_that_takes_too_long_fails(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "DESCRIBE_SECONDS", 0.01)
     api.gate.clear()
     assert await api.status("/latest/user-data") == 503
 
 
-async def test_userdata_is_rendered_once_for_all_who_ask_at_once(api: Api) -> None:
+async def test_metadata_is_described_once_for_concurrent_requests(api: Api) -> None:
     api.gate.clear()
     asked = [asyncio.ensure_future(api.status("/latest/user-data")) for _ in range(20)]
     await settle()
@@ -372,7 +372,7 @@ async def test_userdata_is_rendered_once_for_all_who_ask_at_once(api: Api) -> No
     assert api.rendered == 2
 
 
-async def test_a_vm_that_was_changed_is_told_the_new(api: Api) -> None:
+async def test_a_changed_vm_gets_its_new_metadata(api: Api) -> None:
     await api.get("/latest/user-data")
     record = api.context.store.get(VM, uuid_of("web1"))
     assert record
@@ -381,10 +381,10 @@ async def test_a_vm_that_was_changed_is_told_the_new(api: Api) -> None:
     assert await api.get("/latest/meta-data/profile") == "large"
 
 
-# Where
+# The address
 
 
-async def test_the_primary_alone_has_the_address() -> None:
+async def test_only_the_primary_holds_the_address() -> None:
     cluster = SimulatedCluster(["hv1", "hv2"], [part()], without=["provisioner"])
     async with cluster:
         await cluster.advance(30)
@@ -399,7 +399,7 @@ async def test_the_primary_alone_has_the_address() -> None:
         assert isinstance(taken, FakeMetadata) and taken.held
 
 
-async def test_the_address_is_left_alone_where_the_settings_say_so() -> None:
+async def test_the_address_is_not_held_if_metadata_is_disabled() -> None:
     cluster = SimulatedCluster(["hv1"], [part()], without=["provisioner"], metadata={"enabled": False})
     async with cluster:
         await cluster.advance(30)

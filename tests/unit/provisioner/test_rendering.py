@@ -1,4 +1,4 @@
-"""Templates of userdata see their values and nothing else, and say in which line they are wrong."""
+"""Userdata templates see only their values, and mistakes are reported with their line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_template_is_rendered_with_its_values(text: str, rendered: str) -> Non
     assert render(text, VALUES, {}) == rendered
 
 
-def test_filters_of_plugins_are_there() -> None:
+def test_filters_of_plugins_are_available() -> None:
     assert render("{{ vm_name | shout }}", VALUES, {"shout": str.upper}) == "WEB1"
 
 
@@ -51,7 +51,7 @@ def test_filters_of_plugins_are_there() -> None:
         ("{% macro m() %}{{ m() }}{% endmacro %}\n{{ m() }}", 1, "nested too deeply"),
     ],
 )
-def test_a_mistake_is_told_with_its_line(text: str, line: int, mistake: str) -> None:
+def test_a_mistake_is_reported_with_its_line(text: str, line: int, mistake: str) -> None:
     with pytest.raises(Mistake, match=mistake) as caught:
         render(text, VALUES, {})
     assert caught.value.line == line
@@ -76,12 +76,12 @@ def test_a_mistake_is_told_with_its_line(text: str, line: int, mistake: str) -> 
         "{{ [''] | map(attribute='__class__') | list | first }}",
     ],
 )
-def test_a_template_does_not_get_out_of_its_values(text: str) -> None:
+def test_a_template_cannot_escape_its_values(text: str) -> None:
     with pytest.raises(Mistake):
         render(text, VALUES, {})
 
 
-def test_what_becomes_too_large_is_refused() -> None:
+def test_a_rendered_text_that_is_too_large_is_refused() -> None:
     with pytest.raises(Mistake, match="larger than 256 KiB"):
         render("{% for x in range(1000) %}{{ 'x' * 1000 }}{% endfor %}", VALUES, {})
     assert len(render(f"{{{{ 'x' * {MAX_RENDERED} }}}}", VALUES, {})) == MAX_RENDERED
@@ -97,17 +97,17 @@ def test_what_becomes_too_large_is_refused() -> None:
         "{% set own = 1 %}{% macro m(x) %}{{ x }}{% endmacro %}{{ m(own) }}{{ range(3) | list }}",
     ],
 )
-def test_a_sample_knows_what_every_vm_has(text: str) -> None:
+def test_a_sample_has_the_variables_of_every_vm(text: str) -> None:
     sampled(text)
 
 
-def test_a_sample_finds_what_no_vm_has_also_where_it_does_not_lead() -> None:
+def test_a_sample_finds_unknown_names_in_branches_not_taken() -> None:
     with pytest.raises(Mistake, match="'hostnme' is undefined") as caught:
         sampled("{% if false %}\n{{ hostnme }}\n{% endif %}")
     assert caught.value.line == 2
 
 
-async def test_a_mistake_is_a_sentence() -> None:
+async def test_a_mistake_becomes_a_sentence() -> None:
     with pytest.raises(Invalid, match=r"^Cannot render the userdata: line 2: 'x' is undefined\.$"):
         await check(InsideRendering(), "a\n{{ x }}\n")
     assert await check(InsideRendering(), "#cloud-config\nhostname: {{ vm_name }}\n") == []

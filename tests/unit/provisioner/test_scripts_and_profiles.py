@@ -11,7 +11,7 @@ from tests.unit.provisioner.conftest import PROFILE, SCRIPT, Provisioner
 OTHER = "import os\n\ndef install(**kwargs):\n    os.getpid()\n"
 
 
-async def test_a_script_is_kept_to_the_letter_and_replaced(provisioner: Provisioner) -> None:
+async def test_a_script_is_stored_unchanged_and_replaced(provisioner: Provisioner) -> None:
     assert await provisioner.do("POST", "/script", name="deb", data=SCRIPT) == {"name": "deb"}
     assert await provisioner.get("/script/deb") == [{"id": 1, "name": "deb", "script": SCRIPT}]
     assert (await provisioner.refused("POST", "/script/deb", data=OTHER))[0] == "script-exists"
@@ -31,7 +31,7 @@ async def test_a_script_is_kept_to_the_letter_and_replaced(provisioner: Provisio
         (None, "The argument 'data' is missing."),
     ],
 )
-async def test_what_is_no_script_is_neither_made_nor_put_in_the_place_of_one(
+async def test_an_invalid_script_is_neither_created_nor_replaces_another(
     provisioner: Provisioner, data: str | None, sentence: str
 ) -> None:
     await provisioner.do("POST", "/script/deb", data=SCRIPT)
@@ -41,12 +41,12 @@ async def test_what_is_no_script_is_neither_made_nor_put_in_the_place_of_one(
     assert await provisioner.get("/script") == [{"id": 1, "name": "deb", "script": SCRIPT}]
 
 
-async def test_what_python_warns_of_is_passed_on(provisioner: Provisioner) -> None:
+async def test_warnings_of_python_are_returned(provisioner: Provisioner) -> None:
     reply = await provisioner.do("POST", "/script/deb", data="def install(**k):\n    return k is 'a'\n")
     assert reply["warnings"] == ['line 2: "is" with a literal. Did you mean "=="?']
 
 
-async def test_a_profile_is_shown_as_it_was_made(provisioner: Provisioner) -> None:
+async def test_a_profile_is_shown_as_created(provisioner: Provisioner) -> None:
     await provisioner.fill()
     arguments = ["deb_release=buster", "deb_mirror=http://deb.debian.org/debian?a=b", "packages=a,b c"]
     assert await provisioner.do("POST", "/profile", name="web", **PROFILE, arg=arguments) == {"name": "web"}
@@ -59,7 +59,7 @@ async def test_a_profile_is_shown_as_it_was_made(provisioner: Provisioner) -> No
     assert (shown["arguments"], shown["userdata_template"]) == ([], "empty")
 
 
-async def test_disk_template_is_another_word_for_storage_template(provisioner: Provisioner) -> None:
+async def test_disk_template_is_another_name_of_storage_template(provisioner: Provisioner) -> None:
     await provisioner.fill()
     others = {key: value for key, value in PROFILE.items() if key != "storage_template"}
     for name, words in (("a", ["disk_template"]), ("b", ["disk_template", "storage_template"])):
@@ -76,7 +76,7 @@ async def test_disk_template_is_another_word_for_storage_template(provisioner: P
 
 
 @pytest.mark.parametrize("field", PROFILE)
-async def test_a_profile_needs_all_that_it_names(provisioner: Provisioner, field: str) -> None:
+async def test_everything_that_a_profile_names_must_exist(provisioner: Provisioner, field: str) -> None:
     await provisioner.fill()
     without: dict[str, Any] = {key: value for key, value in PROFILE.items() if key != field}
     assert (await provisioner.refused("POST", "/profile/web", **without))[0] == "invalid-value"
@@ -98,7 +98,7 @@ async def test_a_profile_needs_all_that_it_names(provisioner: Provisioner, field
         (["a=1", "a=1"], "arg must be given once for each key; got 'a' more than once."),
     ],
 )
-async def test_arguments_that_a_script_could_not_be_given_are_refused(
+async def test_invalid_arguments_of_a_profile_are_refused(
     provisioner: Provisioner, arguments: list[str], sentence: str
 ) -> None:
     await provisioner.fill()
@@ -116,7 +116,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize("field", PATHS)
-async def test_what_a_profile_uses_is_not_removed_and_can_be_afterwards(provisioner: Provisioner, field: str) -> None:
+async def test_what_a_profile_uses_can_only_be_removed_after_the_profile(provisioner: Provisioner, field: str) -> None:
     await provisioner.fill()
     for name in ("web", "db"):
         await provisioner.do("POST", f"/profile/{name}", **PROFILE)
@@ -133,7 +133,7 @@ async def test_what_a_profile_uses_is_not_removed_and_can_be_afterwards(provisio
     assert await provisioner.do("DELETE", PATHS[field]) == {"name": PROFILE[field]}
 
 
-async def test_a_thing_of_one_kind_is_not_kept_by_a_name_of_another_kind(provisioner: Provisioner) -> None:
+async def test_a_profile_does_not_keep_a_script_with_the_name_of_its_template(provisioner: Provisioner) -> None:
     await provisioner.fill()
     await provisioner.do("POST", "/script/small", data=SCRIPT)
     await provisioner.do("POST", "/profile/web", **PROFILE)

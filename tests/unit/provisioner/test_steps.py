@@ -1,4 +1,4 @@
-"""The steps in which a VM is built: what undoing them leaves alone."""
+"""The steps in which a VM is built: undoing them, and a dry run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def ceph() -> FakeCluster:
 
 @pytest.fixture
 async def run(ceph: FakeCluster) -> AsyncIterator[Run]:
-    """A task that is undone after its volume was made."""
+    """Return a task that is undone after its volume was created."""
     async with SimulatedCluster([]) as cluster:
         context = cluster.api.derive(components={**cluster.api.components, CLUSTER: ceph})
         task = Task(id=uuid4(), kind="provision", subject="web1", values=VALUES, created=0)
@@ -48,7 +48,7 @@ async def define(run: Run, state: State) -> None:
     await run.context.store.write(Create(VMName(name="web1", uuid=UUID)), Create(vm), Create(GuestMetadata(uuid=UUID)))
 
 
-async def test_what_was_not_completed_goes_altogether(run: Run, ceph: FakeCluster) -> None:
+async def test_an_incomplete_vm_is_removed_with_everything(run: Run, ceph: FakeCluster) -> None:
     await define(run, State.PROVISION)
     await disks.remove(run)
     await machine.undefine(run)
@@ -56,7 +56,7 @@ async def test_what_was_not_completed_goes_altogether(run: Run, ceph: FakeCluste
     assert run.context.store.all(VM) == run.context.store.all(VMName) == run.context.store.all(GuestMetadata) == []
 
 
-async def test_a_vm_that_was_completed_keeps_its_volumes(run: Run, ceph: FakeCluster) -> None:
+async def test_a_completed_vm_keeps_its_volumes(run: Run, ceph: FakeCluster) -> None:
     await define(run, State.STOP)
     with pytest.raises(Leftovers, match=r"Cannot remove the volumes of VM .web1.: the VM was completed already"):
         await disks.remove(run)
@@ -65,7 +65,7 @@ async def test_a_vm_that_was_completed_keeps_its_volumes(run: Run, ceph: FakeClu
     assert len(run.context.store.all(VM)) == len(run.context.store.all(GuestMetadata)) == 1
 
 
-async def test_undoing_twice_is_fine(run: Run, ceph: FakeCluster) -> None:
+async def test_undoing_twice_does_no_harm(run: Run, ceph: FakeCluster) -> None:
     await define(run, State.PROVISION)
     for _ in range(2):
         await disks.remove(run)

@@ -1,4 +1,4 @@
-"""Which texts are scripts with an install(**kwargs)."""
+"""The inspection of scripts: syntax, and an install(**kwargs)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pvcd_plugins.provisioner.programs.syntax import look
         "def install(**kwargs):\r\n    print('ü')\r\n",
     ],
 )
-def test_a_script_is_fine(script: str) -> None:
+def test_a_valid_script_is_accepted(script: str) -> None:
     assert look(script) == {"mistake": None, "warnings": []}
 
 
@@ -48,20 +48,20 @@ def test_a_script_is_fine(script: str) -> None:
         ("x" + ".a" * 50_000, "it is too large or nested too deeply to be compiled"),
     ],
 )
-def test_what_is_no_script_is_refused_with_its_line(script: str, mistake: str) -> None:
+def test_an_invalid_script_is_refused_with_its_line(script: str, mistake: str) -> None:
     assert look(script)["mistake"] == mistake
 
 
-def test_python_warns_with_the_line() -> None:
+def test_warnings_of_python_name_the_line() -> None:
     assert look("def install(**k):\n    return k is 'a'\n")["warnings"] == [
         'line 2: "is" with a literal. Did you mean "=="?'
     ]
 
 
-def test_there_are_few_warnings_and_short_ones() -> None:
+def test_warnings_are_limited_in_number_and_length() -> None:
     said = look("def install(**k):\n" + "    k is 'a'\n" * 100)["warnings"]
     assert len(said) == 10 and all(len(text) < 250 and text.isprintable() for text in said)
 
 
-def test_nothing_of_a_script_is_run() -> None:
+def test_a_script_is_not_run() -> None:
     assert look("raise SystemExit\n\ndef install(**kwargs): ...")["mistake"] is None

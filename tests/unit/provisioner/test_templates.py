@@ -1,4 +1,4 @@
-"""The endpoints of templates: what they take, what they refuse and what they show."""
+"""The endpoints of templates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EMPTY_USERDATA = {"id": 0, "name": "empty", "userdata": ""}
 # Systems
 
 
-async def test_a_system_template_is_shown_as_it_was_made_with_its_types(provisioner: Provisioner) -> None:
+async def test_a_system_template_is_shown_as_created_with_its_types(provisioner: Provisioner) -> None:
     reply = await provisioner.do(
         "POST",
         "/template/system",
@@ -61,7 +61,7 @@ async def test_a_system_template_is_shown_as_it_was_made_with_its_types(provisio
     assert await provisioner.get("/template/system") == [expected]
 
 
-async def test_a_name_is_an_argument_or_a_part_of_the_path(provisioner: Provisioner) -> None:
+async def test_a_name_may_be_an_argument_or_part_of_the_path(provisioner: Provisioner) -> None:
     assert await provisioner.do("POST", "/template/system/small", vcpus=2, vram=1024) == {"name": "small"}
     assert await provisioner.get("/template/system") == [SMALL]
     assert await provisioner.do("POST", "/template/network/net200+net300") == {"name": "net200+net300"}
@@ -89,7 +89,7 @@ async def test_a_name_is_an_argument_or_a_part_of_the_path(provisioner: Provisio
         ({"name": "a b/c"}, None),
     ],
 )
-async def test_a_system_template_that_is_not_sound_is_refused(
+async def test_an_invalid_system_template_is_refused(
     provisioner: Provisioner, values: dict[str, Any], sentence: str | None
 ) -> None:
     asked = {key: value for key, value in ({"name": "small", "vcpus": "2", "vram": "1024"} | values).items() if value}
@@ -102,7 +102,7 @@ async def test_a_system_template_that_is_not_sound_is_refused(
 # Networks
 
 
-async def test_a_network_template_has_nets_in_the_order_in_which_they_were_added(provisioner: Provisioner) -> None:
+async def test_a_network_template_keeps_the_order_of_its_nets(provisioner: Provisioner) -> None:
     mac = "{prefix}:ff:f6:{vmid}{netid}"
     await provisioner.do("POST", "/template/network", name="nets", mac_template=mac)
     warned = ["There is no network 300 yet. It must exist when a VM is built."]
@@ -123,14 +123,14 @@ async def test_a_network_template_has_nets_in_the_order_in_which_they_were_added
     assert (await provisioner.get("/template/network/nets"))[0]["networks"] == []
 
 
-async def test_a_net_of_a_network_that_exists_is_no_warning(provisioner: Provisioner) -> None:
+async def test_a_net_of_an_existing_network_gives_no_warning(provisioner: Provisioner) -> None:
     await provisioner.cluster.request("POST", "/api/v1/network", vni=200, description="app", nettype="bridged")
     await provisioner.do("POST", "/template/network/nets")
     assert await provisioner.do("POST", "/template/network/nets/net/200") == {"name": "nets", "vni": 200}
 
 
 @pytest.mark.parametrize("vni", ["0200", "20", "abc", "0", "16777216", "%2e%2e"])
-async def test_only_the_exact_net_is_found(provisioner: Provisioner, vni: str) -> None:
+async def test_a_net_is_found_by_its_exact_vni(provisioner: Provisioner, vni: str) -> None:
     await provisioner.do("POST", "/template/network/nets")
     await provisioner.do("POST", "/template/network/nets/net/200")
     for method in ("GET", "DELETE"):
@@ -139,14 +139,14 @@ async def test_only_the_exact_net_is_found(provisioner: Provisioner, vni: str) -
         assert (await provisioner.refused("POST", f"/template/network/nets/net/{vni}"))[0] == "invalid-value"
 
 
-async def test_a_network_template_has_so_many_nets(provisioner: Provisioner) -> None:
+async def test_the_number_of_nets_is_limited(provisioner: Provisioner) -> None:
     await provisioner.do("POST", "/template/network/nets")
     for vni in range(1, 17):
         await provisioner.do("POST", f"/template/network/nets/net/{vni}")
     assert (await provisioner.refused("POST", "/template/network/nets/net/17"))[0] == "template-full"
 
 
-async def test_a_mac_template_without_the_vm_is_a_warning(provisioner: Provisioner) -> None:
+async def test_a_mac_template_without_the_vm_number_gives_a_warning(provisioner: Provisioner) -> None:
     reply = await provisioner.do("POST", "/template/network/nets", mac_template="{prefix}:00:00:0{netid}")
     assert "the same MAC addresses" in reply["warnings"][0]
     code, sentence = await provisioner.refused("POST", "/template/network/more", mac_template="{prefix.real}:0:0:0")
@@ -158,7 +158,7 @@ async def test_a_mac_template_without_the_vm_is_a_warning(provisioner: Provision
 ROOT = {"pool": "vms", "disk_size": "4", "filesystem": "ext4", "mountpoint": "/"}
 
 
-async def test_a_storage_template_has_disks_sorted_by_their_ids(provisioner: Provisioner) -> None:
+async def test_the_disks_of_a_storage_template_are_sorted_by_id(provisioner: Provisioner) -> None:
     assert await provisioner.do("POST", "/template/storage/disks") == {"name": "disks"}
     path = "/template/storage/disks/disk"
     await provisioner.do("POST", f"{path}/sdb", pool="vms", disk_size=1)
@@ -195,7 +195,7 @@ async def test_a_storage_template_has_disks_sorted_by_their_ids(provisioner: Pro
     assert (await provisioner.refused("DELETE", f"{path}/sda"))[0] == "disk-not-found"
 
 
-async def test_what_is_not_there_yet_is_a_warning(provisioner: Provisioner) -> None:
+async def test_a_missing_pool_or_volume_gives_a_warning(provisioner: Provisioner) -> None:
     async def warnings(disk_id: str, **values: Any) -> Any:
         reply = await provisioner.do("POST", f"/template/storage/disks/disk/{disk_id}", pool="vms", **values)
         return reply.get("warnings")
@@ -236,9 +236,7 @@ async def test_what_is_not_there_yet_is_a_warning(provisioner: Provisioner) -> N
         ),
     ],
 )
-async def test_a_disk_that_is_not_sound_is_refused(
-    provisioner: Provisioner, values: dict[str, Any], sentence: str
-) -> None:
+async def test_an_invalid_disk_is_refused(provisioner: Provisioner, values: dict[str, Any], sentence: str) -> None:
     await provisioner.do("POST", "/template/storage/disks")
     asked = {key: value for key, value in (ROOT | values).items() if value is not None}
     assert await provisioner.refused("POST", "/template/storage/disks/disk/sda", **asked) == (
@@ -248,7 +246,7 @@ async def test_a_disk_that_is_not_sound_is_refused(
     assert (await provisioner.get("/template/storage/disks"))[0]["disks"] == []
 
 
-async def test_no_two_disks_have_the_same_place(provisioner: Provisioner) -> None:
+async def test_no_two_disks_have_the_same_id_or_mountpoint(provisioner: Provisioner) -> None:
     await provisioner.do("POST", "/template/storage/disks")
     path = "/template/storage/disks/disk"
     await provisioner.do("POST", f"{path}/sda", **ROOT)
@@ -268,7 +266,7 @@ async def test_no_two_disks_have_the_same_place(provisioner: Provisioner) -> Non
 # Userdata
 
 
-async def test_empty_userdata_is_always_there_and_stays_as_it_is(provisioner: Provisioner) -> None:
+async def test_empty_userdata_always_exists_and_cannot_be_changed(provisioner: Provisioner) -> None:
     path = "/template/userdata"
     assert await provisioner.get(path) == await provisioner.get(f"{path}/empty") == [EMPTY_USERDATA]
     assert await provisioner.get(path, name="empty") == await provisioner.get(path, limit="^em") == [EMPTY_USERDATA]
@@ -285,7 +283,7 @@ async def test_empty_userdata_is_always_there_and_stays_as_it_is(provisioner: Pr
     assert await provisioner.get(path) == [EMPTY_USERDATA]
 
 
-async def test_userdata_is_kept_to_the_letter_and_replaced(provisioner: Provisioner) -> None:
+async def test_userdata_is_stored_unchanged_and_replaced(provisioner: Provisioner) -> None:
     text = "#cloud-config\r\nruncmd:\n  - [echo, 'ü & + %41']\n\n"
     path = "/template/userdata"
     assert (await provisioner.do("POST", path, name="base", data=text))["name"] == "base"
@@ -310,9 +308,7 @@ async def test_userdata_that_cannot_be_rendered_is_refused_with_its_line(provisi
     assert (await provisioner.get("/template/userdata/base"))[0]["userdata"] == ""
 
 
-async def test_what_cloud_init_would_not_understand_is_a_warning(
-    provisioner: Provisioner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_warnings_of_cloud_init_are_returned(provisioner: Provisioner, monkeypatch: pytest.MonkeyPatch) -> None:
     async def warnings(_: object, text: str) -> list[str]:
         return [f"said of {text}"]
 
@@ -325,7 +321,7 @@ async def test_what_cloud_init_would_not_understand_is_a_warning(
     assert (await provisioner.do("PUT", f"{path}/base", data="x"))["warnings"] == ["said of x"]
 
 
-async def test_userdata_has_a_limit(provisioner: Provisioner) -> None:
+async def test_the_size_of_userdata_is_limited(provisioner: Provisioner) -> None:
     sentence = "data must have at most 262144 bytes; got 262145 bytes."
     for method in ("POST", "PUT"):
         refused = await provisioner.refused(method, "/template/userdata/base", data="ü" * 131072 + "x")
@@ -336,7 +332,7 @@ async def test_userdata_has_a_limit(provisioner: Provisioner) -> None:
 # All of them
 
 
-async def test_all_templates_are_shown_by_kind_and_limited(provisioner: Provisioner) -> None:
+async def test_all_templates_are_listed_by_kind_and_limited(provisioner: Provisioner) -> None:
     nothing: dict[str, Any] = {
         "system_templates": [],
         "network_templates": [],
@@ -369,7 +365,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("path", KINDS)
-async def test_a_name_in_the_path_is_a_name(provisioner: Provisioner, path: str) -> None:
+async def test_a_name_in_the_path_follows_the_rules_of_names(provisioner: Provisioner, path: str) -> None:
     await provisioner.fill()
     before = await provisioner.everything()
     for name in ("-x", "a%2fb", "a;b", "%C3%A4", "x" * 129):
@@ -379,7 +375,9 @@ async def test_a_name_in_the_path_is_a_name(provisioner: Provisioner, path: str)
 
 
 @pytest.mark.parametrize("path", KINDS)
-async def test_every_kind_is_listed_limited_found_exactly_and_removed(provisioner: Provisioner, path: str) -> None:
+async def test_every_kind_can_be_listed_limited_found_by_exact_name_and_removed(
+    provisioner: Provisioner, path: str
+) -> None:
     await provisioner.fill()
     kind = path.removeprefix("/template/").removeprefix("/") + ("-template" if "template" in path else "")
     for name in ("web2", "web10", "db"):
@@ -406,7 +404,7 @@ async def test_every_kind_is_listed_limited_found_exactly_and_removed(provisione
 
 
 @pytest.mark.parametrize("path", ["/template/network/no/net/200", "/template/storage/no/disk/sda"])
-async def test_nothing_is_added_to_what_is_not_there(provisioner: Provisioner, path: str) -> None:
+async def test_nothing_can_be_added_to_a_missing_template(provisioner: Provisioner, path: str) -> None:
     values = {"pool": "vms", "disk_size": "1"} if "disk" in path else {}
     assert (await provisioner.refused("POST", path, **values))[0].endswith("-template-not-found")
     for method in ("GET", "DELETE"):

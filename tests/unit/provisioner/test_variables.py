@@ -1,4 +1,4 @@
-"""Of two values of one name that of the more particular source counts, and each says where it comes from."""
+"""The variables of a VM: of two with one name the more specific source wins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def variables() -> Variables:
     )
 
 
-def test_the_more_particular_source_counts(variables: Variables) -> None:
+def test_the_more_specific_source_wins(variables: Variables) -> None:
     assert variables.get("release") == "trixie"
     assert variables.get("packages") == "vim,less"
     assert variables.get("vnc_bind") == "10.0.0.1"
@@ -30,17 +30,17 @@ def test_the_more_particular_source_counts(variables: Variables) -> None:
     assert variables.get("nothing", 7) == 7
 
 
-def test_a_script_gets_the_arguments_only(variables: Variables) -> None:
+def test_a_script_gets_only_the_arguments(variables: Variables) -> None:
     assert variables.arguments() == {"release": "trixie", "packages": "vim,less", "note": "a=b"}
 
 
-def test_userdata_gets_all_and_the_arguments_together_as_well(variables: Variables) -> None:
+def test_userdata_gets_all_values_and_the_arguments_by_name(variables: Variables) -> None:
     values = variables.values()
     assert values["vcpus"] == 2
     assert values["release"] == values["arguments"]["release"] == "trixie"
 
 
-def test_each_is_shown_with_its_source_in_order(variables: Variables) -> None:
+def test_variables_are_shown_sorted_with_their_sources(variables: Variables) -> None:
     shown = variables.shown()
     assert [each["name"] for each in shown] == ["note", "packages", "release", "vcpus", "vm_name", "vnc", "vnc_bind"]
     assert shown[2] == {"name": "release", "value": "trixie", "source": "request"}
@@ -48,7 +48,7 @@ def test_each_is_shown_with_its_source_in_order(variables: Variables) -> None:
 
 
 @pytest.mark.parametrize("name", RESERVED)
-def test_an_argument_cannot_be_called_what_all_vms_have(name: str) -> None:
+def test_an_argument_cannot_have_the_name_of_a_standard_variable(name: str) -> None:
     with pytest.raises(
         Invalid,
         match=f"arg of profile 'web' cannot be '{name}=x': .* {name}|arg of profile 'web' cannot be '{name}=x': {name}",
@@ -57,7 +57,7 @@ def test_an_argument_cannot_be_called_what_all_vms_have(name: str) -> None:
 
 
 @pytest.mark.parametrize("argument", ["x", "=x", "a-b=c", "1a=b", "__class__ =x"])
-def test_what_is_no_argument_is_refused(argument: str) -> None:
+def test_an_invalid_argument_is_refused(argument: str) -> None:
     with pytest.raises(Invalid, match=r"^arg of request must be key=value"):
         arguments_of(Level.REQUEST, "request", [argument])
 

@@ -1,4 +1,4 @@
-"""Volumes are made once, and removed by whoever made them only."""
+"""The volumes of a VM that is being built: only those that it created are removed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SDA, SDB = Wanted("vms", "web1_sda", 1), Wanted("vms", "web1_sdb", source="golde
 
 
 class Journal:
-    """The facts of a step, and each state that they were in."""
+    """The facts of a step, and each state that they had."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
@@ -53,7 +53,7 @@ async def names(ceph: FakeCluster) -> list[str]:
     return [each.name for each in await ceph.volumes("vms")]
 
 
-async def test_volumes_are_made_and_cloned_and_written_down_before_and_after(
+async def test_volumes_are_created_and_cloned_and_journaled_before_and_after(
     ceph: FakeCluster, journal: Journal
 ) -> None:
     await volumes.create(ceph, [SDA, SDB], journal.intend)
@@ -70,7 +70,7 @@ async def test_volumes_are_made_and_cloned_and_written_down_before_and_after(
         assert await names(ceph) == ["golden"]
 
 
-async def test_a_volume_of_somebody_else_is_neither_taken_nor_removed(ceph: FakeCluster, journal: Journal) -> None:
+async def test_an_existing_volume_is_neither_used_nor_removed(ceph: FakeCluster, journal: Journal) -> None:
     await ceph.create_volume("vms", "web1_sdb", GIB)
     with pytest.raises(Conflict, match=r"Cannot create volume .vms/web1_sdb.: it exists already") as caught:
         await volumes.create(ceph, [SDA, SDB], journal.intend)
@@ -79,7 +79,7 @@ async def test_a_volume_of_somebody_else_is_neither_taken_nor_removed(ceph: Fake
     assert await names(ceph) == ["golden", "web1_sdb"]
 
 
-async def test_neither_is_one_that_was_made_between_looking_and_making(ceph: FakeCluster, journal: Journal) -> None:
+async def test_a_volume_created_between_check_and_creation_is_not_removed(ceph: FakeCluster, journal: Journal) -> None:
     async def intend(**facts: Any) -> None:
         await journal.intend(**facts)
         if "web1_sda" not in await names(ceph):
@@ -90,9 +90,7 @@ async def test_neither_is_one_that_was_made_between_looking_and_making(ceph: Fak
     assert journal.facts["volumes"] == []
 
 
-async def test_a_volume_with_the_name_of_ours_that_is_another_one_by_now_stays(
-    ceph: FakeCluster, journal: Journal
-) -> None:
+async def test_a_new_volume_with_the_name_of_ours_is_not_removed(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA], journal.intend)
     await ceph.remove_volume("vms", "web1_sda")
     await ceph.create_volume("vms", "web1_sda", 2 * GIB)
@@ -100,22 +98,20 @@ async def test_a_volume_with_the_name_of_ours_that_is_another_one_by_now_stays(
     assert await names(ceph) == ["golden", "web1_sda"]
 
 
-async def test_what_was_made_before_a_failure_is_removed(ceph: FakeCluster, journal: Journal) -> None:
+async def test_volumes_created_before_a_failure_are_removed(ceph: FakeCluster, journal: Journal) -> None:
     with pytest.raises(NotFound, match="nothing"):
         await volumes.create(ceph, [SDA, Wanted("vms", "web1_sdb", source="nothing")], journal.intend)
     await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
     assert await names(ceph) == ["golden"]
 
 
-async def test_an_unknown_pool_is_an_error_before_anything_is_written_down(ceph: FakeCluster, journal: Journal) -> None:
+async def test_an_unknown_pool_is_an_error_before_anything_is_journaled(ceph: FakeCluster, journal: Journal) -> None:
     with pytest.raises(NotFound, match="pool 'none'"):
         await volumes.create(ceph, [Wanted("none", "web1_sda", 1)], journal.intend)
     assert journal.facts == {}
 
 
-async def test_a_client_that_was_killed_is_waited_for_before_its_volume_is_removed(
-    ceph: FakeCluster, journal: Journal
-) -> None:
+async def test_a_volume_is_removed_once_its_killed_client_has_expired(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA], journal.intend)
     ceph.open_volume("vms", "web1_sda")
     clock = VirtualClock()
@@ -129,7 +125,7 @@ async def test_a_client_that_was_killed_is_waited_for_before_its_volume_is_remov
     assert await names(ceph) == ["golden"]
 
 
-async def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(ceph: FakeCluster, journal: Journal) -> None:
+async def test_leftovers_are_named_and_the_rest_is_removed(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA, SDB], journal.intend)
     ceph.open_volume("vms", "web1_sdb")
     clock = VirtualClock()
@@ -143,7 +139,7 @@ async def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(ceph: Fak
     assert await names(ceph) == ["golden", "web1_sdb"]
 
 
-async def test_several_are_waited_for_no_longer_than_one(ceph: FakeCluster, journal: Journal) -> None:
+async def test_several_volumes_share_one_time_limit(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA, SDB], journal.intend)
     for volume in ("web1_sda", "web1_sdb"):
         ceph.open_volume("vms", volume)
@@ -155,7 +151,7 @@ async def test_several_are_waited_for_no_longer_than_one(ceph: FakeCluster, jour
         await removing
 
 
-async def test_without_ceph_everything_is_named(ceph: FakeCluster, journal: Journal) -> None:
+async def test_without_ceph_all_volumes_are_leftovers(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA, SDB], journal.intend)
     ceph.failing["volume"] = CephUnavailable("Nobody answers.")
     with pytest.raises(Leftovers) as caught:
@@ -163,9 +159,7 @@ async def test_without_ceph_everything_is_named(ceph: FakeCluster, journal: Jour
     assert caught.value.sentences == ("vms/web1_sdb: Nobody answers.", "vms/web1_sda: Nobody answers.")
 
 
-async def test_mapped_volumes_are_unmapped_and_those_that_never_were_are_no_error(
-    tmp_path: Path, journal: Journal
-) -> None:
+async def test_mapped_volumes_are_unmapped_and_unmapped_ones_are_no_error(tmp_path: Path, journal: Journal) -> None:
     mapping = FakeMapping(tmp_path, [("vms", "web1_sda")])
     with pytest.raises(NotFound):
         await volumes.map_all(mapping, [("vms", "web1_sda"), ("vms", "web1_sdb")], journal.intend)
@@ -175,7 +169,7 @@ async def test_mapped_volumes_are_unmapped_and_those_that_never_were_are_no_erro
         assert await mapping.mapped() == []
 
 
-async def test_a_mapping_that_was_killed_is_no_good_end(tmp_path: Path, journal: Journal) -> None:
+async def test_a_killed_mapping_is_a_failure(tmp_path: Path, journal: Journal) -> None:
     mapping = FakeMapping(tmp_path, [("vms", "web1_sda"), ("vms", "web1_sdb")])
     await volumes.map_all(mapping, [("vms", "web1_sda"), ("vms", "web1_sdb")], journal.intend)
     await volumes.refuse_broken(mapping, journal.facts["mapped"])
@@ -184,7 +178,7 @@ async def test_a_mapping_that_was_killed_is_no_good_end(tmp_path: Path, journal:
         await volumes.refuse_broken(mapping, journal.facts["mapped"])
 
 
-async def test_a_device_that_is_still_held_is_waited_for(tmp_path: Path, journal: Journal) -> None:
+async def test_unmapping_waits_for_a_device_that_is_still_in_use(tmp_path: Path, journal: Journal) -> None:
     mapping = FakeMapping(tmp_path, [("vms", "web1_sda")])
     await volumes.map_all(mapping, [("vms", "web1_sda")], journal.intend)
     mapping.held.add(("vms", "web1_sda"))
@@ -212,12 +206,12 @@ def test_a_filesystem_argument_becomes_two_words(filesystem: str, arguments: lis
 
 
 @pytest.mark.parametrize("argument", ["/dev/sda", "-L=a b", "-L=-n", "-L root", "-F", "--label", "-L=a\n", "=x", "-=x"])
-def test_what_is_no_option_with_a_value_is_refused(argument: str) -> None:
+def test_an_invalid_filesystem_argument_is_refused(argument: str) -> None:
     with pytest.raises(Invalid, match="filesystem_arg"):
         mkfs(Path("/dev/loop7"), "ext4", [argument])
 
 
 @pytest.mark.parametrize("filesystem", ["", "ntfs", "ext4 ", "../sh", "ext4 /dev/sda"])
-def test_an_unknown_file_system_is_refused(filesystem: str) -> None:
+def test_an_unknown_filesystem_is_refused(filesystem: str) -> None:
     with pytest.raises(Invalid, match="filesystem must be one of ext2, ext3, ext4"):
         mkfs(Path("/dev/loop7"), filesystem, [])

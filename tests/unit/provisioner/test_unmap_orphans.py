@@ -1,4 +1,4 @@
-"""A worker that starts unmaps what nobody needs, and nothing else."""
+"""A task worker that starts unmaps orphaned volumes and nothing else."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pvcd_plugins.provisioner.components import unmap_orphans
 
 
 def task(volume: str, **values: Any) -> Task:
-    """One that has mapped a volume."""
+    """Return a task that has mapped a volume."""
     step = StepRecord(name="map", title="Map", journal={"mapped": [{"pool": "vms", "volume": volume}]})
     return Task(id=uuid4(), kind="provision", subject=volume, created=0, steps=(step,), **values)
 
 
-async def test_what_no_task_claims_that_is_not_over_is_unmapped(
+async def test_volumes_that_no_unfinished_task_claims_are_unmapped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mapping = FakeMapping(tmp_path, [("vms", name) for name in ("over", "needed", "unknown")])
@@ -37,7 +37,7 @@ async def test_what_no_task_claims_that_is_not_over_is_unmapped(
     assert "unmapped orphaned volume vms/over of an ended task" in caplog.messages
 
 
-async def test_where_nothing_can_be_mapped_it_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unmapping_orphans_does_nothing_where_mapping_is_impossible(caplog: pytest.LogCaptureFixture) -> None:
     class NoMapping:
         async def mapped(self) -> None:
             raise Refused("Volumes cannot be mapped here.")
