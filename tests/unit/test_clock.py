@@ -1,4 +1,4 @@
-"""The clock that tests turn by hand."""
+"""The virtual clock of tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_sleepers_wake_in_the_order_of_their_times() -> None:
     assert clock.monotonic() == 10
 
 
-async def test_a_cancelled_sleeper_disturbs_nobody() -> None:
+async def test_cancelled_sleeper_does_not_disturb_others() -> None:
     clock = VirtualClock()
     cancelled, other = asyncio.ensure_future(clock.sleep(1)), asyncio.ensure_future(clock.sleep(1))
     await settle()
@@ -44,14 +44,14 @@ async def test_a_cancelled_sleeper_disturbs_nobody() -> None:
     assert other.done()
 
 
-async def test_a_sleep_of_no_or_negative_time_needs_no_more_than_a_turn() -> None:
+async def test_sleep_of_zero_or_negative_time_returns_at_once() -> None:
     clock = VirtualClock()
     sleeping = [asyncio.ensure_future(clock.sleep(seconds)) for seconds in (0, -5)]
     await clock.advance(0)
     assert all(task.done() for task in sleeping)
 
 
-async def test_the_system_clock_is_that_of_the_machine() -> None:
+async def test_system_clock_follows_the_machine() -> None:
     clock = SystemClock()
     before, steady = clock.time(), clock.monotonic()
     await clock.sleep(0)

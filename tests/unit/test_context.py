@@ -49,7 +49,7 @@ class House:
         return make_context(role, minimal_settings(registry), registry, MemoryTree(MemoryServer()), VirtualClock())
 
 
-async def test_components_open_after_what_they_need_and_close_before() -> None:
+async def test_components_open_after_their_needs_and_close_before_them() -> None:
     house = House()
     context = house.context(house.component(A, B, C), house.component(B, C), house.component(C))
     async with open_components(context):
@@ -59,14 +59,14 @@ async def test_components_open_after_what_they_need_and_close_before() -> None:
     assert context.components == {}
 
 
-async def test_only_the_components_of_the_role_are_opened() -> None:
+async def test_only_components_of_the_role_are_opened() -> None:
     house = House()
     components = [house.component(A, roles=(Role.API,)), house.component(B, roles=(Role.NODE,))]
     async with open_components(house.context(*components, role=Role.API)):
         assert house.lines == ["open a()"]
 
 
-async def test_a_component_that_cannot_be_opened_lets_the_others_be_closed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failure_to_open_a_component_closes_the_others(caplog: pytest.LogCaptureFixture) -> None:
     house = House()
     context = house.context(house.component(A), house.component(B, A, fails=True))
     with pytest.raises(OSError, match="b is out of order"):
@@ -76,13 +76,13 @@ async def test_a_component_that_cannot_be_opened_lets_the_others_be_closed(caplo
     assert "cannot open component b of plugin 'house'" in caplog.text
 
 
-async def test_a_component_that_is_not_open_is_told_by_name_and_role() -> None:
+async def test_closed_component_is_named_with_the_role() -> None:
     context = House().context()
     with pytest.raises(LookupError, match="component 'a' is not open in the role 'node'"):
         context[A]
 
 
-async def test_a_derived_context_shares_all_but_what_is_changed() -> None:
+async def test_derived_context_shares_all_other_values() -> None:
     house = House()
     context = house.context(house.component(A))
     derived = context.derive(user="admin")
@@ -92,19 +92,19 @@ async def test_a_derived_context_shares_all_but_what_is_changed() -> None:
     assert derived.store is context.store
 
 
-def test_an_order_without_needs_is_that_of_the_names() -> None:
+def test_components_without_needs_are_ordered_by_name() -> None:
     house = House()
     components = [house.component(key) for key in (A, B, C)]
     assert in_order(components) == components
 
 
-def test_needs_that_go_round_in_a_circle_are_refused() -> None:
+def test_circular_needs_are_refused() -> None:
     house = House()
     with pytest.raises(TypeError, match="need each other: a, b"):
         in_order([house.component(A, B), house.component(B, A), house.component(C)])
 
 
-def test_a_need_that_the_role_does_not_have_is_passed_over() -> None:
+def test_need_that_the_role_lacks_is_ignored() -> None:
     anything: Any = ComponentKey("elsewhere")
     house = House()
     component = house.component(A, anything)

@@ -1,4 +1,4 @@
-"""Handlers: whose turn it is, with what, and when again."""
+"""Handlers: when a record is reconciled, with what, and when again."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def scene(bench: Bench) -> AsyncIterator[Scene]:
     await scene.runner.stop()
 
 
-async def test_it_begins_with_every_record_there_is(scene: Scene) -> None:
+async def test_start_reconciles_every_record(scene: Scene) -> None:
     await scene.put("a", 1)
     await scene.put("b", 2)
     scene.start()
@@ -86,7 +86,7 @@ async def test_it_begins_with_every_record_there_is(scene: Scene) -> None:
     assert sorted(scene.seen) == [("a", 1), ("b", 2)]
 
 
-async def test_each_change_gives_a_turn_and_other_records_give_none(scene: Scene) -> None:
+async def test_each_change_reconciles_only_its_record(scene: Scene) -> None:
     scene.start()
     await scene.put("a", 1)
     await scene.put("a", 2)
@@ -95,7 +95,7 @@ async def test_each_change_gives_a_turn_and_other_records_give_none(scene: Scene
     assert scene.seen == [("a", 1), ("a", 2)]
 
 
-async def test_changes_during_a_turn_become_one_turn_with_the_latest_value(scene: Scene) -> None:
+async def test_changes_during_a_reconcile_are_merged_into_one(scene: Scene) -> None:
     scene.start()
     scene.gate.clear()
     for value in (1, 2, 3, 4):
@@ -106,7 +106,7 @@ async def test_changes_during_a_turn_become_one_turn_with_the_latest_value(scene
     assert scene.seen == [("a", 1), ("a", 4)]
 
 
-async def test_different_records_are_handled_side_by_side_up_to_a_limit(scene: Scene) -> None:
+async def test_different_records_are_reconciled_concurrently_up_to_a_limit(scene: Scene) -> None:
     scene.start()
     scene.gate.clear()
     for number in range(MAX_RECONCILES + 8):
@@ -118,7 +118,7 @@ async def test_different_records_are_handled_side_by_side_up_to_a_limit(scene: S
     assert scene.most == MAX_RECONCILES
 
 
-async def test_a_failed_turn_is_tried_again_after_growing_pauses(scene: Scene) -> None:
+async def test_failed_reconcile_is_retried_after_growing_pauses(scene: Scene) -> None:
     scene.results = [OSError(f"{number}") for number in range(5)]
     scene.start()
     await scene.put("a", 1)
@@ -126,7 +126,7 @@ async def test_a_failed_turn_is_tried_again_after_growing_pauses(scene: Scene) -
     assert scene.times == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5]
 
 
-async def test_the_pause_before_another_try_stays_bounded_for_ever(scene: Scene) -> None:
+async def test_pause_before_a_retry_is_bounded(scene: Scene) -> None:
     scene.results = [Refused("no") for _ in range(2000)]
     scene.start()
     await scene.put("a", 1)
@@ -136,7 +136,7 @@ async def test_the_pause_before_another_try_stays_bounded_for_ever(scene: Scene)
     assert max(pauses) == 60
 
 
-async def test_after_a_success_the_pauses_begin_anew(scene: Scene) -> None:
+async def test_success_resets_the_backoff(scene: Scene) -> None:
     scene.results = [Refused("1"), Refused("2"), None, Refused("3")]
     scene.start()
     await scene.put("a", 1)
@@ -146,7 +146,7 @@ async def test_after_a_success_the_pauses_begin_anew(scene: Scene) -> None:
     assert scene.times == [0.0, 0.5, 1.5, 10.0, 10.5]
 
 
-async def test_after_a_success_that_asks_for_more_the_pauses_begin_anew(scene: Scene) -> None:
+async def test_success_with_requeue_resets_the_backoff(scene: Scene) -> None:
     scene.results = [Refused("1"), Refused("2"), Requeue(5.0), Refused("3")]
     scene.start()
     await scene.put("a", 1)
@@ -154,7 +154,7 @@ async def test_after_a_success_that_asks_for_more_the_pauses_begin_anew(scene: S
     assert scene.times == [0.0, 0.5, 1.5, 6.5, 7.0]
 
 
-async def test_a_change_does_not_wait_for_the_pause_to_end(scene: Scene) -> None:
+async def test_change_is_reconciled_before_the_pause_ends(scene: Scene) -> None:
     scene.results = [Refused("1"), Refused("2"), Refused("3"), Refused("4")]
     scene.start()
     await scene.put("a", 1)
@@ -164,7 +164,7 @@ async def test_a_change_does_not_wait_for_the_pause_to_end(scene: Scene) -> None
     assert scene.times[-1] == 4.0
 
 
-async def test_a_handler_that_wants_another_turn_gets_it(scene: Scene) -> None:
+async def test_requeued_handler_is_run_again(scene: Scene) -> None:
     scene.results = [Requeue(2.0), Requeue(3.0)]
     scene.start()
     await scene.put("a", 1)
@@ -172,7 +172,7 @@ async def test_a_handler_that_wants_another_turn_gets_it(scene: Scene) -> None:
     assert scene.times == [0.0, 2.0, 5.0]
 
 
-async def test_a_turn_that_is_due_later_is_not_taken_when_the_record_is_gone(scene: Scene) -> None:
+async def test_requeue_is_dropped_when_the_record_is_removed(scene: Scene) -> None:
     scene.results = [Requeue(2.0)]
     scene.start()
     await scene.put("a", 1)
@@ -182,7 +182,7 @@ async def test_a_turn_that_is_due_later_is_not_taken_when_the_record_is_gone(sce
     assert not scene.runner._items
 
 
-async def test_everything_is_looked_at_again_at_intervals(bench: Bench) -> None:
+async def test_every_record_is_reconciled_at_intervals(bench: Bench) -> None:
     scene = Scene(bench, await bench.store(), resync=30)
     await scene.put("a", 1)
     await scene.put("b", 2)
@@ -192,7 +192,7 @@ async def test_everything_is_looked_at_again_at_intervals(bench: Bench) -> None:
     await scene.runner.stop()
 
 
-async def test_while_paused_no_turn_begins_and_afterwards_everything_is_looked_at(scene: Scene) -> None:
+async def test_pause_holds_reconciles_back_and_resume_reconciles_every_record(scene: Scene) -> None:
     await scene.put("b", 1)
     scene.start()
     await settle()
@@ -206,7 +206,7 @@ async def test_while_paused_no_turn_begins_and_afterwards_everything_is_looked_a
     assert sorted(scene.seen) == [("a", 2), ("b", 1), ("b", 1)]
 
 
-async def test_turns_that_wait_for_room_do_not_begin_while_paused(scene: Scene) -> None:
+async def test_reconciles_that_wait_for_room_do_not_begin_while_paused(scene: Scene) -> None:
     scene.start()
     scene.gate.clear()
     for number in range(MAX_RECONCILES + 1):
@@ -217,7 +217,7 @@ async def test_turns_that_wait_for_room_do_not_begin_while_paused(scene: Scene) 
     assert len(scene.seen) == MAX_RECONCILES
 
 
-async def test_one_that_is_paused_before_it_starts_begins_when_it_is_resumed(scene: Scene) -> None:
+async def test_runner_paused_before_its_start_begins_when_resumed(scene: Scene) -> None:
     await scene.put("a", 1)
     scene.runner.pause()
     scene.start()
@@ -228,7 +228,7 @@ async def test_one_that_is_paused_before_it_starts_begins_when_it_is_resumed(sce
     assert scene.seen == [("a", 1)]
 
 
-async def test_what_happens_outside_the_store_gives_a_turn(scene: Scene) -> None:
+async def test_wake_reconciles_a_record(scene: Scene) -> None:
     scene.start()
     await scene.put("a", 1)
     thing = scene.store.get(Thing, "a")
@@ -238,7 +238,7 @@ async def test_what_happens_outside_the_store_gives_a_turn(scene: Scene) -> None
     assert scene.seen == [("a", 1), ("a", 1)]
 
 
-async def test_nothing_wakes_a_handler_before_the_start_or_after_the_stop(scene: Scene) -> None:
+async def test_wake_does_nothing_before_the_start_and_after_the_stop(scene: Scene) -> None:
     await scene.put("a", 1)
     thing = scene.store.get(Thing, "a")
     assert thing is not None
@@ -261,7 +261,7 @@ async def test_nothing_wakes_a_handler_before_the_start_or_after_the_stop(scene:
     assert scene.seen == [("a", 2)]
 
 
-async def test_stop_ends_turns_timers_and_intervals(bench: Bench) -> None:
+async def test_stop_cancels_reconciles_timers_and_intervals(bench: Bench) -> None:
     before = asyncio.all_tasks()
     scene = Scene(bench, await bench.store())
     scene.results = [Requeue(1.0)]
@@ -278,7 +278,7 @@ async def test_stop_ends_turns_timers_and_intervals(bench: Bench) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_failing_handler_does_not_stop_the_others(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_handler_does_not_stop_others(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     store = await bench.store()
     handlers, seen = Handlers(), []
 
@@ -304,7 +304,7 @@ async def test_a_failing_handler_does_not_stop_the_others(bench: Bench, caplog: 
     assert "RuntimeError: it is broken" in caplog.text
 
 
-async def test_what_a_user_may_read_is_logged_as_a_sentence(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_for_users_is_logged_as_a_sentence(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.results = [Refused("The pool is full.")]
     scene.start()
     await scene.put("a", 1)
@@ -330,7 +330,7 @@ class Farewell:
         self.runner = HandlerRunner(handlers.handlers, RESYNC)
 
 
-async def test_what_is_gone_is_told_once_with_what_it_was(scene: Scene) -> None:
+async def test_gone_handler_gets_the_removed_record_once(scene: Scene) -> None:
     farewell = Farewell()
     await scene.put("a", 1)
     farewell.runner.start(scene.bench.context(scene.store))
@@ -343,7 +343,7 @@ async def test_what_is_gone_is_told_once_with_what_it_was(scene: Scene) -> None:
     assert farewell.gone == [last]
 
 
-async def test_a_farewell_that_failed_is_tried_again(scene: Scene) -> None:
+async def test_failed_gone_handler_is_retried(scene: Scene) -> None:
     farewell = Farewell()
     farewell.errors = [OSError("busy")]
     farewell.runner.start(scene.bench.context(scene.store))
@@ -354,7 +354,7 @@ async def test_a_farewell_that_failed_is_tried_again(scene: Scene) -> None:
     assert [record.path for record in farewell.gone] == ["/things/a", "/things/a"]
 
 
-async def test_the_plugin_of_a_failing_handler_is_named(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_names_the_plugin_of_a_failing_handler(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     store, handlers = await bench.store(), Handlers()
 
     @handlers.on(Thing)

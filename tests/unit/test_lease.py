@@ -92,29 +92,31 @@ def epoch(cluster: SimulatedCluster) -> int:
     return lease.epoch
 
 
-async def test_one_coordinator_is_primary_and_only_it_does_the_duties(
-    cluster: SimulatedCluster, duties: Duties
-) -> None:
+async def test_only_the_primary_does_the_duties(cluster: SimulatedCluster, duties: Duties) -> None:
     assert primary(cluster) == "hv1"
     await put(cluster, 1)
     assert duties.done == [("hv1", 0), ("hv1", 1)]
 
 
-async def test_when_the_primary_dies_another_takes_over(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_another_coordinator_takes_over_after_death_of_the_primary(
+    cluster: SimulatedCluster, duties: Duties
+) -> None:
     await cluster.kill_agent("hv1")
     assert primary(cluster) == "hv2"
     await put(cluster, 1)
     assert duties.done == [("hv1", 0), ("hv2", 0), ("hv2", 1)]
 
 
-async def test_when_the_primary_stops_another_takes_over_at_once(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_another_coordinator_takes_over_at_once_after_a_stop_of_the_primary(
+    cluster: SimulatedCluster, duties: Duties
+) -> None:
     before = epoch(cluster)
     await cluster.stop_agent("hv1")
     assert primary(cluster) == "hv2"
     assert epoch(cluster) == before + 2, "it should be given up once and taken once"
 
 
-async def test_nobody_is_primary_after_the_last_one_has_stopped(cluster: SimulatedCluster) -> None:
+async def test_no_node_is_primary_after_the_last_one_has_stopped(cluster: SimulatedCluster) -> None:
     await cluster.stop_agent("hv2")
     await cluster.stop_agent("hv1")
     lease = cluster.api.store.get(Primary)
@@ -122,7 +124,7 @@ async def test_nobody_is_primary_after_the_last_one_has_stopped(cluster: Simulat
     assert lease.node is None
 
 
-async def test_the_lease_that_is_given_to_another_is_followed(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_assigned_lease_is_followed(cluster: SimulatedCluster, duties: Duties) -> None:
     await assign_primary(cluster.api.store, "hv2")
     await settle()
     await put(cluster, 1)
@@ -130,13 +132,13 @@ async def test_the_lease_that_is_given_to_another_is_followed(cluster: Simulated
     assert not cluster.agents["hv1"].components[LEASE].held
 
 
-async def test_giving_the_lease_to_who_has_it_changes_nothing(cluster: SimulatedCluster) -> None:
+async def test_assigning_the_lease_to_its_holder_changes_nothing(cluster: SimulatedCluster) -> None:
     before = epoch(cluster)
     await assign_primary(cluster.api.store, "hv1")
     assert epoch(cluster) == before
 
 
-async def test_who_is_no_coordinator_never_becomes_primary(duties: Duties) -> None:
+async def test_node_that_is_no_coordinator_never_becomes_primary(duties: Duties) -> None:
     module = plugin(records=[Thing], handlers=[duties.handlers])
     cluster = SimulatedCluster(["hv1"], plugins=[module], without=["node", "vm"], node={"coordinator": False})
     async with cluster:
@@ -144,7 +146,7 @@ async def test_who_is_no_coordinator_never_becomes_primary(duties: Duties) -> No
         assert primary(cluster) is None
 
 
-async def test_a_paused_primary_finds_its_writes_refused(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_writes_of_a_paused_primary_are_refused(cluster: SimulatedCluster, duties: Duties) -> None:
     stale = duties.contexts["hv1"]
     # Paused: it hears of nothing while another takes over.
     tree(cluster, "hv1")._hint = lambda path: None  # type: ignore[method-assign]
@@ -159,7 +161,7 @@ async def test_a_paused_primary_finds_its_writes_refused(cluster: SimulatedClust
     assert refused.value.code == "lease-lost"
 
 
-async def test_an_old_check_is_refused_even_if_the_lease_came_back(cluster: SimulatedCluster) -> None:
+async def test_check_of_an_earlier_lease_is_refused_even_after_its_return(cluster: SimulatedCluster) -> None:
     old = cluster.api.store.get(Primary)
     assert old is not None
     await assign_primary(cluster.api.store, "hv2")
@@ -168,16 +170,14 @@ async def test_an_old_check_is_refused_even_if_the_lease_came_back(cluster: Simu
         await cluster.api.store.write(Create(Thing(name="stale")), Check(old))
 
 
-async def test_what_the_primary_writes_carries_the_lease_and_what_others_write_does_not(
-    cluster: SimulatedCluster, duties: Duties
-) -> None:
+async def test_only_writes_of_the_primary_carry_the_lease(cluster: SimulatedCluster, duties: Duties) -> None:
     await duties.contexts["hv1"].store.write(Create(Thing(name="b")))
     await cluster.agents["hv2"].store.write(Create(Thing(name="c")))
     with pytest.raises(Conflict):
         cluster.agents["hv2"].components[LEASE].fence()
 
 
-async def test_duties_begin_no_turn_while_the_store_is_away(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_duties_begin_no_reconcile_while_the_store_is_away(cluster: SimulatedCluster, duties: Duties) -> None:
     thing = cluster.api.store.get(Thing, "a")
     assert thing is not None
     cluster.server.stop()
@@ -192,7 +192,7 @@ async def test_duties_begin_no_turn_while_the_store_is_away(cluster: SimulatedCl
     assert set(duties.done) == {("hv1", 0)}
 
 
-async def test_a_primary_that_lost_its_session_and_its_lease_stops(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_primary_that_lost_its_session_and_its_lease_stops(cluster: SimulatedCluster, duties: Duties) -> None:
     old = tree(cluster, "hv1")
     cluster.server.cut(old)
     cluster.server.expire(old.session)
@@ -205,7 +205,7 @@ async def test_a_primary_that_lost_its_session_and_its_lease_stops(cluster: Simu
     assert {node for node, _ in duties.done} == {"hv2"}
 
 
-async def test_a_turn_that_runs_when_the_lease_is_lost_is_ended(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_running_reconcile_is_cancelled_when_the_lease_is_lost(cluster: SimulatedCluster, duties: Duties) -> None:
     duties.gate.clear()
     await put(cluster, 1)
     await assign_primary(cluster.api.store, "hv2")
@@ -216,14 +216,14 @@ async def test_a_turn_that_runs_when_the_lease_is_lost_is_ended(cluster: Simulat
     assert [value for node, value in duties.done if node == "hv1"] == [0, 1]
 
 
-async def test_a_lease_of_a_node_that_does_not_live_counts_for_nobody(cluster: SimulatedCluster) -> None:
+async def test_lease_of_a_dead_node_does_not_count(cluster: SimulatedCluster) -> None:
     await assign_primary(cluster.api.store, "hv9")
     assert primary_of(cluster.api.store) is None
     await cluster.advance(1)
     assert primary(cluster) in ("hv1", "hv2")
 
 
-async def test_only_one_of_many_gets_a_vacant_lease(duties: Duties) -> None:
+async def test_only_one_of_many_candidates_gets_a_vacant_lease(duties: Duties) -> None:
     names = [f"hv{number}" for number in range(5)]
     module = plugin(records=[Thing], handlers=[duties.handlers])
     async with SimulatedCluster(names, plugins=[module], without=["node", "vm"]) as cluster:
@@ -234,7 +234,9 @@ async def test_only_one_of_many_gets_a_vacant_lease(duties: Duties) -> None:
             assert held.count(True) == 1
 
 
-async def test_the_components_of_the_primary_are_open_where_it_is(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_components_of_the_primary_are_open_on_the_primary_only(
+    cluster: SimulatedCluster, duties: Duties
+) -> None:
     assert duties.open == ["hv1"] and duties.contexts["hv1"][OFFICE] == "office"
     await assign_primary(cluster.api.store, "hv2")
     await settle()
@@ -243,7 +245,7 @@ async def test_the_components_of_the_primary_are_open_where_it_is(cluster: Simul
     assert duties.open == ["hv1"]
 
 
-async def test_a_primary_that_loses_touch_for_a_moment_stays_one(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_primary_stays_primary_after_a_short_suspension(cluster: SimulatedCluster, duties: Duties) -> None:
     cluster.server.stop()
     await cluster.advance(1)
     assert duties.open == ["hv1"]
@@ -252,7 +254,7 @@ async def test_a_primary_that_loses_touch_for_a_moment_stays_one(cluster: Simula
     assert duties.open == ["hv1"]
 
 
-async def test_a_primary_that_loses_touch_for_long_acts_no_more(cluster: SimulatedCluster, duties: Duties) -> None:
+async def test_primary_stops_acting_after_a_long_suspension(cluster: SimulatedCluster, duties: Duties) -> None:
     cluster.server.stop()
     await cluster.advance(60)
     assert duties.open == []
@@ -261,7 +263,7 @@ async def test_a_primary_that_loses_touch_for_long_acts_no_more(cluster: Simulat
     assert duties.open == ["hv1"]
 
 
-async def test_a_component_of_the_primary_that_cannot_be_opened_is_tried_again(
+async def test_failure_to_open_a_component_of_the_primary_is_retried(
     cluster: SimulatedCluster, duties: Duties, caplog: pytest.LogCaptureFixture
 ) -> None:
     duties.failures = 1

@@ -1,4 +1,4 @@
-"""A plugin that cannot be used is left out whole and named; the core, the required ones and all others go on."""
+"""Loading: a plugin that cannot be used is refused as a whole and named; the core and the other plugins go on."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def values(folder: Path, **plugins: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_plugin_is_left_out_and_the_others_go_on(folder: Path, kind: str) -> None:
+def test_refused_plugin_does_not_affect_the_others(folder: Path, kind: str) -> None:
     (folder / "bad.py").write_text(BAD[kind])
     _, declared = registry.start(values(folder))
     assert [each.name for each in declared.plugins] == sorted([*OURS, "good"])
@@ -95,7 +95,7 @@ def test_a_plugin_is_left_out_and_the_others_go_on(folder: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_required_plugin_stops_the_start_with_a_sentence(folder: Path, kind: str) -> None:
+def test_refused_required_plugin_stops_the_start_with_a_sentence(folder: Path, kind: str) -> None:
     (folder / "bad.py").write_text(BAD[kind])
     with pytest.raises(PluginError) as caught:
         registry.start(values(folder, required=["bad"]))
@@ -103,21 +103,21 @@ def test_a_required_plugin_stops_the_start_with_a_sentence(folder: Path, kind: s
     assert "\n" not in str(caught.value)
 
 
-def test_a_required_plugin_that_is_not_there_stops_the_start(folder: Path) -> None:
+def test_missing_required_plugin_stops_the_start(folder: Path) -> None:
     with pytest.raises(PluginError, match=r"Plugin 'policy', which pvc.plugins.required names, is not installed"):
         registry.start(values(folder, required=["policy"]))
     with pytest.raises(PluginError, match=r"Plugin 'good', which pvc.plugins.required names, is not installed"):
         registry.start(values(folder, required=["good"], disabled=["good"]))
 
 
-def test_a_built_in_plugin_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_built_in_plugin_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvcd_plugins.node.REQUIRES_PLUGIN_API", ">=7")
     with pytest.raises(PluginError, match="Plugin 'node' requires plugin API >=7"):
         registry.start(SETTINGS)
 
 
 @pytest.mark.parametrize("place", ["import", "hook"])
-def test_a_plugin_that_blocks_is_left_behind(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_blocking_plugin_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setattr(loading, "LOAD_SECONDS", 0.05)
     never = threading.Event()
     monkeypatch.setattr("pvcd.testing.never", never, raising=False)
@@ -136,7 +136,7 @@ def third_party(name: str, **declared: Any) -> Plugin:
     return Plugin(name, plugin(name, **declared), "given to the test", required=False)
 
 
-def test_nothing_of_a_refused_plugin_is_used() -> None:
+def test_no_declaration_of_a_refused_plugin_is_used() -> None:
     one = third_party("one", records=[Thing], node_selectors=[NodeSelector("a", "", lambda *_: 0)])
     two = third_party("two", records=[Thing], node_selectors=[NodeSelector("b", "", lambda *_: 0)])
     declared = gather([two, one])
@@ -147,7 +147,7 @@ def test_nothing_of_a_refused_plugin_is_used() -> None:
     )
 
 
-def test_what_is_required_keeps_its_name_against_one_that_sorts_first() -> None:
+def test_required_plugin_keeps_its_name_against_one_that_sorts_first() -> None:
     selector = NodeSelector("a", "", lambda *_: 0)
     required = Plugin("zeta", plugin(node_selectors=[selector]), "given to the test")
     declared = collect([third_party("alpha", node_selectors=[selector]), required])
@@ -156,13 +156,13 @@ def test_what_is_required_keeps_its_name_against_one_that_sorts_first() -> None:
     assert "alpha" not in declared.names
 
 
-def test_whose_a_declaration_is_can_be_told() -> None:
+def test_owner_of_a_declaration_is_known() -> None:
     declared = collect([third_party("one", records=[Thing])])
     assert declared.owner(declared.records[-1]) == "plugin 'one'"
     assert declared.owner(Presence) == "plugin 'core'"
 
 
-async def test_no_plugin_takes_requests_from_the_core() -> None:
+async def test_plugin_cannot_take_requests_from_the_core() -> None:
     table = Routes("/api/v1", tag="All")
 
     @table.get("/{word}")
@@ -178,7 +178,7 @@ async def test_no_plugin_takes_requests_from_the_core() -> None:
 # Settings
 
 
-def test_the_section_of_a_refused_plugin_is_passed_over_with_a_word(folder: Path) -> None:
+def test_section_of_a_refused_plugin_is_ignored_with_a_sentence(folder: Path) -> None:
     (folder / "bad.py").write_text(BAD["that raises"])
     settings, declared = registry.start(values(folder) | {"bad": {"word": "Hello"}, "good": None})
     assert declared.ignored == ("bad",)
@@ -187,7 +187,7 @@ def test_the_section_of_a_refused_plugin_is_passed_over_with_a_word(folder: Path
 
 
 @pytest.mark.parametrize("wrong", [{"goood": {}}, {"debugg": True}])
-def test_what_is_unknown_stays_a_mistake_while_all_plugins_are_there(folder: Path, wrong: dict[str, Any]) -> None:
+def test_unknown_section_is_an_error_while_no_plugin_is_refused(folder: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"pvc\.\w+: unknown setting, did you mean"):
         registry.start(values(folder) | wrong)
     (folder / "bad.py").write_text(BAD["that raises"])
@@ -211,7 +211,7 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callab
     return run
 
 
-def test_pvcd_plugins_names_what_is_refused(folder: Path, run: Callable[..., Any]) -> None:
+def test_pvcd_plugins_names_refused_plugins(folder: Path, run: Callable[..., Any]) -> None:
     assert run("plugins").exit_code == 0
     (folder / "bad.py").write_text(BAD["that raises"])
     result = run("plugins")
@@ -222,7 +222,7 @@ def test_pvcd_plugins_names_what_is_refused(folder: Path, run: Callable[..., Any
     assert run("plugins", required=["bad"]).exit_code == 2
 
 
-def test_pvcd_check_names_what_is_refused(folder: Path, run: Callable[..., Any]) -> None:
+def test_pvcd_check_names_refused_plugins(folder: Path, run: Callable[..., Any]) -> None:
     assert run("check").exit_code == 0
     (folder / "bad.py").write_text(BAD["that raises"])
     result = run("check")
@@ -232,7 +232,7 @@ def test_pvcd_check_names_what_is_refused(folder: Path, run: Callable[..., Any])
     assert run("check", required=["bad"]).exit_code == 2
 
 
-def test_pvcd_openapi_goes_on_without_what_is_refused(folder: Path, run: Callable[..., Any]) -> None:
+def test_pvcd_openapi_works_without_refused_plugins(folder: Path, run: Callable[..., Any]) -> None:
     (folder / "bad.py").write_text(BAD["that raises"])
     assert run("openapi").exit_code == 0
     assert run("openapi").stderr.startswith("Plugin 'bad' ")

@@ -90,7 +90,7 @@ def left(cluster: SimulatedCluster) -> list[str]:
     return [path for path in cluster.server.documents if path.startswith("/node-commands/hv1/")]
 
 
-async def test_an_answer_comes_from_the_node_that_was_asked(cluster: SimulatedCluster, node: Node) -> None:
+async def test_answer_comes_from_the_asked_node(cluster: SimulatedCluster, node: Node) -> None:
     asking = ask(cluster, "hv2", "double", number=21)
     await settle()
     assert asking.done()
@@ -103,13 +103,13 @@ async def test_an_answer_comes_from_the_node_that_was_asked(cluster: SimulatedCl
 @pytest.mark.parametrize(
     ("what", "answer"), [("uuid", str(UUID(int=1))), ("nothing", None), ("deep", {"a": [1, {"b": None}]})]
 )
-async def test_an_answer_is_any_json(cluster: SimulatedCluster, what: str, answer: Any) -> None:
+async def test_answer_may_be_any_json(cluster: SimulatedCluster, what: str, answer: Any) -> None:
     asking = ask(cluster, "hv1", "give", what=what)
     await settle()
     assert asking.result() == answer
 
 
-async def test_a_refusal_is_passed_on_with_its_code(cluster: SimulatedCluster) -> None:
+async def test_refusal_is_passed_on_with_its_code(cluster: SimulatedCluster) -> None:
     asking = ask(cluster, "hv1", "fail", how="refused")
     await settle()
     error = asking.exception()
@@ -118,7 +118,7 @@ async def test_a_refusal_is_passed_on_with_its_code(cluster: SimulatedCluster) -
     assert (error.sentence, error.code) == ("There is no thing 'refused'.", "thing-not-found")
 
 
-async def test_a_fault_of_the_node_is_told_without_its_inside(
+async def test_internal_error_of_the_node_is_reported_without_details(
     cluster: SimulatedCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     asking = ask(cluster, "hv1", "fail", how="division by zero")
@@ -132,7 +132,7 @@ async def test_a_fault_of_the_node_is_told_without_its_inside(
     assert "RuntimeError: division by zero" in caplog.text
 
 
-async def test_an_answer_that_is_no_json_is_a_fault(cluster: SimulatedCluster) -> None:
+async def test_answer_that_is_not_json_is_an_internal_error(cluster: SimulatedCluster) -> None:
     asking = ask(cluster, "hv1", "give", what="object")
     await settle()
     error = asking.exception()
@@ -140,7 +140,7 @@ async def test_an_answer_that_is_no_json_is_a_fault(cluster: SimulatedCluster) -
     assert error.code == "internal-error"
 
 
-async def test_an_answer_that_is_too_large_is_told(cluster: SimulatedCluster) -> None:
+async def test_too_large_answer_is_reported(cluster: SimulatedCluster) -> None:
     asking = ask(cluster, "hv1", "give", what="large")
     await settle()
     error = asking.exception()
@@ -150,14 +150,12 @@ async def test_an_answer_that_is_too_large_is_told(cluster: SimulatedCluster) ->
     assert left(cluster) == []
 
 
-async def test_a_verb_that_no_plugin_answers_is_a_mistake_of_the_caller(cluster: SimulatedCluster) -> None:
+async def test_undeclared_verb_is_a_lookup_error(cluster: SimulatedCluster) -> None:
     with pytest.raises(LookupError, match="no plugin declares the node command 'tripel'"):
         await cluster.api.node_commands.ask("hv1", "tripel")
 
 
-async def test_a_verb_that_only_that_node_does_not_know_is_told(
-    cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_verb_unknown_to_the_node_is_reported(cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = cluster.agents["hv1"]
     monkeypatch.setattr(type(agent), "declared", lambda *_: ())
     asking = ask(cluster, "hv1", "double", number=1)
@@ -170,7 +168,7 @@ async def test_a_verb_that_only_that_node_does_not_know_is_told(
     )
 
 
-async def test_wrong_arguments_are_a_fault(cluster: SimulatedCluster) -> None:
+async def test_wrong_arguments_are_an_internal_error(cluster: SimulatedCluster) -> None:
     asking = ask(cluster, "hv1", "double", nmber=1)
     await settle()
     error = asking.exception()
@@ -179,7 +177,7 @@ async def test_wrong_arguments_are_a_fault(cluster: SimulatedCluster) -> None:
 
 
 @pytest.mark.parametrize("name", ["hv9", "hv1"])
-async def test_a_node_that_is_not_there_is_told_at_once(cluster: SimulatedCluster, name: str) -> None:
+async def test_absent_node_is_reported_at_once(cluster: SimulatedCluster, name: str) -> None:
     await cluster.kill_agent("hv1")
     with pytest.raises(Failed, match=f"Cannot run 'double' on node '{name}': the node is not running") as failed:
         await cluster.api.node_commands.ask(name, "double", number=1)
@@ -187,7 +185,7 @@ async def test_a_node_that_is_not_there_is_told_at_once(cluster: SimulatedCluste
     assert left(cluster) == []
 
 
-async def test_a_node_that_goes_away_meanwhile_is_told_at_once(cluster: SimulatedCluster, node: Node) -> None:
+async def test_node_that_stops_meanwhile_is_reported_at_once(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     asking = ask(cluster, "hv1", "double", number=1, seconds=1000)
     await settle()
@@ -199,7 +197,7 @@ async def test_a_node_that_goes_away_meanwhile_is_told_at_once(cluster: Simulate
     assert error.sentence == "Cannot run 'double' on node 'hv1': it stopped meanwhile."
 
 
-async def test_a_node_that_does_not_answer_in_time_is_told(cluster: SimulatedCluster, node: Node) -> None:
+async def test_node_that_does_not_answer_in_time_is_reported(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     asking = ask(cluster, "hv1", "double", number=1, seconds=3)
     await cluster.advance(2.9)
@@ -214,7 +212,7 @@ async def test_a_node_that_does_not_answer_in_time_is_told(cluster: SimulatedClu
     assert left(cluster) == [], "a late answer should not be written"
 
 
-async def test_an_agent_that_was_restarted_meanwhile_says_so_and_does_it_not_again(
+async def test_restarted_agent_fails_the_command_and_does_not_repeat_it(
     cluster: SimulatedCluster, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.gates[1] = asyncio.Event()
@@ -244,7 +242,7 @@ async def test_an_agent_that_was_restarted_meanwhile_says_so_and_does_it_not_aga
     cluster.server.expire(old.session)
 
 
-async def test_a_command_is_claimed_before_it_is_done_and_done_once(cluster: SimulatedCluster, node: Node) -> None:
+async def test_command_is_claimed_before_it_is_run_and_run_once(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     asking = ask(cluster, "hv1", "double", number=1, seconds=1000)
     await settle()
@@ -257,7 +255,7 @@ async def test_a_command_is_claimed_before_it_is_done_and_done_once(cluster: Sim
     assert node.asked == [("hv1", 1)]
 
 
-async def test_two_at_once_never_mix_their_answers(cluster: SimulatedCluster, node: Node) -> None:
+async def test_concurrent_commands_do_not_mix_their_answers(cluster: SimulatedCluster, node: Node) -> None:
     node.gates = {number: asyncio.Event() for number in range(10)}
     asking = [ask(cluster, "hv1", "double", number=number) for number in range(10)]
     await settle()
@@ -267,7 +265,7 @@ async def test_two_at_once_never_mix_their_answers(cluster: SimulatedCluster, no
     assert [each.result() for each in asking] == [2 * number for number in range(10)]
 
 
-async def test_who_stops_waiting_leaves_nothing(cluster: SimulatedCluster, node: Node) -> None:
+async def test_cancelled_asker_leaves_no_records(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     asking = ask(cluster, "hv1", "double", number=1)
     await settle()
@@ -277,7 +275,7 @@ async def test_who_stops_waiting_leaves_nothing(cluster: SimulatedCluster, node:
     assert left(cluster) == []
 
 
-async def test_what_an_asker_left_behind_is_swept_by_the_primary(cluster: SimulatedCluster) -> None:
+async def test_primary_removes_commands_of_dead_askers(cluster: SimulatedCluster) -> None:
     now = cluster.clock.time()
     command = NodeCommand(node="hv1", id=UUID(int=3), verb="double", arguments={"number": 1}, asked=now, seconds=10)
     await cluster.api.store.write(Create(command))
@@ -287,14 +285,14 @@ async def test_what_an_asker_left_behind_is_swept_by_the_primary(cluster: Simula
     assert left(cluster) == []
 
 
-async def test_the_primary_answers_what_only_it_can_do(cluster: SimulatedCluster, node: Node) -> None:
+async def test_primary_answers_commands_for_the_primary(cluster: SimulatedCluster, node: Node) -> None:
     asking = asyncio.ensure_future(cluster.api.node_commands.ask_primary("lead"))
     await settle()
     assert asking.result() == "hv1"
     assert node.asked == [("hv1", "lead")]
 
 
-async def test_who_is_not_primary_refuses_what_only_the_primary_can_do(cluster: SimulatedCluster, node: Node) -> None:
+async def test_other_nodes_refuse_commands_for_the_primary(cluster: SimulatedCluster, node: Node) -> None:
     asking = ask(cluster, "hv2", "lead")
     await settle()
     error = asking.exception()
@@ -303,16 +301,14 @@ async def test_who_is_not_primary_refuses_what_only_the_primary_can_do(cluster: 
     assert node.asked == []
 
 
-async def test_what_the_primary_writes_for_a_command_is_fenced(cluster: SimulatedCluster) -> None:
+async def test_writes_of_a_command_for_the_primary_are_fenced(cluster: SimulatedCluster) -> None:
     asking = ask(cluster, "hv1", "lead", lose=True, seconds=5)
     await cluster.advance(6)
     assert isinstance(asking.exception(), Failed)
     assert cluster.api.store.get(Thing, "led") is None
 
 
-async def test_who_loses_the_lease_in_the_middle_is_given_up_by_the_next_primary(
-    cluster: SimulatedCluster, node: Node
-) -> None:
+async def test_next_primary_fails_a_command_whose_node_lost_the_lease(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     asking = asyncio.ensure_future(cluster.api.node_commands.ask_primary("lead", number=1, seconds=7 * 86400))
     await settle()
@@ -330,7 +326,7 @@ async def test_who_loses_the_lease_in_the_middle_is_given_up_by_the_next_primary
     assert left(cluster) == []
 
 
-async def test_what_the_next_primary_finds_unclaimed_is_given_up_too(cluster: SimulatedCluster) -> None:
+async def test_next_primary_fails_an_unclaimed_command(cluster: SimulatedCluster) -> None:
     await cluster.kill_agent("hv1")
     await cluster.advance(1)
     now = cluster.clock.time()
@@ -343,7 +339,7 @@ async def test_what_the_next_primary_finds_unclaimed_is_given_up_too(cluster: Si
 
 
 @pytest.mark.parametrize("seconds", [1.0, 6.0])
-async def test_a_primary_that_lost_touch_goes_on_or_says_that_it_was_stopped(
+async def test_suspended_primary_answers_or_reports_that_it_lost_the_lease(
     cluster: SimulatedCluster, node: Node, seconds: float
 ) -> None:
     node.gates[1] = asyncio.Event()
@@ -368,7 +364,7 @@ async def test_a_primary_that_lost_touch_goes_on_or_says_that_it_was_stopped(
     assert left(cluster) == []
 
 
-async def test_an_answer_waits_until_the_store_is_back(cluster: SimulatedCluster, node: Node) -> None:
+async def test_answer_waits_until_the_store_is_back(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     asking = ask(cluster, "hv2", "double", number=1, seconds=1000)
     await settle()
@@ -383,7 +379,7 @@ async def test_an_answer_waits_until_the_store_is_back(cluster: SimulatedCluster
     assert asking.result() == 2
 
 
-async def test_an_asker_that_went_away_before_the_claim_leaves_nothing_and_nothing_is_done(
+async def test_asker_that_died_before_the_claim_leaves_no_records_and_no_act(
     cluster: SimulatedCluster, node: Node
 ) -> None:
     store = cluster.agents["hv1"].store
@@ -407,7 +403,7 @@ async def test_an_asker_that_went_away_before_the_claim_leaves_nothing_and_nothi
     assert left(cluster) == []
 
 
-async def test_any_number_of_long_ones_blocks_nobody(cluster: SimulatedCluster, node: Node) -> None:
+async def test_long_commands_do_not_block_others(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     for verb, values in (("lead", {"number": 1}), ("double", {"number": 1})):
         asking = [ask(cluster, "hv1", verb, seconds=1000, **values) for _ in range(2 * MAX_RECONCILES)]
@@ -421,7 +417,7 @@ async def test_any_number_of_long_ones_blocks_nobody(cluster: SimulatedCluster, 
         node.gates[1].clear()
 
 
-async def test_without_a_primary_nobody_is_asked(cluster: SimulatedCluster) -> None:
+async def test_asking_without_a_primary_fails(cluster: SimulatedCluster) -> None:
     await cluster.kill_agent("hv2")
     await cluster.kill_agent("hv1")
     with pytest.raises(Failed, match="no node is primary at the moment") as failed:
@@ -429,12 +425,12 @@ async def test_without_a_primary_nobody_is_asked(cluster: SimulatedCluster) -> N
     assert failed.value.code == "no-primary"
 
 
-async def test_a_store_that_is_away_is_told(cluster: SimulatedCluster) -> None:
+async def test_unavailable_store_is_reported(cluster: SimulatedCluster) -> None:
     cluster.server.stop()
     with pytest.raises(StoreUnavailable):
         await cluster.api.node_commands.ask("hv1", "double", number=1)
 
 
-def test_two_plugins_share_the_verbs() -> None:
+def test_registry_has_the_node_commands_of_a_plugin() -> None:
     registry = collect([Plugin("x", plugin(handlers=Node().tables), "given to the test")])
     assert [answer.name for answer in registry.node_commands] == ["double", "fail", "give", "lead"]

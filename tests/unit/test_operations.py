@@ -50,13 +50,13 @@ def log() -> Log:
     return Log()
 
 
-async def test_guards_are_asked_before_and_listeners_told_after(log: Log) -> None:
+async def test_guards_run_before_and_listeners_after(log: Log) -> None:
     operations = Operations((log.guard("g", "vm-start"),), (log.listener("l", "vm-start"),), KNOWN)
     assert await operations.run(CONTEXT, "vm-start", {"vm": "web1"}, log.act) == "done"
     assert log.lines == ["g is asked for vm-start of {'vm': 'web1'}", "act", "l is told of vm-start: done"]
 
 
-async def test_when_a_guard_refuses_nothing_happens(log: Log) -> None:
+async def test_refusal_of_a_guard_prevents_the_operation(log: Log) -> None:
     guards = (log.guard("a", "*", refuses="Not on a Friday."), log.guard("b", "*"))
     operations = Operations(guards, (log.listener("l", "*"),), KNOWN)
     with pytest.raises(Refused, match="Not on a Friday"):
@@ -68,25 +68,25 @@ async def test_when_a_guard_refuses_nothing_happens(log: Log) -> None:
     ("pattern", "concerned"),
     [("vm-start", True), ("vm-*", True), ("*", True), ("VM-*", False), ("vm", False), ("node-*", False)],
 )
-async def test_a_pattern_says_what_a_guard_and_a_listener_are_about(log: Log, pattern: str, concerned: bool) -> None:
+async def test_pattern_selects_operations_of_guards_and_listeners(log: Log, pattern: str, concerned: bool) -> None:
     operations = Operations((log.guard("g", pattern),), (log.listener("l", "x", pattern),), KNOWN)
     await operations.run(CONTEXT, "vm-start", {}, log.act)
     assert len(log.lines) == (3 if concerned else 1)
 
 
-async def test_one_of_several_patterns_suffices_and_tells_once(log: Log) -> None:
+async def test_several_matching_patterns_notify_once(log: Log) -> None:
     await Operations((), (log.listener("l", "vm-*", "*-start"),), KNOWN).run(CONTEXT, "vm-start", {}, log.act)
     assert log.lines == ["act", "l is told of vm-start: done"]
 
 
-async def test_a_listener_that_fails_is_only_logged(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_of_a_listener_is_only_logged(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     operations = Operations((), (log.listener("bad", "*", fails=True), log.listener("good", "*")), KNOWN)
     assert await operations.run(CONTEXT, "vm-start", {}, log.act) == "done"
     assert log.lines[-1] == "good is told of vm-start: done"
     assert "listener bad failed after vm-start" in caplog.text
 
 
-async def test_listeners_are_not_told_of_what_failed(log: Log) -> None:
+async def test_listeners_are_not_notified_of_failures(log: Log) -> None:
     async def act() -> None:
         raise Failed("no")
 
@@ -95,7 +95,7 @@ async def test_listeners_are_not_told_of_what_failed(log: Log) -> None:
     assert log.lines == []
 
 
-async def test_who_is_asked_for_a_share_answers_and_who_only_listens_does_not_count(log: Log) -> None:
+async def test_ask_returns_answers_other_than_none(log: Log) -> None:
     listeners = (
         log.listener("audit", "*"),
         log.listener("nothing-left", "node-drain", answer=[]),
@@ -105,12 +105,12 @@ async def test_who_is_asked_for_a_share_answers_and_who_only_listens_does_not_co
     assert await Operations((), listeners, KNOWN).ask(CONTEXT, "node-drain", node="hv1") == [[], ["web1"]]
 
 
-async def test_a_share_that_fails_is_not_passed_over(log: Log) -> None:
+async def test_ask_raises_the_error_of_a_listener(log: Log) -> None:
     with pytest.raises(OSError, match="no such host"):
         await Operations((), (log.listener("vms", "*", fails=True),), KNOWN).ask(CONTEXT, "node-drain")
 
 
-async def test_an_operation_that_nobody_declares_is_a_mistake_of_the_code(log: Log) -> None:
+async def test_undeclared_operation_is_a_lookup_error(log: Log) -> None:
     operations = Operations((), (), KNOWN)
     with pytest.raises(LookupError, match="no plugin declares the operation 'vm-explode'"):
         await operations.run(CONTEXT, "vm-explode", {}, log.act)
@@ -143,9 +143,7 @@ def hooked(log: Log, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Operation
     return make
 
 
-async def test_hooks_are_asked_after_the_guards_and_told_after_the_listeners(
-    log: Log, hooked: Callable[..., Operations]
-) -> None:
+async def test_site_hooks_run_after_guards_and_after_listeners(log: Log, hooked: Callable[..., Operations]) -> None:
     await hooked().run(CONTEXT, "vm-start", {}, log.act)
     assert [line.split(" of ")[0] for line in log.lines] == [
         "g is asked for vm-start",
@@ -156,7 +154,7 @@ async def test_hooks_are_asked_after_the_guards_and_told_after_the_listeners(
     ]
 
 
-async def test_when_a_hook_refuses_nothing_happens_and_the_hooks_are_told(
+async def test_refusal_of_a_site_hook_prevents_the_operation_and_is_notified(
     log: Log, hooked: Callable[..., Operations]
 ) -> None:
     with pytest.raises(HookRefused, match="No licence"):
@@ -164,7 +162,7 @@ async def test_when_a_hook_refuses_nothing_happens_and_the_hooks_are_told(
     assert log.lines[1:] == ["hooks are asked for vm-start", "hooks are told of vm-start: No licence."]
 
 
-async def test_hooks_are_told_of_what_failed_and_listeners_are_not(log: Log, hooked: Callable[..., Operations]) -> None:
+async def test_failure_notifies_site_hooks_but_not_listeners(log: Log, hooked: Callable[..., Operations]) -> None:
     async def act() -> None:
         raise Failed("The disk is full.")
 
@@ -173,7 +171,7 @@ async def test_hooks_are_told_of_what_failed_and_listeners_are_not(log: Log, hoo
     assert log.lines[1:] == ["hooks are asked for vm-start", "hooks are told of vm-start: The disk is full."]
 
 
-async def test_what_happened_by_itself_is_told_without_asking(log: Log, hooked: Callable[..., Operations]) -> None:
+async def test_acts_of_daemons_are_notified_without_asking(log: Log, hooked: Callable[..., Operations]) -> None:
     operations = hooked()
     await operations.notify(CONTEXT, "node-drain", {"node": "hv1"})
     await operations.notify(CONTEXT, "node-drain", {"node": "hv1"}, Failed("It hangs."))

@@ -48,7 +48,7 @@ async def start(bench: Bench, process: ProcessIdentity = HERE, name: str = "hv1"
     return agent
 
 
-async def test_an_agent_enters_at_once_where_nobody_is(bench: Bench) -> None:
+async def test_first_agent_enters_at_once(bench: Bench) -> None:
     agent = await start(bench)
     assert agent.entering.done()
     assert agent.changes == [True]
@@ -56,14 +56,12 @@ async def test_an_agent_enters_at_once_where_nobody_is(bench: Bench) -> None:
     assert (session.session, session.process, session.since) == (agent.tree.session, HERE, bench.clock.time())
 
 
-async def test_agents_of_other_names_do_not_matter(bench: Bench) -> None:
+async def test_agents_of_other_nodes_do_not_matter(bench: Bench) -> None:
     await start(bench, ELSEWHERE, "hv2")
     assert (await start(bench)).presence.held
 
 
-async def test_a_second_living_agent_of_the_name_waits_and_says_so_once(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_second_agent_of_a_node_waits_and_logs_it_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     first = await start(bench, ELSEWHERE)
     second = await start(bench)
     await bench.clock.advance(60)
@@ -75,7 +73,7 @@ async def test_a_second_living_agent_of_the_name_waits_and_says_so_once(
     assert second.recorded().process == HERE
 
 
-async def test_the_second_enters_when_the_session_of_the_first_ends(bench: Bench) -> None:
+async def test_second_agent_enters_when_the_session_of_the_first_ends(bench: Bench) -> None:
     first, second = await start(bench, ELSEWHERE), await start(bench)
     bench.server.cut(first.tree)
     bench.server.expire(first.tree.session)
@@ -83,20 +81,20 @@ async def test_the_second_enters_when_the_session_of_the_first_ends(bench: Bench
     assert (first.changes, second.changes) == ([True, False], [True])
 
 
-async def test_the_record_of_a_dead_process_is_replaced_at_once(bench: Bench) -> None:
+async def test_presence_of_a_dead_process_is_replaced_at_once(bench: Bench) -> None:
     first = await start(bench, DEAD_HERE)
     second = await start(bench)
     assert second.presence.held
     assert second.recorded().session == second.tree.session != first.tree.session
 
 
-async def test_an_earlier_session_of_the_same_process_is_replaced(bench: Bench) -> None:
+async def test_presence_of_an_earlier_session_of_the_process_is_replaced(bench: Bench) -> None:
     first, second = await start(bench), await start(bench)
     assert second.presence.held
     assert second.recorded().session == second.tree.session != first.tree.session
 
 
-async def test_a_suspension_pauses_and_its_end_allows_again_without_a_write(bench: Bench) -> None:
+async def test_suspension_pauses_and_its_end_resumes_without_a_write(bench: Bench) -> None:
     agent = await start(bench)
     before = agent.recorded()
     bench.server.stop()
@@ -109,7 +107,7 @@ async def test_a_suspension_pauses_and_its_end_allows_again_without_a_write(benc
     assert agent.recorded() == before
 
 
-async def test_after_its_session_expired_an_agent_enters_again_with_a_new_one(bench: Bench) -> None:
+async def test_agent_enters_again_after_its_session_expired(bench: Bench) -> None:
     agent, watcher = await start(bench), await bench.store()
     old = agent.tree.session
     bench.server.cut(agent.tree)
@@ -123,7 +121,7 @@ async def test_after_its_session_expired_an_agent_enters_again_with_a_new_one(be
     assert agent.recorded().session == agent.tree.session != old
 
 
-async def test_an_agent_whose_place_was_taken_while_it_was_away_waits(bench: Bench) -> None:
+async def test_agent_waits_if_another_entered_while_it_was_away(bench: Bench) -> None:
     agent = await start(bench)
     bench.server.cut(agent.tree)
     bench.server.expire(agent.tree.session)
@@ -136,7 +134,7 @@ async def test_an_agent_whose_place_was_taken_while_it_was_away_waits(bench: Ben
     assert agent.presence.held
 
 
-async def test_a_link_lost_while_the_answer_comes_does_not_count_as_held(bench: Bench) -> None:
+async def test_presence_is_not_held_if_the_link_is_lost_with_the_answer(bench: Bench) -> None:
     store = await bench.store()
     agent = Agent(bench, store, HERE)
     write = store.write
@@ -158,7 +156,7 @@ async def test_a_link_lost_while_the_answer_comes_does_not_count_as_held(bench: 
     assert agent.entering.done()
 
 
-async def test_an_agent_waits_for_a_store_that_is_away_when_it_starts(bench: Bench) -> None:
+async def test_agent_waits_for_an_unavailable_store_at_its_start(bench: Bench) -> None:
     store = await bench.store()
     bench.server.stop()
     await settle()
@@ -182,14 +180,14 @@ async def test_leaving_removes_the_record_of_this_session_only(bench: Bench) -> 
     assert second.changes == [True, False]
 
 
-async def test_leaving_without_a_store_is_fine(bench: Bench) -> None:
+async def test_leaving_without_a_store_is_no_error(bench: Bench) -> None:
     agent = await start(bench)
     bench.server.stop()
     await agent.presence.leave()
     assert not agent.presence.held
 
 
-async def test_while_an_agent_is_not_in_the_cluster_its_handlers_begin_no_turn() -> None:
+async def test_handlers_do_not_run_without_presence() -> None:
     handlers, seen = Handlers(), []
 
     @handlers.on(Thing)
@@ -216,12 +214,12 @@ async def test_while_an_agent_is_not_in_the_cluster_its_handlers_begin_no_turn()
         assert seen == [1, 2]
 
 
-def test_this_process_is_alive_and_one_that_started_at_another_time_is_not() -> None:
+def test_process_with_another_start_time_has_ended() -> None:
     assert not HERE.has_ended()
     assert DEAD_HERE.has_ended()
     assert HERE.model_copy(update={"pid": 2**22 + 1}).has_ended()
 
 
 @pytest.mark.parametrize("other", [{"boot": "x"}, {"namespace": 1}])
-def test_of_a_process_elsewhere_nothing_is_known(other: dict[str, object]) -> None:
+def test_process_of_another_machine_may_be_alive(other: dict[str, object]) -> None:
     assert not DEAD_HERE.model_copy(update=other).has_ended()

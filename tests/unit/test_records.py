@@ -28,7 +28,7 @@ def test_a_path_is_made_of_the_keys() -> None:
     assert Only.at() == Only().path == "/only/one"
 
 
-def test_the_number_of_keys_must_be_right() -> None:
+def test_wrong_number_of_keys_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Part.at\(\) takes 2 keys"):
         Part.at("a")
 
@@ -37,25 +37,25 @@ def test_the_number_of_keys_must_be_right() -> None:
     ("path", "owner"),
     [("/things/a", Thing), ("/things/a/parts/1", Part), ("/things", None), ("/things/a/parts", None), ("/x/a", None)],
 )
-def test_a_record_owns_the_paths_of_its_own_form_only(path: str, owner: type[Record] | None) -> None:
+def test_record_type_owns_only_paths_of_its_form(path: str, owner: type[Record] | None) -> None:
     assert [kind for kind in (Thing, Part) if kind.owns(path)] == ([owner] if owner else [])
 
 
-def test_a_path_of_one_part_is_refused_where_it_is_declared() -> None:
+def test_path_of_one_part_is_refused_at_declaration() -> None:
     with pytest.raises(TypeError, match="two parts at least"):
 
         class Wrong(Record, path="/things"):
             pass
 
 
-def test_a_path_that_names_no_field_is_refused_where_it_is_declared() -> None:
+def test_path_that_names_no_field_is_refused_at_declaration() -> None:
     with pytest.raises(TypeError, match="names 'uuid': no such field"):
 
         class Wrong(Record, path="/things/{uuid}"):
             name: Name
 
 
-def test_a_record_is_frozen_and_a_changed_copy_keeps_the_version() -> None:
+def test_record_is_frozen_and_a_changed_copy_keeps_the_version() -> None:
     thing = Thing.decode(b'{"name": "a"}', 4, 99)
     with pytest.raises(ValidationError, match="frozen"):
         thing.value = 1  # type: ignore[misc]
@@ -64,12 +64,12 @@ def test_a_record_is_frozen_and_a_changed_copy_keeps_the_version() -> None:
     assert (thing.value, Thing(name="b").version) == (0, None)
 
 
-def test_a_changed_copy_is_checked() -> None:
+def test_changed_copy_is_validated() -> None:
     with pytest.raises(ValidationError):
         Thing(name="a").changed(value="many")
 
 
-def test_a_document_says_again_what_was_written_also_what_we_do_not_know() -> None:
+def test_stored_document_keeps_unknown_fields() -> None:
     thing = Thing.decode('{"name": "ä+1", "new": {"a": [1, null]}}'.replace("ä", "a").encode(), 0, 1)
     again = Thing.decode(thing.changed(value=2).encode(), 1, 2)
     assert again.value == 2
@@ -77,11 +77,11 @@ def test_a_document_says_again_what_was_written_also_what_we_do_not_know() -> No
 
 
 @pytest.mark.parametrize("name", ["a", "web1", "net200+net300", "A.b_c-d", "0", "a" * 128])
-def test_names(name: str) -> None:
+def test_valid_names_are_accepted(name: str) -> None:
     assert Thing(name=name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "a\n", "ä", "a" * 129, "../x"])
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_names_are_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         Thing(name=name)

@@ -10,7 +10,8 @@ import pytest
 from pvcd.clock import settle
 from pvcd.errors import Changed, Conflict, Exists, Invalid, StoreUnavailable
 from pvcd.records import Record
-from pvcd.store import Check, Create, Delete, Link, Put, Store, retried
+from pvcd.store import Check, Create, Delete, Link, Put, Store, Upsert, retried
+from pvcd.store.index import Index
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT_BYTES, CreateNode, Node, SetNode
 
@@ -59,7 +60,7 @@ async def count(context: Any, name: str) -> None:
     await context.store.write(Put(thing.changed(value=thing.value + 1)))
 
 
-async def test_a_write_is_read_at_once_by_its_own_process(bench: Bench) -> None:
+async def test_write_is_read_at_once_by_its_own_process(bench: Bench) -> None:
     store = await bench.store()
     await store.write(Create(Thing(name="a", value=1)))
     assert stored(store, "a").value == 1
@@ -69,7 +70,7 @@ async def test_a_write_is_read_at_once_by_its_own_process(bench: Bench) -> None:
     assert store.get(Thing, "a") is None
 
 
-async def test_a_write_is_seen_by_other_processes(bench: Bench) -> None:
+async def test_write_is_seen_by_other_processes(bench: Bench) -> None:
     one, other = await bench.store(), await bench.store()
     await one.write(Create(Thing(name="a")), Create(Part(name="a", number=1)))
     await settle()
@@ -77,7 +78,7 @@ async def test_a_write_is_seen_by_other_processes(bench: Bench) -> None:
     assert other.find("/things/a/parts/1") == other.get(Part, "a", 1) == one.get(Part, "a", 1) is not None
 
 
-async def test_records_are_listed_by_path_and_each_type_for_itself(bench: Bench) -> None:
+async def test_records_are_listed_by_type_and_sorted_by_path(bench: Bench) -> None:
     store = await bench.store()
     await store.write(*(Create(Thing(name=name)) for name in "bca"), Create(Part(name="b", number=2)))
     assert [thing.name for thing in store.all(Thing)] == ["a", "b", "c"]
@@ -85,7 +86,7 @@ async def test_records_are_listed_by_path_and_each_type_for_itself(bench: Bench)
     assert store.get(Thing, "b/parts/2") is None
 
 
-async def test_a_stale_write_is_refused_and_what_is_true_is_known_then(bench: Bench) -> None:
+async def test_stale_write_is_refused_and_memory_is_current_afterwards(bench: Bench) -> None:
     one, deaf = await bench.store(), await bench.store(DeafTree(bench.server))
     await one.write(Create(Thing(name="a")))
     await deaf.read(Thing, "a")
@@ -97,7 +98,7 @@ async def test_a_stale_write_is_refused_and_what_is_true_is_known_then(bench: Be
     assert stored(deaf, "a").value == 7
 
 
-async def test_what_exists_is_not_created_again_and_is_known_then(bench: Bench) -> None:
+async def test_create_of_an_existing_record_is_refused_and_memory_is_current_afterwards(bench: Bench) -> None:
     one, deaf = await bench.store(), await bench.store(DeafTree(bench.server))
     await one.write(Create(Thing(name="a", value=7)))
     with pytest.raises(Exists):
@@ -105,7 +106,7 @@ async def test_what_exists_is_not_created_again_and_is_known_then(bench: Bench) 
     assert stored(deaf, "a").value == 7
 
 
-async def test_several_changes_are_made_together_or_not_at_all(bench: Bench) -> None:
+async def test_changes_are_made_together_or_not_at_all(bench: Bench) -> None:
     store = await bench.store()
     await store.write(Create(Thing(name="a")))
     old = stored(store, "a")
@@ -115,10 +116,65 @@ async def test_several_changes_are_made_together_or_not_at_all(bench: Bench) -> 
     assert [thing.value for thing in store.all(Thing)] == [1]
 
 
-async def test_a_record_that_was_never_read_cannot_be_put(bench: Bench) -> None:
+async def test_record_that_was_never_read_cannot_be_put(bench: Bench) -> None:
     store = await bench.store()
     with pytest.raises(TypeError, match="read from the store"):
         await store.write(Put(Thing(name="a")))
+
+
+async def test_upsert_change_creates_or_replaces(bench: Bench) -> None:
+    store = await bench.store()
+    await store.write(Upsert(Thing(name="a", value=1)))
+    await store.write(Upsert(stored(store, "a").changed(value=2)))
+    assert stored(store, "a").value == 2
+    with pytest.raises(Exists):
+        await store.write(Upsert(Thing(name="a", value=3)))
+
+
+async def test_upsert_creates_changes_and_writes_only_differences(bench: Bench) -> None:
+    store = await bench.store()
+    assert await store.upsert(Thing, "a", value=1) is None
+    old = await store.upsert(Thing, "a", value=2)
+    assert old is not None and old.value == 1
+    serial = stored(store, "a").serial
+    await store.upsert(Thing, "a", value=2)
+    assert (stored(store, "a").value, stored(store, "a").serial) == (2, serial)
+
+
+async def test_upsert_of_a_record_that_another_process_created_changes_it(bench: Bench) -> None:
+    one, deaf = await bench.store(), await bench.store(DeafTree(bench.server))
+    await one.write(Create(Thing(name="a", note="kept")))
+    await deaf.upsert(Thing, "a", value=1)
+    await settle()
+    assert (stored(one, "a").value, stored(one, "a").note) == (1, "kept")
+
+
+class Values(Index[Thing]):
+    """The values of all things."""
+
+    follows = (Thing,)
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+
+    def add(self, record: Thing) -> None:
+        self.values.append(record.value)
+
+    def remove(self, record: Thing) -> None:
+        self.values.remove(record.value)
+
+
+async def test_index_follows_the_store_while_it_is_open(bench: Bench) -> None:
+    store = await bench.store()
+    await store.write(Create(Thing(name="a", value=1)), Create(Part(name="c", number=1)))
+    async with Values.open(bench.context(store)) as index:
+        assert index.values == [1]
+        await store.write(Put(stored(store, "a").changed(value=2)), Create(Thing(name="b", value=3)))
+        assert sorted(index.values) == [2, 3]
+        await store.write(Delete(stored(store, "a")))
+        assert index.values == [3]
+    await store.write(Delete(stored(store, "b")))
+    assert index.values == [3]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -132,7 +188,7 @@ async def test_200_concurrent_changes_of_one_record_are_all_counted(bench: Bench
     assert [stored(store, "a").value for store in stores] == [200] * processes
 
 
-async def test_only_one_at_a_time_has_the_turn_at_a_record(bench: Bench) -> None:
+async def test_lock_of_a_record_has_one_holder_at_a_time(bench: Bench) -> None:
     store = await bench.store()
     inside: list[int] = []
     most = 0
@@ -151,7 +207,7 @@ async def test_only_one_at_a_time_has_the_turn_at_a_record(bench: Bench) -> None
     assert not store.locks._locks, "it should remember no queue in which nobody stands"
 
 
-async def test_a_rule_that_never_gets_its_turn_says_so(bench: Bench) -> None:
+async def test_rule_that_is_always_overtaken_raises_changed(bench: Bench) -> None:
     store = await bench.store()
 
     @retried
@@ -162,7 +218,7 @@ async def test_a_rule_that_never_gets_its_turn_says_so(bench: Bench) -> None:
         await bench.finish(hopeless(bench.context(store)))
 
 
-async def test_a_write_goes_through_though_its_writer_is_cancelled(bench: Bench) -> None:
+async def test_write_of_a_cancelled_writer_is_done(bench: Bench) -> None:
     store = await bench.store()
     writing = asyncio.ensure_future(store.write(Create(Thing(name="a"))))
     await asyncio.sleep(0)
@@ -173,7 +229,7 @@ async def test_a_write_goes_through_though_its_writer_is_cancelled(bench: Bench)
     assert stored(store, "a").version == 0
 
 
-async def test_after_a_suspension_what_was_missed_is_made_up_for(bench: Bench) -> None:
+async def test_missed_changes_are_read_after_a_suspension(bench: Bench) -> None:
     one, cut = await bench.store(), await bench.store()
     await one.write(*(Create(Thing(name=name)) for name in ("changed", "removed", "same")))
     await settle()
@@ -210,7 +266,7 @@ async def test_writes_fail_at_once_while_the_store_is_away_and_reads_go_on(bench
     await store.write(Put(stored(store, "a").changed(value=1)))
 
 
-async def test_live_waits_until_memory_is_true_again(bench: Bench) -> None:
+async def test_live_waits_until_memory_is_current(bench: Bench) -> None:
     tree = GatedTree(bench)
     store = await bench.store(tree)
     bench.server.stop()
@@ -225,7 +281,7 @@ async def test_live_waits_until_memory_is_true_again(bench: Bench) -> None:
     assert live.done()
 
 
-async def test_a_link_lost_while_memory_is_filled_again_does_not_count_as_live(bench: Bench) -> None:
+async def test_link_lost_during_a_reload_does_not_count_as_live(bench: Bench) -> None:
     tree = GatedTree(bench)
     store = await bench.store(tree)
     links: list[Link] = []
@@ -246,7 +302,7 @@ async def test_a_link_lost_while_memory_is_filled_again_does_not_count_as_live(b
     assert links[-2:] == [Link.SUSPENDED, Link.CONNECTED]
 
 
-async def test_a_link_that_comes_and_goes_loses_no_change(bench: Bench) -> None:
+async def test_flapping_link_loses_no_change(bench: Bench) -> None:
     tree = GatedTree(bench)
     one, store = await bench.store(), await bench.store(tree)
     await one.write(Create(Thing(name="a")))
@@ -263,7 +319,7 @@ async def test_a_link_that_comes_and_goes_loses_no_change(bench: Bench) -> None:
     assert (stored(store, "a").value, store.stale_since) == (3, None)
 
 
-async def test_a_record_that_is_removed_while_memory_is_filled_does_not_come_back(bench: Bench) -> None:
+async def test_record_removed_during_a_reload_does_not_come_back(bench: Bench) -> None:
     tree = GatedTree(bench)
     one, store = await bench.store(), await bench.store(tree)
     await one.write(Create(Thing(name="a")))
@@ -282,7 +338,7 @@ async def test_a_record_that_is_removed_while_memory_is_filled_does_not_come_bac
     assert [(path, new) for path, _, new in told] == [("/things/a", None)]
 
 
-async def test_a_record_that_is_made_while_memory_is_filled_is_known(bench: Bench) -> None:
+async def test_record_created_during_a_reload_is_known(bench: Bench) -> None:
     tree = GatedTree(bench)
     one, store = await bench.store(), await bench.store(tree)
     bench.server.cut(tree)
@@ -298,7 +354,7 @@ async def test_a_record_that_is_made_while_memory_is_filled_is_known(bench: Benc
     assert stored(store, "a").value == 2
 
 
-async def test_an_older_reading_never_replaces_a_newer(bench: Bench) -> None:
+async def test_older_reading_never_replaces_a_newer_one(bench: Bench) -> None:
     store = await bench.store()
     await store.write(Create(Thing(name="a")))
     old = bench.server.documents["/things/a"]
@@ -307,7 +363,7 @@ async def test_an_older_reading_never_replaces_a_newer(bench: Bench) -> None:
     assert stored(store, "a").value == 1
 
 
-async def test_a_record_that_was_made_again_is_not_taken_for_the_removed_one(bench: Bench) -> None:
+async def test_recreated_record_is_not_taken_for_the_removed_one(bench: Bench) -> None:
     one, other = await bench.store(), await bench.store()
     await one.write(Create(Thing(name="a")))
     first = stored(one, "a")
@@ -322,7 +378,7 @@ async def test_a_record_that_was_made_again_is_not_taken_for_the_removed_one(ben
 @pytest.mark.parametrize(
     "document", [b"{nonsense", b'{"name": "bad", "value": "x"}', b'{"name": "elsewhere"}', b"\xff"]
 )
-async def test_a_corrupt_document_is_passed_over_and_logged(
+async def test_corrupt_document_is_ignored_and_logged(
     bench: Bench, document: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.server.commit([CreateNode("/things/bad", document), CreateNode("/things/good", b'{"name": "good"}')], 0)
@@ -334,14 +390,14 @@ async def test_a_corrupt_document_is_passed_over_and_logged(
     assert stored(store, "bad").value == 3
 
 
-async def test_fields_of_a_newer_daemon_are_kept_by_an_older_one(bench: Bench) -> None:
+async def test_older_daemon_keeps_fields_of_a_newer_one(bench: Bench) -> None:
     bench.server.commit([CreateNode("/things/a", b'{"name": "a", "colour": "blue"}')], 0)
     store = await bench.store()
     await store.write(Put(stored(store, "a").changed(value=1)))
     assert b'"colour":"blue"' in bench.server.documents["/things/a"].data
 
 
-async def test_subscribers_are_told_of_each_change_until_they_end_it(bench: Bench) -> None:
+async def test_subscribers_are_called_at_each_change_until_they_end_it(bench: Bench) -> None:
     one, other = await bench.store(), await bench.store()
     told: list[tuple[int | None, int | None]] = []
 
@@ -361,7 +417,7 @@ async def test_subscribers_are_told_of_each_change_until_they_end_it(bench: Benc
     assert told == [(None, 1), (1, 2), (2, None)]
 
 
-async def test_one_write_is_told_once(bench: Bench) -> None:
+async def test_one_write_calls_subscribers_once(bench: Bench) -> None:
     store = await bench.store()
     told = recorded(store)
     await store.write(Create(Thing(name="a")))
@@ -369,7 +425,7 @@ async def test_one_write_is_told_once(bench: Bench) -> None:
     assert len(told) == 1
 
 
-async def test_read_asks_the_store_itself(bench: Bench) -> None:
+async def test_read_does_not_rest_on_memory(bench: Bench) -> None:
     one, deaf = await bench.store(), await bench.store(DeafTree(bench.server))
     await one.write(Create(Thing(name="a", value=5)))
     await settle()
@@ -380,7 +436,7 @@ async def test_read_asks_the_store_itself(bench: Bench) -> None:
     assert deaf.get(Thing, "a") is read
 
 
-async def test_after_catching_up_all_that_others_have_written_is_in_memory(bench: Bench) -> None:
+async def test_catch_up_waits_for_all_earlier_writes(bench: Bench) -> None:
     one, other = await bench.store(), await bench.store()
     for number in range(30):
         await one.write(Create(Thing(name=f"thing{number}")))
@@ -400,7 +456,7 @@ async def test_wait_for_returns_when_the_condition_holds(bench: Bench) -> None:
     assert waiting.result()
 
 
-async def test_wait_for_does_not_wait_for_what_holds_already(bench: Bench) -> None:
+async def test_wait_for_returns_at_once_if_the_condition_holds(bench: Bench) -> None:
     store = await bench.store()
     assert await store.wait_for(lambda: True, 10)
 
@@ -415,7 +471,7 @@ async def test_wait_for_gives_up_when_its_time_is_over(bench: Bench) -> None:
     assert not waiting.result()
 
 
-async def test_a_cancelled_wait_leaves_nothing_behind(bench: Bench) -> None:
+async def test_cancelled_wait_leaves_no_subscriber(bench: Bench) -> None:
     store = await bench.store()
     before = asyncio.all_tasks()
     waiting = asyncio.ensure_future(store.wait_for(lambda: False, 10))
@@ -427,7 +483,7 @@ async def test_a_cancelled_wait_leaves_nothing_behind(bench: Bench) -> None:
     assert store._replica._subscribers == []
 
 
-async def test_a_fenced_write_is_refused_after_the_lease_has_moved(bench: Bench) -> None:
+async def test_fenced_write_is_refused_after_the_lease_has_moved(bench: Bench) -> None:
     paused, other = await bench.store(DeafTree(bench.server)), await bench.store()
     await other.write(Create(Thing(name="lease", value=1)))
     lease = await paused.read(Thing, "lease")
@@ -441,7 +497,7 @@ async def test_a_fenced_write_is_refused_after_the_lease_has_moved(bench: Bench)
     assert [thing.name for thing in other.all(Thing)] == ["a", "lease"]
 
 
-async def test_a_fence_that_refuses_lets_nothing_be_written(bench: Bench) -> None:
+async def test_refusing_fence_prevents_the_write(bench: Bench) -> None:
     store = await bench.store()
 
     def fence() -> list[Check]:
@@ -453,7 +509,7 @@ async def test_a_fence_that_refuses_lets_nothing_be_written(bench: Bench) -> Non
     assert [thing.name for thing in store.all(Thing)] == ["b"]
 
 
-async def test_what_is_too_large_is_refused_before_it_is_sent(bench: Bench) -> None:
+async def test_too_large_document_is_refused_before_it_is_sent(bench: Bench) -> None:
     store = await bench.store()
     serial = bench.server.serial
     with pytest.raises(Invalid, match=f"/things/a must have at most {MAX_DOCUMENT_BYTES} bytes; got .* bytes"):
@@ -464,7 +520,7 @@ async def test_what_is_too_large_is_refused_before_it_is_sent(bench: Bench) -> N
     await store.write(Create(Thing(name="a")))
 
 
-async def test_a_store_that_cannot_be_filled_ends_its_session(bench: Bench) -> None:
+async def test_failed_open_ends_the_session(bench: Bench) -> None:
     tree = GatedTree(bench)
     tree.gate.clear()
     store = Store(tree, [Thing], bench.clock)

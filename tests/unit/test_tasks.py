@@ -1,4 +1,4 @@
-"""Tasks: whatever happens to whom and when, a task ends finished or undone, once, and says how."""
+"""Tasks: in spite of failures, cancellations and deaths, a task ends once, finished or undone, and says how."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT_BYTES, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
 from pvcd.tasks.records import MAX_JOURNALS_BYTES, MAX_SENTENCE_CHARACTERS, MAX_VALUES_BYTES, Claim, TaskSubject, plain
-from pvcd.tasks.runner import UNDO_RETRY_SECONDS, MAX_ATTEMPTS, UNDO_TRIES
+from pvcd.tasks.runner import MAX_ATTEMPTS, UNDO_RETRY_SECONDS, UNDO_TRIES
 from pvcd.testing import SimulatedCluster
 
 from .conftest import plugin
@@ -257,7 +257,7 @@ ALL = {"x-first", "x-second", "x-third"}
 # Asking
 
 
-async def test_a_task_is_durable_before_anybody_runs_it(site: Site) -> None:
+async def test_task_is_durable_before_a_worker_runs_it(site: Site) -> None:
     task = await site.submit(size=3)
     assert site.task(task.id) == task
     assert (task.state, task.values, task.created) == ("pending", {"size": 3}, site.cluster.clock.time())
@@ -267,7 +267,7 @@ async def test_a_task_is_durable_before_anybody_runs_it(site: Site) -> None:
     assert await tasks.find(site.api, task.id) == task
 
 
-async def test_one_subject_has_one_task_of_a_kind_at_a_time(site: Site) -> None:
+async def test_subject_has_one_task_of_a_kind_at_a_time(site: Site) -> None:
     results = await asyncio.gather(*(site.submit() for _ in range(5)), return_exceptions=True)
     made = [result for result in results if isinstance(result, Task)]
     refused = [result for result in results if isinstance(result, Conflict)]
@@ -286,7 +286,7 @@ async def test_a_subject_is_free_again_when_its_task_is_over(site: Site) -> None
     assert (await site.ended(second.id)).state == "success"
 
 
-async def test_what_is_unknown_is_said(site: Site) -> None:
+async def test_unknown_task_and_kind_are_reported(site: Site) -> None:
     for ask in (tasks.find, tasks.cancel):
         with pytest.raises(NotFound) as caught:
             await ask(site.api, uuid4())
@@ -295,12 +295,12 @@ async def test_what_is_unknown_is_said(site: Site) -> None:
         await tasks.submit(site.api, "brew", "x", {})
 
 
-async def test_what_is_asked_with_is_bounded(site: Site) -> None:
+async def test_size_of_values_is_bounded(site: Site) -> None:
     with pytest.raises(Invalid, match="values of a task must have at most"):
         await site.submit(data="x" * MAX_VALUES_BYTES)
 
 
-async def test_a_dry_run_says_what_each_step_would_do_and_writes_nothing(site: Site) -> None:
+async def test_dry_run_reports_each_step_and_writes_nothing(site: Site) -> None:
     await site.start()
     serial = site.cluster.server.serial
     planned = await tasks.check(site.api, "build", "x", {})
@@ -313,7 +313,7 @@ async def test_a_dry_run_says_what_each_step_would_do_and_writes_nothing(site: S
 # Running
 
 
-async def test_the_steps_run_in_their_order_and_say_how_they_ended(site: Site) -> None:
+async def test_steps_run_in_order_and_report_their_outcome(site: Site) -> None:
     await site.start()
     task = await site.ended((await site.submit()).id)
     assert (task.state, task.sentence, task.leftovers) == ("success", "Done.", ())
@@ -324,7 +324,7 @@ async def test_the_steps_run_in_their_order_and_say_how_they_ended(site: Site) -
     assert await site.log(task.id) == [f"The {name} step: changed. Made after {n}." for n, name in enumerate(NAMES)]
 
 
-async def test_the_intent_is_durable_before_the_act(site: Site) -> None:
+async def test_intent_is_durable_before_the_act(site: Site) -> None:
     seen: list[dict[str, Any]] = []
     task = await site.submit()
 
@@ -338,7 +338,7 @@ async def test_the_intent_is_durable_before_the_act(site: Site) -> None:
     assert seen == [{"thing": "x-first"}, {}, {}]
 
 
-async def test_what_a_step_says_of_its_progress_is_seen_at_most_once_a_second() -> None:
+async def test_progress_of_a_step_is_written_at_most_once_a_second() -> None:
     async def long(run: Run) -> Outcome:
         for number in range(100):
             await run.progress(f"{number} of 100.")
@@ -354,7 +354,7 @@ async def test_what_a_step_says_of_its_progress_is_seen_at_most_once_a_second() 
         assert states(await site.ended(task.id)) == ["ok"]
 
 
-async def test_only_so_many_tasks_run_side_by_side() -> None:
+async def test_number_of_concurrent_tasks_is_limited() -> None:
     async with site_of(worker={"threads": 3}) as site:
         go = [site.world.hold(f"make x{number}-first") for number in range(8)]
         one = await site.start()
@@ -370,7 +370,7 @@ async def test_only_so_many_tasks_run_side_by_side() -> None:
         assert site.world.most_at_work == 3
 
 
-async def test_the_oldest_is_first(site: Site) -> None:
+async def test_oldest_task_runs_first(site: Site) -> None:
     submitted = []
     for number in range(6):
         submitted.append(await site.submit(f"x{number}"))
@@ -381,7 +381,7 @@ async def test_the_oldest_is_first(site: Site) -> None:
     assert [line for line in site.world.lines if line.endswith("-first")] == [f"make x{n}-first" for n in range(6)]
 
 
-async def test_a_task_is_run_once_however_often_its_message_comes(site: Site) -> None:
+async def test_task_runs_once_however_often_its_message_comes(site: Site) -> None:
     one = await site.start()
     task = await site.submit()
     await site.finish(asyncio.gather(*(one.attend(task.id) for _ in range(5))))
@@ -405,7 +405,7 @@ async def test_several_workers_run_each_task_once(site: Site) -> None:
 # Failing
 
 
-async def test_what_fails_is_undone_in_reverse(site: Site) -> None:
+async def test_failed_task_is_undone_in_reverse(site: Site) -> None:
     await site.start()
     site.world.troubles["make x-third"] = Conflict("There is no room.")
     task = await site.ended((await site.submit()).id)
@@ -415,7 +415,7 @@ async def test_what_fails_is_undone_in_reverse(site: Site) -> None:
     assert site.world.things == set()
 
 
-async def test_what_nobody_foresaw_is_a_failure_too(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_unexpected_error_is_a_failure(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     await site.start()
     site.world.troubles["make x-second"] = KeyError("size")
     task = await site.ended((await site.submit()).id)
@@ -426,7 +426,7 @@ async def test_what_nobody_foresaw_is_a_failure_too(site: Site, caplog: pytest.L
     ]
 
 
-async def test_a_step_that_cancels_itself_has_failed() -> None:
+async def test_step_that_cancels_itself_has_failed() -> None:
     async def strange(run: Run) -> Outcome:
         raise asyncio.CancelledError
 
@@ -437,7 +437,7 @@ async def test_a_step_that_cancels_itself_has_failed() -> None:
         assert site.world.things == set()
 
 
-async def test_what_cannot_be_undone_is_named_and_the_rest_is_undone(site: Site) -> None:
+async def test_leftovers_are_named_and_the_rest_is_undone(site: Site) -> None:
     await site.start()
     site.world.troubles["make x-third"] = Conflict("There is no room.")
     site.world.troubles["unmake x-second"] = Failed("It is in use.")
@@ -449,7 +449,7 @@ async def test_what_cannot_be_undone_is_named_and_the_rest_is_undone(site: Site)
     assert site.world.things == {"x-second"}
 
 
-async def test_what_was_waited_for_in_vain_is_named_at_once() -> None:
+async def test_slow_failing_undo_is_not_retried() -> None:
     tries = []
 
     async def act(run: Run) -> Outcome:
@@ -469,7 +469,7 @@ async def test_what_was_waited_for_in_vain_is_named_at_once() -> None:
         assert (task.leftovers, len(tries)) == (("Make: It is still in use.",), 1)
 
 
-async def test_only_what_may_have_acted_is_undone() -> None:
+async def test_only_steps_that_may_have_acted_are_undone() -> None:
     undone: list[str] = []
 
     def step(name: str, order: int, state: Any, journal: bool, then: str | None = None) -> Step:
@@ -504,7 +504,7 @@ async def test_only_what_may_have_acted_is_undone() -> None:
         assert undone == ["intended", "changed"]
 
 
-async def test_the_journals_of_a_task_are_bounded_and_so_is_its_record() -> None:
+async def test_journals_and_record_of_a_task_are_bounded() -> None:
     async def talk(run: Run) -> Outcome:
         await run.intend(much="x" * (MAX_JOURNALS_BYTES // 2))
         return Outcome("changed", "é\n\x1b" * MAX_DOCUMENT_BYTES)
@@ -519,12 +519,12 @@ async def test_the_journals_of_a_task_are_bounded_and_so_is_its_record() -> None
         assert len(task.encode()) < MAX_DOCUMENT_BYTES
 
 
-def test_a_sentence_is_one_line_of_what_can_be_printed() -> None:
+def test_sentence_is_one_printable_line() -> None:
     assert plain(" a\nb\x1b[31m\tc\ud800 ") == "a b [31m c"
     assert len(plain("x" * 10_000)) == MAX_SENTENCE_CHARACTERS
 
 
-async def test_a_step_that_no_plugin_declares_any_more_is_a_failure(site: Site) -> None:
+async def test_undeclared_step_is_a_failure(site: Site) -> None:
     task = await site.submit()
     registry = site.cluster.registry
     rest = tuple(step for step in registry.steps if step.name != "second")
@@ -538,7 +538,7 @@ async def test_a_step_that_no_plugin_declares_any_more_is_a_failure(site: Site) 
 # Cancelling
 
 
-async def test_a_task_that_waits_is_cancelled_at_once(site: Site) -> None:
+async def test_pending_task_is_cancelled_at_once(site: Site) -> None:
     task = await site.submit()
     assert (await tasks.cancel(site.api, task.id)).state == "cancelled"
     await site.ended(task.id)
@@ -547,7 +547,7 @@ async def test_a_task_that_waits_is_cancelled_at_once(site: Site) -> None:
     assert site.world.lines == []
 
 
-async def test_what_is_over_cannot_be_cancelled(site: Site) -> None:
+async def test_ended_task_cannot_be_cancelled(site: Site) -> None:
     await site.start()
     task = await site.submit()
     await site.ended(task.id)
@@ -555,7 +555,7 @@ async def test_what_is_over_cannot_be_cancelled(site: Site) -> None:
         await tasks.cancel(site.api, task.id)
 
 
-async def test_a_step_that_takes_no_notice_of_a_cancellation_is_the_last() -> None:
+async def test_step_that_swallows_a_cancellation_is_the_last() -> None:
     async def stubborn(run: Run) -> Outcome:
         await run.intend(it="done")
         with contextlib.suppress(asyncio.CancelledError):
@@ -572,7 +572,7 @@ async def test_a_step_that_takes_no_notice_of_a_cancellation_is_the_last() -> No
         assert site.task(task.id).state == "cancelled"
 
 
-async def test_a_step_that_is_cancelled_can_end_its_work_in_peace() -> None:
+async def test_cancelled_step_can_finish_its_cleanup() -> None:
     async def orderly(run: Run) -> Outcome:
         await run.intend(it="begun")
         try:
@@ -617,14 +617,14 @@ async def cancelled_at(moment: int, held: str = "") -> bool:
         return site.world.moments.passed >= moment
 
 
-async def test_a_task_can_be_cancelled_at_every_moment() -> None:
+async def test_task_can_be_cancelled_at_every_moment() -> None:
     moment = 1
     while await cancelled_at(moment):
         moment += 1
     assert moment > 25
 
 
-async def test_a_step_that_would_never_end_can_be_cancelled_at_every_moment_before() -> None:
+async def test_endless_step_can_be_cancelled_at_every_moment() -> None:
     for moment in range(1, 8):
         assert await cancelled_at(moment, held="make x-first")
 
@@ -686,7 +686,7 @@ async def test_the_worker_that_undoes_can_die_at_every_moment_too(first: int) ->
         await died_at(first, twice=second)
 
 
-async def test_the_next_worker_says_in_which_step_the_last_one_went_away(site: Site) -> None:
+async def test_next_worker_reports_the_step_in_which_the_last_one_died(site: Site) -> None:
     site.world.hold("make x-second")
     await site.start_mortal()
     task = await site.submit()
@@ -700,7 +700,7 @@ async def test_the_next_worker_says_in_which_step_the_last_one_went_away(site: S
     assert site.world.things == set()
 
 
-async def test_the_next_worker_waits_one_look_more_before_it_undoes(site: Site) -> None:
+async def test_next_worker_waits_one_look_more_before_it_undoes(site: Site) -> None:
     """Whoever lost the claim may still be stopping what it did."""
     site.world.hold("make x-second")
     await site.start_mortal()
@@ -718,7 +718,7 @@ async def test_the_next_worker_waits_one_look_more_before_it_undoes(site: Site) 
     killing.cancel()
 
 
-async def test_what_is_left_is_named_once_however_many_workers_try(site: Site) -> None:
+async def test_leftovers_are_named_once_however_many_workers_try(site: Site) -> None:
     site.world.troubles["make x-third"] = Conflict("There is no room.")
     site.world.troubles["unmake x-second"] = Failed("It is in use.")
     site.world.hold("unmake x-first")
@@ -733,7 +733,7 @@ async def test_what_is_left_is_named_once_however_many_workers_try(site: Site) -
     killing.cancel()
 
 
-async def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_next_worker_does_not_wait_for_a_dead_process(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart on the same machine its session still lives for a while."""
     site.world.hold("make x-second")
     await site.start_mortal()
@@ -747,7 +747,7 @@ async def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(site: Site, m
     assert (await site.ended(task.id, 0.5)).state == "failure"
 
 
-async def test_a_task_whose_workers_all_die_is_given_up_and_says_what_is_left(site: Site) -> None:
+async def test_task_whose_workers_all_die_ends_and_names_its_leftovers(site: Site) -> None:
     site.world.hold("make x-second")
     site.world.hold("unmake x-second")
     task = await site.submit()
@@ -764,12 +764,11 @@ async def test_a_task_whose_workers_all_die_is_given_up_and_says_what_is_left(si
         each.cancel()
     assert task.state == "failure"
     assert task.leftovers == tuple(
-        f"The {name} step: not undone: the task worker died in every attempt."
-        for name in ("second", "first")
+        f"The {name} step: not undone: the task worker died in every attempt." for name in ("second", "first")
     )
 
 
-async def test_a_worker_that_is_stopped_undoes_what_it_runs_and_takes_nothing_more(site: Site) -> None:
+async def test_stopped_worker_undoes_its_tasks_and_claims_no_more(site: Site) -> None:
     site.world.hold("make x-second")
     one = await site.start()
     task = await site.submit()
@@ -808,7 +807,7 @@ async def test_a_worker_can_be_stopped_at_every_moment(
         assert (task.sentence, site.world.things) == ("The first step: The task worker was stopped.", set())
 
 
-async def test_a_worker_that_is_stopped_for_good_leaves_the_rest_to_the_next(site: Site) -> None:
+async def test_worker_stopped_twice_leaves_the_rest_to_the_next(site: Site) -> None:
     site.world.hold("make x-second")
     site.world.hold("unmake x-second")
     await site.start()
@@ -829,7 +828,7 @@ async def test_a_worker_that_is_stopped_for_good_leaves_the_rest_to_the_next(sit
 # Losing touch
 
 
-async def test_a_short_loss_of_the_store_changes_nothing(site: Site) -> None:
+async def test_short_loss_of_the_store_changes_nothing(site: Site) -> None:
     go = site.world.hold("make x-second")
     await site.start()
     task = await site.submit()
@@ -842,14 +841,14 @@ async def test_a_short_loss_of_the_store_changes_nothing(site: Site) -> None:
     assert (await site.ended(task.id)).state == "success"
 
 
-async def test_answers_that_are_lost_change_nothing(site: Site) -> None:
+async def test_lost_answers_change_nothing(site: Site) -> None:
     await site.start("one", ForgetfulTree(site.cluster.server))
     task = await site.ended((await site.submit()).id)
     assert (task.state, site.world.things) == ("success", ALL)
     assert site.world.lines == [f"make x-{name}" for name in NAMES]
 
 
-async def test_a_worker_without_the_store_stops_acting_before_its_session_can_have_ended(site: Site) -> None:
+async def test_worker_without_the_store_stops_before_its_session_can_have_ended(site: Site) -> None:
     site.world.hold("make x-second")
     await site.start()
     task = await site.submit()
@@ -864,7 +863,7 @@ async def test_a_worker_without_the_store_stops_acting_before_its_session_can_ha
     assert site.world.lines == [*lines, "unmake x-second", "unmake x-first"]
 
 
-async def test_a_worker_that_was_paused_writes_and_undoes_nothing_more(site: Site) -> None:
+async def test_paused_worker_writes_and_undoes_nothing_more(site: Site) -> None:
     """Its session ends and another one takes the task while it knows of nothing; then it goes on."""
     go = site.world.hold("make x-second")
     await site.start()
@@ -882,7 +881,7 @@ async def test_a_worker_that_was_paused_writes_and_undoes_nothing_more(site: Sit
     assert site.task(task.id).version == task.version
 
 
-async def test_a_worker_whose_session_has_ended_stops_acting_at_once(site: Site) -> None:
+async def test_worker_stops_at_once_when_its_session_has_ended(site: Site) -> None:
     site.world.hold("make x-second")
     one = await site.start()
     await site.submit()
@@ -894,7 +893,7 @@ async def test_a_worker_whose_session_has_ended_stops_acting_at_once(site: Site)
     assert site.world.at_work == 0
 
 
-async def test_a_worker_whose_claim_is_removed_stops_acting_at_once(site: Site) -> None:
+async def test_worker_stops_at_once_when_its_claim_is_removed(site: Site) -> None:
     site.world.hold("make x-second")
     await site.start()
     task = await site.submit()
@@ -907,7 +906,7 @@ async def test_a_worker_whose_claim_is_removed_stops_acting_at_once(site: Site) 
     assert (await site.ended(task.id)).state == "failure"
 
 
-async def test_whoever_lost_the_claim_is_refused_its_writes(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_writes_of_a_worker_without_claim_are_refused(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """Even before it hears of that: the claim is removed behind its back in the middle of a write."""
     go = site.world.hold("make x-second")
     await site.start_mortal()
@@ -932,7 +931,7 @@ async def test_whoever_lost_the_claim_is_refused_its_writes(site: Site, caplog: 
 # Keeping
 
 
-async def test_what_is_over_is_kept_for_a_time_and_in_a_number(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ended_tasks_are_kept_up_to_an_age_and_a_number(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "MAX_KEPT_TASKS", 3)
     monkeypatch.setattr(worker_module, "KEPT_SECONDS", 60)
     await site.start()
@@ -947,7 +946,7 @@ async def test_what_is_over_is_kept_for_a_time_and_in_a_number(site: Site, monke
     assert site.api.store.all(Task) == []
 
 
-async def test_a_log_is_followed_until_its_task_is_over(site: Site) -> None:
+async def test_log_is_followed_until_its_task_ends(site: Site) -> None:
     go = site.world.hold("make x-third")
     await site.start()
     task = await site.submit()
@@ -968,7 +967,7 @@ async def test_a_log_is_followed_until_its_task_is_over(site: Site) -> None:
 # Declaring
 
 
-def test_the_steps_of_a_kind_are_in_their_order() -> None:
+def test_steps_of_a_kind_are_in_order() -> None:
     async def nothing(run: Run) -> Outcome:
         return Outcome("ok")
 

@@ -19,7 +19,7 @@ async def connect(server: MemoryServer) -> tuple[MemoryTree, list[str], list[Lin
     return tree, hints, links
 
 
-async def test_a_tree_that_is_cut_off_fails_alone() -> None:
+async def test_cut_off_tree_fails_alone() -> None:
     server = MemoryServer()
     tree, hints, links = await connect(server)
     other, _, other_links = await connect(server)
@@ -35,7 +35,7 @@ async def test_a_tree_that_is_cut_off_fails_alone() -> None:
     assert set(await tree.load()) == {"/a/x"}
 
 
-async def test_a_session_that_expired_while_cut_off_is_noticed_on_return() -> None:
+async def test_session_expired_while_cut_off_is_noticed_on_return() -> None:
     server = MemoryServer()
     tree, _, links = await connect(server)
     other, hints, _ = await connect(server)
@@ -55,7 +55,7 @@ async def test_a_session_that_expired_while_cut_off_is_noticed_on_return() -> No
     assert tree.session not in (0, session)
 
 
-async def test_a_tree_closed_while_cut_off_leaves_its_documents_until_it_expires() -> None:
+async def test_documents_of_a_tree_closed_while_cut_off_stay_until_expiry() -> None:
     server = MemoryServer()
     tree, _, links = await connect(server)
     other, _, _ = await connect(server)
@@ -70,7 +70,7 @@ async def test_a_tree_closed_while_cut_off_leaves_its_documents_until_it_expires
     assert links == []
 
 
-async def test_a_stop_and_a_start_at_once_are_both_told() -> None:
+async def test_stop_and_immediate_start_are_both_reported() -> None:
     server = MemoryServer()
     tree, _, links = await connect(server)
     server.stop()
