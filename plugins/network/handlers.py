@@ -1,6 +1,6 @@
 """Handlers: bridges and packet filters on each node; gateways, DHCP and DNS on the primary.
 
-After any change everything is derived anew from all records, and the doors apply the differences.
+After any change everything is computed from all records again, and the doors apply the differences.
 """
 
 from __future__ import annotations

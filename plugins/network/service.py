@@ -77,15 +77,6 @@ def usable(context: Context, bridges: Iterable[str]) -> list[Check]:
     return [Check(networks[vni]) for vni in sorted(networks)]
 
 
-def leases_of(context: Context, vni: int) -> list[Lease]:
-    """Return the unexpired leases of a network, by address."""
-    now = context.clock.time()
-    return sorted(
-        (lease for lease in context.store.all(Lease) if lease.vni == vni and lease.expires > now),
-        key=lambda lease: (lease.address.version, int(lease.address)),
-    )
-
-
 def mac_of(context: Context, network: Network, address: Address) -> str | None:
     """Return the host of an address, by a static or an unexpired lease."""
     reserved = context.store.get(Reservations, network.vni)

@@ -12,7 +12,7 @@ from pvcd_plugins.network.bridge import Address, Bridge, Gateway, Kind, bridge_n
 from pvcd_plugins.network.bridge.links import ALIAS, FLOOD, GROUP, Link, Step
 
 OVERHEAD = {4: 50, 6: 70}
-"""Bytes that a tunnel adds to each frame, by the version of IP beneath."""
+"""Bytes that a tunnel adds to each frame, by the IP version of its ends."""
 LOOPBACK_MTU = 1500
 """For tunnels over the loopback device, whose own MTU of 64 KiB no guest expects."""
 

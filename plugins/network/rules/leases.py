@@ -23,8 +23,7 @@ class StoredLeases:
 
     async def known(self, vni: int) -> Sequence[Leased]:
         """Return the unexpired leases of a network."""
-        now = self._context.clock.time()
-        records = [lease for lease in self._context.store.all(Lease) if lease.vni == vni and lease.expires > now]
+        records = unexpired(self._context, vni)
         return [Leased(**{name: getattr(record, name) for name in _FIELDS}) for record in records]
 
     async def taken(self, vni: int, lease: Leased) -> None:
@@ -34,6 +33,12 @@ class StoredLeases:
     async def ended(self, vni: int, address: Address) -> None:
         """Remove a lease that was given back or has expired."""
         await _forget(self._context, vni, address)
+
+
+def unexpired(context: Context, vni: int) -> list[Lease]:
+    """Return the unexpired leases of a network."""
+    now = context.clock.time()
+    return [lease for lease in context.store.all(Lease) if lease.vni == vni and lease.expires > now]
 
 
 @retried

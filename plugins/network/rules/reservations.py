@@ -10,7 +10,8 @@ from pvcd_plugins.network.dhcp import Reservation
 from pvcd_plugins.network.records import Lease, Network, Reservations, has_room
 from pvcd_plugins.network.rules import addresses
 from pvcd_plugins.network.rules.definition import no_address_for_hosts
-from pvcd_plugins.network.service import find, find_managed, leases_of, need
+from pvcd_plugins.network.rules.leases import unexpired
+from pvcd_plugins.network.service import find, find_managed, need
 from pvcd_plugins.network.views import LeaseView
 
 STATIC = "static"
@@ -39,7 +40,7 @@ def _leases(context: Context, network: Network) -> list[LeaseView]:
     """Return all leases of a network; an active lease of a reserved address counts as static."""
     held = context.store.get(Reservations, network.vni)
     reserved = {(each.mac, each.address): each for each in (held.reservations if held else ())}
-    active = leases_of(context, network.vni)
+    active = unexpired(context, network.vni)
     names = {(lease.mac, lease.address): lease.hostname for lease in active}
     leases = [_view(each.mac, each.address, each.hostname or names.get(key), STATIC) for key, each in reserved.items()]
     leases += [
