@@ -1,4 +1,4 @@
-"""Process identity: tells one process from every other one, on every machine and after every reboot."""
+"""Process identity: distinguishes one process from every other one, on all machines and after reboots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROC = Path("/proc")
 
 
 class ProcessIdentity(BaseModel):
-    """One process, told apart from every other one on every machine and after every reboot."""
+    """One process, distinguished from every other one by boot, PID namespace, pid and start time."""
 
     model_config = ConfigDict(frozen=True)
 

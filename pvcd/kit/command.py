@@ -15,7 +15,7 @@ from pvcd.testing import conformance
 
 @click.group()
 def plugin() -> None:
-    """Begin a plugin of your own, or check one against the rules."""
+    """Create a new plugin, or check one against the rules."""
 
 
 @plugin.command()
@@ -24,15 +24,15 @@ def plugin() -> None:
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
-    help="Where the folder pvcd-NAME is made; by default here.",
+    help="Where to create the folder pvcd-NAME; by default here.",
 )
 def new(name: str, directory: Path) -> None:
-    """Write a small plugin that works, with its tests, to begin with."""
+    """Create a small working plugin with its tests, to begin with."""
     try:
         folder = project.create(name, directory)
     except (PvcdError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"{folder} is a plugin that works; its README.md says how to try it.")
+    click.echo(f"Plugin {name!r} created in {folder}. Its README.md says how to try it.")
 
 
 @plugin.command()
@@ -40,16 +40,16 @@ def new(name: str, directory: Path) -> None:
 def check(plugin: str) -> None:
     """Check a PLUGIN: the folder of a project, a Python file or package, or the name of an installed one.
 
-    By default it is the project in this folder. Each check is one line; exit 1 if any complains. Nothing outside this
-    process is opened, asked or changed.
+    By default it is the project in this folder. Each check prints one line; the exit code is 1 if any fails. Nothing
+    outside this process is opened, asked or changed.
     """
-    logging.getLogger().addHandler(logging.NullHandler())  # what is wrong is said below
+    logging.getLogger().addHandler(logging.NullHandler())  # complaints are printed below
     try:
         found = project.find(plugin)
     except PvcdError as error:
         raise click.ClickException(error.sentence) from None
     except Exception as error:
-        raise click.ClickException(f"{plugin} cannot be imported: {type(error).__name__}: {error}.") from error
+        raise click.ClickException(f"Cannot import {plugin!r}: {type(error).__name__}: {error}.") from error
     failed = False
     for name, complaints in conformance.examine(found):
         failed |= bool(complaints)

@@ -1,4 +1,4 @@
-"""A plugin as a folder of files: made anew, or found to be looked at."""
+"""Create a plugin project, or find one to check."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from pvcd.settings import PluginsSection
 
 SKELETON = Path(__file__).parent / "skeleton"
 WORD = "skeleton"
-"""It is replaced by the plugin's name, in texts and in the names of files, wherever it stands."""
+"""Replaced by the plugin's name, in texts and in the names of files."""
 FORM = re.compile(r"[a-z][a-z0-9]{1,19}")
 
 
 def create(name: str, directory: Path) -> Path:
-    """Write a small plugin that works, as a package of its own; returns its folder."""
+    """Write a small working plugin as a package of its own; return its folder."""
     _refuse(name)
     folder = directory / f"pvcd-{name}"
     if folder.exists():
-        raise Conflict(f"{folder} is there already.")
+        raise Conflict(f"Cannot create {str(folder)!r}: it exists already.")
     for source in _files(SKELETON):
         target = folder / str(source.relative_to(SKELETON)).replace(WORD, name)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,14 +35,14 @@ def create(name: str, directory: Path) -> Path:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What belongs to a project, and nothing that tools have left there."""
+    """Return the files of a project, without those that tools have made."""
     return (path for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".cfg", ".toml", ".md"))
 
 
 def _refuse(name: str) -> None:
-    """Raise an error unless a new plugin can have a name."""
+    """Raise an error unless the name is possible for a new plugin."""
     if not FORM.fullmatch(name):
-        raise Invalid(f"A plugin's name is 2 to 20 small letters and digits, the first a letter, not {name!r:.60}.")
+        raise Invalid(f"name must be 2 to 20 lower case letters and digits, the first a letter; got {name!r:.60}.")
     declared = gather(load(PluginsSection()))
     taken: dict[str, set[str | None]] = {
         "a plugin": {plugin.name for plugin in declared.plugins},
@@ -54,11 +54,11 @@ def _refuse(name: str) -> None:
     }
     for what, names in taken.items():
         if name in names:
-            raise Conflict(f"The name {name!r} is taken by {what}.")
+            raise Conflict(f"Cannot name a plugin {name!r}: {what} has this name.")
 
 
 def find(target: str) -> Plugin:
-    """The plugin of a project's folder, of a package or file, or of an installed plugin's name."""
+    """Find the plugin of a project's folder, a package or file, or an installed plugin by its name."""
     path = Path(target)
     if not path.exists():
         return _installed(target)
@@ -68,7 +68,9 @@ def find(target: str) -> Plugin:
         return Plugin(points[0].name, importlib.import_module(points[0].module), str(path), required=False)
     file = plugin_file(path)
     if file is None:
-        raise Invalid(f"{path} is neither a Python file or package, nor a project whose setup.cfg names a plugin.")
+        raise Invalid(
+            f"plugin must be a Python file or package, or a project whose setup.cfg names one; got {str(path)!r}."
+        )
     return Plugin(path.resolve().stem, import_file(path.resolve().stem, file), str(path), required=False)
 
 
@@ -78,11 +80,11 @@ def _installed(name: str) -> Plugin:
             raise Invalid(plugin.reason)
         if plugin.name == name and isinstance(plugin, Plugin):
             return plugin
-    raise Invalid(f"There is no plugin {name!r:.200}, neither installed nor at such a path.")
+    raise Invalid(f"There is no plugin {name!r:.200}, neither installed nor at this path.")
 
 
 def _entry_points(path: Path) -> Iterator[EntryPoint]:
-    """The plugins that a project's setup.cfg names."""
+    """Yield the plugins that a project's setup.cfg names."""
     setup = configparser.ConfigParser()
     setup.read(path / "setup.cfg")
     lines = setup.get("options.entry_points", ENTRY_POINTS, fallback="").splitlines()

@@ -1,11 +1,11 @@
-"""Other programs: run one to its end, keep one running, confine one. No other room of the core starts any."""
+"""Other programs: run one, keep one running, confine one. No other room of the core starts programs."""
 
 from pvcd.process import stat_fields
 from pvcd.programs import confine, supervise
-from pvcd.programs.runner import MAX_OUTPUT, ProgramFailed, Result, TooMuchWritten, run, start
+from pvcd.programs.runner import MAX_OUTPUT_BYTES, ProgramFailed, Result, TooMuchWritten, run, start
 
 __all__ = [
-    "MAX_OUTPUT",
+    "MAX_OUTPUT_BYTES",
     "ProgramFailed",
     "Result",
     "TooMuchWritten",

@@ -1,7 +1,7 @@
-"""The only door to other programs: run one from an argument vector, with a deadline and a bounded output.
+"""Run a program from an argument vector, with a deadline and bounded output.
 
-The program gets a session and process group of its own. The whole group is killed when the deadline passes, when the
-caller is cancelled, or when it writes more than `MAX_OUTPUT`. No shell is ever involved.
+The program gets its own session and process group. The group is killed when the deadline passes, when the caller is
+cancelled, or when it writes too much. No shell is involved.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any
 from pvcd.errors import Failed, TimedOut
 from pvcd.programs.supervise import ending, kill_group
 
-MAX_OUTPUT = 16 * 1024 * 1024
-"""Bytes of stdout, and of stderr, that are kept; a program that writes more is ended."""
+MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+"""A program that writes more to stdout, or to stderr, is ended."""
 
-_REAP_LIMIT = 5.0
+_REAP_SECONDS = 5.0
 
 
 class ProgramFailed(Failed):
-    """A program ended with an error, or could not be started."""
+    """A program failed or could not be started."""
 
     code = "program-failed"
 
 
 class TooMuchWritten(ProgramFailed):
-    """A program wrote more than it may, and was ended."""
+    """A program was ended because it wrote too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ async def run(
     input: bytes | None = None,
     environment: Mapping[str, str] | None = None,
     inherit: bool = True,
-    max_output: int = MAX_OUTPUT,
+    max_output: int = MAX_OUTPUT_BYTES,
     pass_fds: Collection[int] = (),
     check: bool = True,
 ) -> Result:
-    """Run a program to its end. `environment` is added to ours, unless it shall not `inherit` that; messages are in
-    English in any case.
+    """Run a program to its end. `environment` is added to that of this process, unless `inherit` is false; messages
+    are in English in any case.
 
     Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.
@@ -77,9 +77,9 @@ async def run(
 
 
 async def start(argv: Sequence[str], **options: Any) -> Process:
-    """Start a program that the caller ends, in a process group of its own; `options` are those of asyncio.
+    """Start a program in its own process group; the caller ends it. `options` are those of asyncio.
 
-    Raises `ProgramFailed` when it cannot be started. If the caller is cancelled, nothing of it is left.
+    Raises `ProgramFailed` when it cannot be started. If the caller is cancelled meanwhile, the program is ended.
     """
     creation = asyncio.create_subprocess_exec(*argv, start_new_session=True, **options)
     starting = asyncio.ensure_future(creation)
@@ -90,7 +90,7 @@ async def start(argv: Sequence[str], **options: Any) -> Process:
     except OSError as error:
         raise ProgramFailed(f"Cannot run {argv[0]!r}: {error.strerror}.") from error
     except asyncio.CancelledError:
-        # Cancelled itself, while its pipes are being connected, asyncio would wait for ever (python/cpython#119710).
+        # Cancelled while it connects the pipes, asyncio would wait forever (python/cpython#119710).
         with contextlib.suppress(OSError):
             await _end(await starting)
         raise
@@ -125,7 +125,7 @@ async def _read(stream: asyncio.StreamReader, program: str, max_output: int) -> 
 
 
 async def _feed(stdin: asyncio.StreamWriter, input: bytes) -> None:
-    """Write the input; a program that does not read all of it is none of our business."""
+    """Write the input; a program need not read all of it."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stdin.write(input)
         await stdin.drain()
@@ -135,13 +135,13 @@ async def _feed(stdin: asyncio.StreamWriter, input: bytes) -> None:
 
 
 async def _end(process: Process) -> None:
-    """Kill the program's whole group (also when only its children are left) and reap it."""
+    """Kill the program's group, even if only its children are left, and reap it."""
     kill_group(process)
-    # A descendant in a session of its own may still hold the pipes: let go of our ends.
+    # A descendant in its own session may still hold the pipes: close this side of them.
     process._transport.close()  # type: ignore[attr-defined]
-    # One that hangs in the kernel cannot be waited for; it is reaped whenever it lets go.
+    # A process that hangs in the kernel is reaped later.
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_LIMIT):
+        async with asyncio.timeout(_REAP_SECONDS):
             await process.wait()
 
 

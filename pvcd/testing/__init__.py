@@ -1,12 +1,12 @@
-"""For tests of pvcd and of plugins: a whole cluster in one process, and requests without a server.
+"""Tools for tests of pvcd and of plugins: a whole cluster in one process, and requests without a server.
 
     async def test_answers() -> None:
         async with SimulatedCluster(nodes=["hv1"], plugins=[...]) as cluster:
             reply = await cluster.request("GET", "/api/v1/health")
             assert reply.status == 200
 
-The API and the agents are the real ones; the store is in memory, time stands still until `advance`, and of components
-that declare a fake the fake is opened; others can be replaced.
+The API and the agents are real; the store is in memory, time stands still until `advance`, and components that declare
+a fake are replaced by it. Others can be replaced too.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from pvcd.tasks import Task
 
 Open = Callable[[Context], AbstractAsyncContextManager[Any]]
 T = TypeVar("T")
-TICK = 0.1
+TICK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the API answered."""
+    """The answer of the API."""
 
     status: int
     body: bytes
@@ -59,7 +59,7 @@ class Reply:
 
 
 def minimal_settings(registry: Registry, **sections: Any) -> Settings:
-    """Settings with only what is required, and the given sections of `pvc`."""
+    """Build settings with only what is required, and the given sections of `pvc`."""
     api = {
         "listen_address": "127.0.0.1",
         "authentication": {"enabled": False},
@@ -80,7 +80,7 @@ class SimulatedCluster:
         without: Collection[str] = (),
         **sections: Any,
     ) -> None:
-        """With the installed plugins, but for those named by `without`, and with the modules of more `plugins`."""
+        """Use the installed plugins except those in `without`, and the modules in `plugins`."""
         self.clock = VirtualClock()
         self.server = MemoryServer()
         given = [Plugin(module.__name__, module, "given to the test") for module in plugins]
@@ -112,7 +112,7 @@ class SimulatedCluster:
         await self._stack.aclose()
 
     async def start_agent(self, name: str) -> None:
-        """Start the agent of a node; it is in the cluster when this returns."""
+        """Start the agent of a node; return when it is in the cluster."""
         context = make_context(Role.NODE, self.settings, self.registry, MemoryTree(self.server), self.clock, name)
         ready, self._ends[name] = asyncio.Event(), asyncio.Event()
         self._agents[name] = asyncio.ensure_future(self._live(context, ready, self._ends[name]))
@@ -127,7 +127,7 @@ class SimulatedCluster:
         await self.clock.advance(0.1)
 
     async def stop_agent(self, name: str) -> None:
-        """Stop an agent in order."""
+        """Stop an agent in an orderly way."""
         self._ends.pop(name).set()
         life = self._agents.pop(name)
         for _ in range(100):
@@ -137,7 +137,7 @@ class SimulatedCluster:
         await life
 
     async def kill_agent(self, name: str) -> None:
-        """End an agent without a farewell, as kill -9 does; its session ends with it."""
+        """End an agent as kill -9 does; its ZooKeeper session ends too."""
         context = self.agents.pop(name)
         tree = context.store.tree
         assert isinstance(tree, MemoryTree)
@@ -152,7 +152,7 @@ class SimulatedCluster:
         await settle()
 
     async def finish_tasks(self, seconds: float = 600.0) -> None:
-        """Let a worker run all tasks until they are over, or undone."""
+        """Let a task worker run all tasks until they are over."""
         context = make_context(Role.WORKER, self.settings, self.registry, MemoryTree(self.server), self.clock)
         end = self.clock.time() + seconds
         async with worker(context, ProcessIdentity(boot="simulated", namespace=1, pid=1, started=1)):
@@ -165,7 +165,7 @@ class SimulatedCluster:
         await self.clock.advance(seconds)
 
     async def request(self, method: str, path: str, **values: Any) -> Reply:
-        """Send a request with form values to the API, straight into the application."""
+        """Send a request with form values to the application of the API."""
         reader = StreamReader(mock.Mock(_reading_paused=False), 2**16, loop=asyncio.get_running_loop())
         reader.feed_data(urlencode(values, doseq=True).encode())
         reader.feed_eof()
@@ -177,11 +177,11 @@ class SimulatedCluster:
         return Reply(response.status, body, response.headers)
 
     async def _at_least_at_real_speed(self, work: Coroutine[Any, Any, T]) -> T:
-        """Let time pass while something waits, since it may wait for a moment that nobody else lets come."""
+        """Let time pass while the work waits, as it may wait for a later time."""
         working = asyncio.ensure_future(work)
         try:
-            while not (await asyncio.wait([working], timeout=TICK))[0]:
-                await self.clock.advance(TICK)
+            while not (await asyncio.wait([working], timeout=TICK_SECONDS))[0]:
+                await self.clock.advance(TICK_SECONDS)
             return working.result()
         finally:
             working.cancel()
@@ -204,5 +204,5 @@ def _with_fakes(registry: Registry, fakes: Mapping[ComponentKey[Any], Open]) -> 
 
 @contextlib.asynccontextmanager
 async def opened(component: Any) -> AsyncIterator[Any]:
-    """A component that is open already, for `replace`."""
+    """Yield a component that is open already, for `replace`."""
     yield component

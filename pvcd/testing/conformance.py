@@ -1,9 +1,9 @@
-"""Whether a plugin keeps the rules: for its own tests, and for `pvcd plugin check`.
+"""The rules for plugins, checked for their own tests and for `pvcd plugin check`.
 
     def test_it_keeps_the_rules() -> None:
         assert conformance.complaints(pvcd_greeter) == []
 
-What needs a cluster is tried in a simulated one; nothing outside is opened, asked or changed.
+Checks that need a cluster use a simulated one; nothing outside is opened, asked or changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A plugin, what it declares, and the same a second time."""
+    """A plugin and its declarations, collected twice."""
 
     plugin: Plugin
     registry: Registry
@@ -52,24 +52,24 @@ class Subject:
 
     @property
     def code(self) -> Path:
-        """Its file, or the folder of its package."""
+        """The file, or the folder of the package."""
         file = Path(inspect.getfile(self.plugin.module)).resolve()
         return file.parent if file.name == "__init__.py" else file
 
     def own(self, field: str) -> list[Any]:
-        """What it declares of one kind."""
+        """Return its declarations of one kind."""
         names = self.registry.names[self.plugin.name].get(field, ())
         return [one for one in getattr(self.registry, field) if name_of(one) in names]
 
 
 def complaints(module: ModuleType) -> list[str]:
-    """What a plugin does wrong, a sentence each."""
+    """Return the mistakes of a plugin, a sentence each."""
     results = examine(Plugin(module.__name__, module, "given to the test", required=False))
     return [f"{check}: {complaint}" for check, found in results for complaint in found]
 
 
 def examine(plugin: Plugin) -> Iterator[tuple[str, list[str]]]:
-    """Each check's name with what it complains of; without the first two the others are not possible."""
+    """Yield the name of each check and its complaints; after a failure of the first two, no others."""
     try:
         check_version(plugin.name, plugin.module)
     except PluginError as error:
@@ -91,31 +91,31 @@ def examine(plugin: Plugin) -> Iterator[tuple[str, list[str]]]:
 
 
 def check_hooks(subject: Subject) -> Iterator[str]:
-    """Hooks return the same whenever they are called."""
+    """Check that hooks return the same whenever they are called."""
     once, twice = (each.names.get(subject.plugin.name) for each in (subject.registry, subject.again))
     if once != twice:
-        yield f"its hooks return other names when they are called again: {once}, then {twice}."
+        yield f"its hooks must return the same names when they are called again; got {once}, then {twice}."
 
 
 def check_names(subject: Subject) -> Iterator[str]:
-    """Names are of the form that users know."""
+    """Check that names have the usual form."""
     for field, pattern in NAMES.items():
         for one in subject.own(field):
             if not re.fullmatch(pattern, name_of(one)):
-                yield f"the name {name_of(one)!r} among its {field} is not of the form {pattern}."
+                yield f"the name {name_of(one)!r} among its {field} must have the form {pattern}."
     for route in subject.own("routes"):
         for operation in route.operations:
             if not re.fullmatch(NAMES["operations"], operation):
-                yield f"the operation {operation!r} of {route.name} is not of the form {NAMES['operations']}."
+                yield f"the operation {operation!r} of {route.name} must have the form {NAMES['operations']}."
 
 
 def check_texts(subject: Subject) -> Iterator[str]:
-    """All that a user may meet says what it is for."""
+    """Check that everything a user may meet has a description."""
     if not inspect.getdoc(subject.plugin.module):
         yield "the module has no docstring."
     for what, text in _texts(subject):
         if not (text or "").strip():
-            yield f"{what} says nothing of what it is for."
+            yield f"{what} has no description."
 
 
 def _texts(subject: Subject) -> Iterator[tuple[str, str | None]]:

@@ -1,4 +1,4 @@
-"""A plugin on trial in a simulated cluster: asked well and ill, watched, and stopped."""
+"""A trial of a plugin in a simulated cluster: good and bad requests, watched, then a stop."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pvcd.testing import Reply, SimulatedCluster
 from pvcd.testing.watchdog import Watchdog
 
 NODE = "hv1"
-LIMIT = 30.0
-"""Seconds that the cluster may take to start, and to stop."""
-PATIENCE = 120.0
-"""Simulated seconds that an answer may take."""
+START_SECONDS = 30.0
+"""Time for the cluster to start, and to stop."""
+ANSWER_SECONDS = 120.0
+"""Simulated time for an answer."""
 USUAL = (NODE, "1", "true", "10.0.0.1", "10.0.0.0/24", "52:54:00:00:00:01", str(UUID(int=1)), "1G")
-"""Of which the first that fits is the value of an argument."""
+"""Values for arguments: the first that fits is used."""
 WORDS = ". .. ../../etc/passwd / + %s%n -1 0 1e309 NaN 0x10 null true [] {} {{7*7}} <script> * ((( hv1,hv1 ' $(id) `id`"
 HOSTILE = ("", " ", "a b", "\0", "\r\nX-Evil: 1", "\x1b[2J", "9" * 400, "\u00e9" * 300, "x" * 70_000, *WORDS.split())
 UNKNOWN = "no-such-argument"
@@ -41,14 +41,14 @@ ORDER = ("POST", "PUT", "GET", "DELETE")
 def run(
     module: ModuleType, code: Path, routes: Sequence[Route], components: Sequence[Component[Any]]
 ) -> dict[str, list[str]]:
-    """Each check with what it complains of; `code` is the file or folder of the plugin."""
+    """Return the complaints of each check; `code` is the file or folder of the plugin."""
     threads = set(threading.enumerate())
     try:
         found = asyncio.run(_run(module, code, routes, components))
     except Exception as error:
-        return {"trial": [f"it does not live through its trial: {type(error).__name__}: {error}."]}
+        return {"trial": [f"it ended the trial: {type(error).__name__}: {error}."]}
     left = [thread.name for thread in set(threading.enumerate()) - threads]
-    found["stop"] += [f"the thread {name} is still at work when all is stopped." for name in left]
+    found["stop"] += [f"the thread {name} still runs after the stop." for name in left]
     return found
 
 
@@ -67,26 +67,26 @@ async def _run(
         "doors": differences,
         "answers": faults,
         "tracebacks": tracebacks,
-        "blocking": [f"{function} blocks the event loop, and with it everything else." for function in watchdog.seen],
-        "stop": [f"{getattr(work, '__qualname__', work)}() is still at work when all is stopped." for work in left],
+        "blocking": [f"{function} blocks the event loop." for function in watchdog.seen],
+        "stop": [f"{getattr(work, '__qualname__', work)}() still runs after the stop." for work in left],
     }
 
 
 @contextlib.asynccontextmanager
 async def _both_in_time(cluster: SimulatedCluster) -> AsyncIterator[None]:
-    """A cluster that starts and stops within a limit."""
-    async with asyncio.timeout(LIMIT):
+    """Start and stop the cluster within a limit of time."""
+    async with asyncio.timeout(START_SECONDS):
         await cluster.__aenter__()
     try:
         yield
     finally:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(START_SECONDS):
             await cluster.__aexit__(None, None, None)
 
 
 @contextlib.contextmanager
 def _tracebacks(code: Path) -> Iterator[list[str]]:
-    """What is logged with a traceback that goes through some code."""
+    """Collect what is logged with a traceback through the code."""
     found: list[str] = []
 
     class Ear(logging.Handler):
@@ -108,7 +108,7 @@ def _tracebacks(code: Path) -> Iterator[list[str]]:
 
 
 async def _doors(cluster: SimulatedCluster, components: Sequence[Component[Any]]) -> AsyncIterator[str]:
-    """Whether each fake has all verbs of its door, which is the type that `open` says it yields."""
+    """Check that each fake has all verbs of its door, the type in the annotation of `open`."""
     worker = make_context(
         Role.WORKER, cluster.settings, cluster.registry, MemoryTree(cluster.server), cluster.clock, NODE
     )
@@ -128,7 +128,7 @@ async def _doors(cluster: SimulatedCluster, components: Sequence[Component[Any]]
 def _differences(component: Component[Any], fake: object) -> Iterator[str]:
     door = _door(component.open)
     if door is None or component.fake is None or door is not _door(component.fake):
-        yield f"`open` and `fake` of the component {component.name} must both say that they yield the same type."
+        yield f"`open` and `fake` of the component {component.name} must be annotated with the same type."
         return
     for verb, declared in inspect.getmembers(door, inspect.isfunction):
         offered = getattr(fake, verb, None)
@@ -137,7 +137,7 @@ def _differences(component: Component[Any], fake: object) -> Iterator[str]:
         if offered is None:
             yield f"the fake of the component {component.name} has no {verb}()."
         elif (wanted := _arguments(declared, "self")) != (given := _arguments(offered)):
-            yield f"{verb}() of the component {component.name} takes {wanted}, that of its fake {given}."
+            yield f"{verb}() of the component {component.name} takes {wanted}, but that of its fake {given}."
 
 
 def _door(opening: Callable[..., Any]) -> Any:
@@ -153,33 +153,33 @@ def _arguments(function: Callable[..., Any], *but: str) -> str:
 
 
 async def _answers(cluster: SimulatedCluster, routes: Sequence[Route]) -> list[str]:
-    """Ask for all that can be asked for, let handlers and tasks have their turns, then ask for trouble."""
+    """Send good requests, let handlers and tasks run, then send bad ones."""
     in_order = sorted(routes, key=lambda route: ORDER.index(route.method))
     asked = [route for route in in_order if "Stream" not in str(route.returns)]
     found: dict[str, str] = {}
-    for requests in (_well(asked), _ill(asked)):
+    for requests in (_good(asked), _bad(asked)):
         for route, arguments in requests:
             for fault in await _ask(cluster, route, arguments):
                 found.setdefault(fault, f"{arguments!r:.100}")
         await cluster.advance(5)
         await cluster.finish_tasks()
-    return [f"{fault} It was asked with {example}." for fault, example in found.items()]
+    return [f"{fault} The arguments were {example}." for fault, example in found.items()]
 
 
-def _well(routes: Sequence[Route]) -> Iterator[tuple[Route, dict[str, str]]]:
-    """Each route as it should be asked; nothing is removed yet."""
+def _good(routes: Sequence[Route]) -> Iterator[tuple[Route, dict[str, str]]]:
+    """Yield good requests for all routes that remove nothing."""
     return ((route, _usual(route)) for route in routes if route.method != "DELETE")
 
 
-def _ill(routes: Sequence[Route]) -> Iterator[tuple[Route, dict[str, str]]]:
-    """Each route with an argument that it does not know, and with each of its own having each hostile value."""
+def _bad(routes: Sequence[Route]) -> Iterator[tuple[Route, dict[str, str]]]:
+    """Yield requests with an unknown argument, and with each hostile value of each argument."""
     for route in routes:
         yield route, _usual(route) | {UNKNOWN: "x"}
         yield from ((route, _usual(route) | {each.key: value}) for each in route.parameters for value in HOSTILE)
 
 
 def _usual(route: Route) -> dict[str, str]:
-    """Values for all arguments that a route needs, by their keys."""
+    """Return values for all arguments that a route needs, by their keys."""
     return {each.key: _fitting(each) for each in route.parameters if each.required or each.place is Place.PATH}
 
 
@@ -192,29 +192,29 @@ def _fitting(parameter: Parameter) -> str:
 
 
 async def _ask(cluster: SimulatedCluster, route: Route, arguments: Mapping[str, str]) -> list[str]:
-    """Send a request; what is wrong with the answer."""
+    """Send a request; return the faults of the answer."""
     places = {each.key: each.place for each in route.parameters}
     names = {each.key: each.name for each in route.parameters}
     parts = {key: quote(value, safe="") for key, value in arguments.items() if places.get(key) is Place.PATH}
     values = {names.get(key, key): value for key, value in arguments.items() if key not in parts}
     asking = asyncio.ensure_future(cluster.request(route.method, route.path.format(**parts), **values))
-    end = cluster.clock.time() + PATIENCE
+    end = cluster.clock.time() + ANSWER_SECONDS
     while not (await asyncio.wait([asking], timeout=0.02))[0]:
         await cluster.advance(1)
         if cluster.clock.time() > end:
             asking.cancel()
-            return [f"{route.name} does not answer within {PATIENCE:g} s."]
+            return [f"{route.name} does not answer within {ANSWER_SECONDS:g} s."]
     return list(_faults(route, asking.result(), UNKNOWN in arguments))
 
 
 def _faults(route: Route, reply: Reply, refused: bool) -> Iterator[str]:
     if reply.status == 500 or b"Traceback" in reply.body:
-        yield f"{route.name} fails with an internal error where it should refuse a value."
+        yield f"{route.name} fails with an internal error instead of refusing a value."
     elif reply.status >= 400:
         try:
             if not {"message", "code"} <= set(reply.json):
                 yield f"{route.name} fails without a message and a code."
         except ValueError:
-            yield f"{route.name} fails with something else than JSON."
+            yield f"{route.name} fails without JSON."
     elif refused:
-        yield f"{route.name} takes arguments that it does not know."
+        yield f"{route.name} accepts unknown arguments."

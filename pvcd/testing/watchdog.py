@@ -1,4 +1,4 @@
-"""Finds what blocks an event loop: a thread looks at the loop's thread whenever the loop has not moved for a while."""
+"""Find what blocks an event loop: a thread inspects the loop's thread when the loop has not moved for a while."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Self
 
 LOOK_SECONDS = 0.02
 BLOCKED_LOOKS = 13
-"""So many looks in a row a loop may stand still: not so many seconds, which pass on a busy machine as well."""
+"""Looks in a row without a move of the loop; not seconds, as those pass on a busy machine too."""
 
 
 class Watchdog:
-    """Watches the running loop as long as its block lasts; `seen` names the functions of some code that blocked it."""
+    """Watches the running loop; `seen` names the functions of some code that blocked it."""
 
     def __init__(self, code: Path) -> None:
         self.seen: set[str] = set()
         self._code = code
         self._over = threading.Event()
         self._still = 0
-        """Looks since the loop moved."""
+        """The number of looks since the loop moved."""
 
     def __enter__(self) -> Self:
         self._beat = asyncio.ensure_future(self._move())
@@ -50,7 +50,7 @@ class Watchdog:
                 self._note(thread)
 
     def _note(self, thread: int) -> None:
-        """Note the innermost function of the code that the loop's thread is in."""
+        """Record the innermost function of the code in the loop's thread."""
         for frame in reversed(traceback.extract_stack(sys._current_frames()[thread])):
             if Path(frame.filename).is_relative_to(self._code):
                 self.seen.add(f"{frame.name}() in {Path(frame.filename).name}")

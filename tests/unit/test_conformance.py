@@ -71,37 +71,37 @@ FAULTS = {
     ),
     "hooks that change their minds": (
         "names = itertools.count()\n" + HOOK.format("node_facts", "NodeFact(f'a{next(names)}', lambda context: None)"),
-        "hooks: its hooks return other names when they are called again: {'node_facts': ('a0',)}",
+        "hooks: its hooks must return the same names when they are called again; got {'node_facts': ('a0',)}",
     ),
     "a route elsewhere": (
         "routes = Routes('/elsewhere', tag='x')\n" + STORES + ROUTES + RECORDS,
-        "names: the name 'POST /elsewhere' among its routes is not of the form",
+        "names: the name 'POST /elsewhere' among its routes must have the form",
     ),
     "an odd operation": (
         STORES.replace("post()", "post(operation='Greet_You')") + ROUTES + RECORDS,
-        "names: the operation 'Greet_You' of POST /api/v1/tried is not of the form",
+        "names: the operation 'Greet_You' of POST /api/v1/tried must have the form",
     ),
     "an operation of its own with an odd name": (
         HOOK.format("operations", "OperationKind('Greet', 'It greets.', 'node')"),
-        "names: the name 'Greet' among its operations is not of the form",
+        "names: the name 'Greet' among its operations must have the form",
     ),
     "an operation of its own without a word": (
         HOOK.format("operations", "OperationKind('greet', 'It greets.', 'node', {'who': {'type': 'string'}})"),
-        "texts: the argument 'who' of the operation 'greet' says nothing of what it is for.",
+        "texts: the argument 'who' of the operation 'greet' has no description.",
     ),
     "an argument without a word": (
         STORES.replace("Word)", "Annotated[str, Value('')])") + ROUTES + RECORDS,
-        "texts: the argument 'word' of POST /api/v1/tried says nothing of what it is for.",
+        "texts: the argument 'word' of POST /api/v1/tried has no description.",
     ),
     "a setting without a word": (
         "class Mine(Section):\n    'pvc.mine: x'\n    word: str = 'x'\n"
         + HOOK.format("settings", "SettingsSection('mine', Mine)"),
-        "texts: the setting pvc.mine.word says nothing of what it is for.",
+        "texts: the setting pvc.mine.word has no description.",
     ),
     "a route that fails": (
         '@routes.get()\nasync def get(context, word: Word) -> Message:\n    "Get."\n'
         "    return Message(message=str(int(word)))\n" + ROUTES,
-        "answers: GET /api/v1/tried fails with an internal error where it should refuse a value.",
+        "answers: GET /api/v1/tried fails with an internal error instead of refusing a value.",
     ),
     "a route that never answers": (
         '@routes.get()\nasync def get(context) -> Message:\n    "Get."\n    await asyncio.Event().wait()\n' + ROUTES,
@@ -110,7 +110,7 @@ FAULTS = {
     "a route that blocks": (
         '@routes.get()\nasync def get(context) -> Message:\n    "Get."\n    block()\n    return Message(message="x")\n'
         + ROUTES,
-        "blocking: block() in tried.py blocks the event loop, and with it everything else.",
+        "blocking: block() in tried.py blocks the event loop.",
     ),
     "a handler that blocks": (
         STORES + "@handlers.on(Greeting)\nasync def follow(context, greeting): block()\n" + ROUTES + HANDLERS + RECORDS,
@@ -124,20 +124,20 @@ FAULTS = {
         "async def stay(): await asyncio.Event().wait()\nkept = []\n"
         '@routes.get()\nasync def get(context) -> Message:\n    "Get."\n'
         '    kept.append(asyncio.ensure_future(stay()))\n    return Message(message="x")\n' + ROUTES,
-        "stop: stay() is still at work when all is stopped.",
+        "stop: stay() still runs after the stop.",
     ),
     "a thread that is left": (
         "over = threading.Event()\n"
         '@routes.get()\nasync def get(context) -> Message:\n    "Get."\n'
         "    threading.Thread(target=over.wait, args=(2,), name='stays', daemon=True).start()\n"
         '    return Message(message="x")\n' + ROUTES,
-        "stop: the thread stays is still at work when all is stopped.",
+        "stop: the thread stays still runs after the stop.",
     ),
     "a component that cannot be opened": (
         "@contextlib.asynccontextmanager\nasync def open_it(context) -> AsyncIterator[str]:\n"
         "    raise OSError('out of order')\n    yield ''\n"
         + HOOK.format("components", "Component(ComponentKey('it'), open_it, roles=(Role.API,))"),
-        "trial: it does not live through its trial: OSError: out of order.",
+        "trial: it ended the trial: OSError: out of order.",
     ),
 }
 
@@ -192,9 +192,9 @@ OPEN = "async def open_up(self, name, *, wide=False): ..."
         (
             [SHUT, "async def open_up(self, name): ..."],
             "Door",
-            "open_up() of the component door takes (name, *, wide=False), that of its fake (name).",
+            "open_up() of the component door takes (name, *, wide=False), but that of its fake (name).",
         ),
-        ([OPEN, SHUT], "Fake", "`open` and `fake` of the component door must both say that they yield the same type."),
+        ([OPEN, SHUT], "Fake", "`open` and `fake` of the component door must be annotated with the same type."),
     ],
 )
 def test_a_fake_has_the_verbs_of_its_door(

@@ -77,19 +77,19 @@ def test_a_new_plugin_shows_most_hooks(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("x", "A plugin's name is 2 to 20 small letters and digits, the first a letter, not 'x'."),
-        ("Greeter", "A plugin's name is 2 to 20 small"),
-        ("my-plugin", "A plugin's name is 2 to 20 small"),
-        ("1st", "A plugin's name is 2 to 20 small"),
-        ("../up", "A plugin's name is 2 to 20 small"),
-        ("a" * 21, "A plugin's name is 2 to 20 small"),
-        ("vm", "The name 'vm' is taken by a plugin."),
-        ("storage", "The name 'storage' is taken by a part of the API."),
-        ("sandbox", "The name 'sandbox' is taken by a plugin."),
-        ("examples", "The name 'examples' is taken by a subcommand."),
-        ("mem", "The name 'mem' is taken by a node selector."),
-        ("zookeeper", "The name 'zookeeper' is taken by a health check."),
-        ("provision", "The name 'provision' is taken by a kind of tasks."),
+        ("x", "name must be 2 to 20 lower case letters and digits, the first a letter; got 'x'."),
+        ("Greeter", "name must be 2 to 20 lower case"),
+        ("my-plugin", "name must be 2 to 20 lower case"),
+        ("1st", "name must be 2 to 20 lower case"),
+        ("../up", "name must be 2 to 20 lower case"),
+        ("a" * 21, "name must be 2 to 20 lower case"),
+        ("vm", "Cannot name a plugin 'vm': a plugin has this name."),
+        ("storage", "Cannot name a plugin 'storage': a part of the API has this name."),
+        ("sandbox", "Cannot name a plugin 'sandbox': a plugin has this name."),
+        ("examples", "Cannot name a plugin 'examples': a subcommand has this name."),
+        ("mem", "Cannot name a plugin 'mem': a node selector has this name."),
+        ("zookeeper", "Cannot name a plugin 'zookeeper': a health check has this name."),
+        ("provision", "Cannot name a plugin 'provision': a kind of tasks has this name."),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
@@ -108,7 +108,7 @@ def test_the_example_began_as_a_new_plugin(name: str) -> None:
 def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
     (folder / "README.md").write_text("mine")
     result = run("new", "greeter", "--directory", str(tmp_path))
-    assert (result.exit_code, result.stderr) == (1, f"Error: {folder} is there already.\n")
+    assert (result.exit_code, result.stderr) == (1, f"Error: Cannot create '{folder}': it exists already.\n")
     assert (folder / "README.md").read_text() == "mine"
 
 
@@ -123,7 +123,7 @@ def test_complaints_are_told_below_their_check(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         (None, "There is no plugin"),
-        ("raise ValueError('out of order')", "cannot be imported: ValueError: out of order."),
+        ("raise ValueError('out of order')", ": ValueError: out of order."),
     ],
 )
 def test_what_is_no_plugin_is_said_to_be_none(tmp_path: Path, content: str | None, sentence: str) -> None:
@@ -133,7 +133,7 @@ def test_what_is_no_plugin_is_said_to_be_none(tmp_path: Path, content: str | Non
     result = run("check", str(file))
     assert (result.exit_code, result.stdout) == (1, "")
     assert sentence in result.stderr
-    assert "is neither a Python file or package" in run("check", str(tmp_path)).stderr
+    assert "plugin must be a Python file or package" in run("check", str(tmp_path)).stderr
 
 
 def test_an_installed_plugin_is_found_by_its_name() -> None:

@@ -22,7 +22,6 @@ FILES = sorted(
 # Remove yours as soon as `pytest tests/unit/test_language.py -k vm` would pass; at the end nothing is pending.
 PENDING: set[str] = {
     *("pvcd",),
-    *("pvcd/programs", "pvcd/testing", "pvcd/kit"),
     *("plugins/node", "plugins/vm"),
 }
 
