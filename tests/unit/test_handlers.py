@@ -43,7 +43,7 @@ class Scene:
     async def follow(self, context: Any, thing: Thing) -> Requeue | None:
         self.seen.append((thing.name, thing.value))
         self.times.append(self.bench.clock.time() - 1_700_000_000)
-        assert thing.name not in self.running, "two turns of one record at a time"
+        assert thing.name not in self.running, "two reconciles of one record at a time"
         self.running.append(thing.name)
         self.most = max(self.most, len(self.running))
         try:

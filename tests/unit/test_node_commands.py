@@ -1,4 +1,4 @@
-"""NodeCommands: what a node is asked is done once at most, and whoever asks gets one clear answer."""
+"""NodeCommands: a command is run at most once, and the asker gets one clear answer."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ async def test_restarted_agent_fails_the_command_and_does_not_repeat_it(
     node.gates[1] = asyncio.Event()
     asking = ask(cluster, "hv1", "double", number=1, seconds=1000)
     await settle()
-    # Its successor finds the record of a dead process and takes its place before anybody sees it missing.
+    # Its successor finds the record of a dead process and takes its place before any reader sees it missing.
     old = cluster.agents["hv1"].store.tree
     assert isinstance(old, MemoryTree)
     cluster.server.cut(old)

@@ -204,7 +204,7 @@ async def test_lock_of_a_record_has_one_holder_at_a_time(bench: Bench) -> None:
 
     await asyncio.gather(*map(take_turns, range(4)))
     assert most == 1
-    assert not store.locks._locks, "it should remember no queue in which nobody stands"
+    assert not store.locks._locks, "it should keep no empty queue"
 
 
 async def test_rule_that_is_always_overtaken_raises_changed(bench: Bench) -> None:

@@ -187,7 +187,7 @@ class Site:
         return tree
 
     async def kill(self, name: str) -> None:
-        """A worker does nothing more, and its session ends; whoever calls it as the worker never comes back."""
+        """Let a worker do nothing more, and end its session; a call from the worker itself never returns."""
         tree = self.tree(name)
         self.world.dead.add(tree)
         self.cluster.server.cut(tree)
