@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from pvcd import Failed, programs
+from pvcd_plugins.sandbox import sockets
 from pvcd_plugins.sandbox.packages import PATH
 from pvcd_plugins.sandbox.service import Service
 
@@ -35,7 +35,6 @@ COMMAND_SECONDS = 30.0
 HEALTHY_SECONDS = 15.0
 """How long the start waits for HEALTH_OK before it reports Ceph's health and continues."""
 
-_MAX_SOCKET_BYTES = 107  # in the address of a Unix socket
 _LONGEST_SOCKET = "ceph-client.libvirt.12345.1234567890123456.asok"
 _CAPS = {
     "mon.": {"mon": "allow *"},
@@ -206,9 +205,9 @@ class Ceph:
 
     def _prepare_mon(self) -> None:
         """Write the monitor's initial data if there is none, and the settings at each start."""
-        for name in ("log", "run", "osd", "mgr"):
+        for name in ("log", "osd", "mgr"):
             (self._at / name).mkdir(parents=True, exist_ok=True)
-        _shorten(self._at)
+        sockets.prepare(self._at, _LONGEST_SOCKET)
         fsid = _once(self._at / "fsid", lambda: str(uuid4()))
         keys = json.loads(_once(self._at / "keys.json", lambda: json.dumps(_make_keys(self._osds))))
         self._conf.write_text(self._text(fsid, [name for name in keys if name.startswith("osd.")]))
@@ -222,7 +221,7 @@ class Ceph:
         (self._at / "port").write_text(str(self._port))
 
     def _text(self, fsid: str, osds: list[str]) -> str:
-        values = {"fsid": fsid, "port": self._port, "at": self._at, "run": _run_directory(self._at)}
+        values = {"fsid": fsid, "port": self._port, "at": self._at, "run": sockets.directory(self._at, _LONGEST_SOCKET)}
         text = _CONF.format(**values, pgs=PLACEMENT_GROUPS, disabled=_DISABLED_MODULES, osd_bytes=OSD_BYTES)
         return text + "".join(_OSD_CONF.format(osd=name[4:], at=self._at, node=self._node) for name in osds)
 
@@ -286,17 +285,12 @@ class Ceph:
             raise Failed(f"Cannot prepare Ceph: {argv[0]} did not finish within {COMMAND_SECONDS:g} s.") from error
 
     def _socket(self, name: str) -> Path:
-        return _run_directory(self._at) / f"ceph-{name}.asok"
+        return sockets.directory(self._at, _LONGEST_SOCKET) / f"ceph-{name}.asok"
 
 
 def settings(directory: Path) -> dict[str, str]:
     """Return the section pvc.ceph of the daemons' settings for the cluster in `directory`."""
     return {"conf": str(conf(directory)), "user": "admin", "libvirt_user": "libvirt"}
-
-
-def release(directory: Path) -> None:
-    """Remove the only file outside of `directory`: the short link to its sockets."""
-    _link(directory).unlink(missing_ok=True)
 
 
 def _is_healthy(status: Mapping[str, Any], pools: int) -> bool:
@@ -325,22 +319,6 @@ async def _ask(socket: Path, question: str) -> Mapping[str, Any]:
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
     return answer if isinstance(answer, dict) else {}
-
-
-def _run_directory(directory: Path) -> Path:
-    """Return the directory of the sockets: a short link if their true path is too long for an address."""
-    true = directory / "run"
-    return true if len(os.fsencode(true / _LONGEST_SOCKET)) <= _MAX_SOCKET_BYTES else _link(directory)
-
-
-def _shorten(directory: Path) -> None:
-    link = _link(directory)
-    if _run_directory(directory) == link and not link.is_symlink():
-        link.symlink_to(directory / "run")
-
-
-def _link(directory: Path) -> Path:
-    return Path("/run", f"pvcd-{hashlib.sha256(os.fsencode(os.path.abspath(directory))).hexdigest()[:12]}")
 
 
 def _once(file: Path, make: Callable[[], str]) -> str:

@@ -19,7 +19,7 @@ import aiohttp
 import yaml
 
 from pvcd import Failed, PvcdError, Refused, did_you_mean
-from pvcd_plugins.sandbox import ceph, guest, kvm, libvirtd, mounts, packages, ports, state
+from pvcd_plugins.sandbox import ceph, guest, kvm, libvirtd, mounts, packages, ports, sockets, state
 from pvcd_plugins.sandbox.redis import redis
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import ProcessId, Server, State
@@ -295,9 +295,9 @@ async def clean(directory: Path, report: Report) -> None:
     if count:
         report(f"{'sandbox':<11} processes left behind and ended: {count}")
     await mounts.release(directory)
-    for server, folder in ((libvirtd, directory / LIBVIRT), (ceph, directory / CEPH)):
-        await asyncio.to_thread(state.clear, folder)
-        await asyncio.to_thread(server.release, folder)
+    for server in (directory / LIBVIRT, directory / CEPH):
+        await asyncio.to_thread(state.clear, server)
+        await asyncio.to_thread(sockets.release, server)
 
 
 def settings(sandbox: Sandbox) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import struct
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
-from pvcd_plugins.sandbox import namespace
+from pvcd_plugins.sandbox import namespace, sockets
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import PROC, ProcessId, start_time
 
@@ -40,7 +39,7 @@ _USER_FILES = {
     "passwd": "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin\n",
     "group": "libvirt-qemu:x:64055:\n",
 }
-_MAX_SOCKET_BYTES = 107  # in the address of a Unix socket
+_LONGEST_SOCKET = "virtlogd-sock"
 
 _LIBVIRTD_CONF = """\
 auth_unix_ro = "none"
@@ -128,11 +127,6 @@ def processes(directory: Path) -> set[ProcessId]:
     return found
 
 
-def release(directory: Path) -> None:
-    """Remove the only file outside of `directory`: the short link to its sockets."""
-    _link(directory).unlink(missing_ok=True)
-
-
 def _argv(directory: Path, program: str, binds: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[str, ...]:
     pairs = [("--bind", f"{os.path.abspath(directory / name)}:{target}") for name, target in binds.items()]
     command = (program, "-f", f"/etc/libvirt/{program}.conf", "-p", f"/run/libvirt/{program}.pid")
@@ -143,20 +137,11 @@ def _argv(directory: Path, program: str, binds: Mapping[str, str], options: tupl
 def _prepare(directory: Path) -> None:
     for name in _BINDS:
         (directory / name).mkdir(parents=True, exist_ok=True)
-    link = _link(directory)
-    if _socket(directory, "libvirt-sock").parent == link and not link.is_symlink():
-        with contextlib.suppress(FileExistsError):  # both daemons prepare at the same time
-            link.symlink_to(os.path.abspath(directory / "run"))
+    sockets.prepare(directory, _LONGEST_SOCKET)
 
 
 def _socket(directory: Path, name: str) -> Path:
-    """Return the path of a socket for clients: through a short link if the true path is too long for an address."""
-    true = Path(os.path.abspath(directory / "run" / name))
-    return true if len(os.fsencode(true)) <= _MAX_SOCKET_BYTES else _link(directory) / name
-
-
-def _link(directory: Path) -> Path:
-    return Path("/run", f"pvcd-{hashlib.sha256(os.fsencode(os.path.abspath(directory))).hexdigest()[:12]}")
+    return sockets.directory(directory, _LONGEST_SOCKET) / name
 
 
 async def _ask(socket: Path, question: bytes) -> bytes:

@@ -16,8 +16,9 @@ import pytest
 from pvcd.clock import SystemClock
 from pvcd.errors import Failed
 from pvcd_plugins.sandbox import guest, packages, state
-from pvcd_plugins.sandbox.libvirtd import libvirtd, processes, release, uri, virtlogd
+from pvcd_plugins.sandbox.libvirtd import libvirtd, processes, uri, virtlogd
 from pvcd_plugins.sandbox.service import Service
+from pvcd_plugins.sandbox.sockets import release
 from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.hypervisor import Hypervisor
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
