@@ -151,7 +151,7 @@ def test_setting_a_coordinator_state_again_has_no_effect(nodes: Client) -> None:
     for name, state in (("hv1", "primary"), ("hv2", "secondary")):
         before = [coordinator_state(nodes, each) for each in ("hv1", "hv2", "hv3")]
         reply = nodes.post(f"/node/{name}/coordinator-state", **{"coordinator-state": state})
-        assert reply == {"message": f"Node {name} is {state} already."}
+        assert reply == {"message": f"Node {name!r} is already {state}."}
         assert [coordinator_state(nodes, each) for each in ("hv1", "hv2", "hv3")] == before
 
 
@@ -187,7 +187,7 @@ def test_setting_a_domain_state_again_has_no_effect_once_it_is_reached(nodes: Cl
     nodes.post("/node/hv3/domain-state", **{"domain-state": asked})
     nodes.until(lambda: domain_state(nodes, "hv3") == settled)
     again = nodes.post("/node/hv3/domain-state", **{"domain-state": asked})
-    assert again == {"message": f"Node hv3 is {settled} already."}
+    assert again == {"message": f"Node 'hv3' is already {settled}."}
     assert domain_state(nodes, "hv3") == settled
 
 
