@@ -263,7 +263,7 @@ async def test_an_agent_has_the_metadata_address_while_it_is_primary() -> None:
 
 async def test_a_port_in_use_is_reported(primary: Primary) -> None:
     second = MetadataServer(primary.context, None)  # type: ignore[arg-type]
-    with pytest.raises(Failed, match=f"Guests cannot be answered at {ADDRESS}:80: Address already in use."):
+    with pytest.raises(Failed, match=f"Cannot listen at {ADDRESS}:80: Address already in use."):
         await second.hold(LONG)
 
 
