@@ -1,4 +1,4 @@
-"""For a disk that is a copy of a golden image: gives the copy its own name, and grows its file system.
+"""For a disk that is a copy of a golden image: gives the copy its own name, and removes its machine id and SSH keys.
 
 The storage template has a disk with source_volume, filesystem and mountpoint /.
 """
@@ -14,4 +14,4 @@ def install(**kwargs):
             (root / name).write_text("")
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
-    print(f"{kwargs['vm_name']} has its own name, and will make its own keys.")
+    print(f"{kwargs['vm_name']} has its own name, and creates its own keys at the first boot")

@@ -1,15 +1,15 @@
-"""A Debian that boots, with cloud-init, on one disk with one file system mounted at /.
+"""A bootable Debian with cloud-init, on one disk with one filesystem mounted at /.
 
-Arguments of the profile: deb_release (bookworm), deb_mirror (http://deb.debian.org/debian) and deb_packages, a list
-separated by commas that is installed as well. The disk is an ext4 made with filesystem_arg=-O=^64bit,^metadata_csum, so
-that the boot loader can read it. Workers need Debian's packages debootstrap and extlinux.
+Arguments of the profile: deb_release (bookworm), deb_mirror (http://deb.debian.org/debian) and deb_packages, additional
+packages separated by commas. The disk is an ext4 with filesystem_arg=-O=^64bit,^metadata_csum so that the boot loader
+can read it. Task workers need Debian's packages debootstrap and extlinux.
 
-A worker without a way to a mirror takes the packages from a file, deb_tarball=/path/to/bookworm.tar, which somebody who
-has one makes with the same arguments, as root:
+A task worker that reaches no mirror takes the packages from a file, deb_tarball=/path/to/bookworm.tar. Create it on a
+machine that reaches a mirror, with the same arguments, as root:
 
     python3 debootstrap.py /path/to/bookworm.tar deb_release=bookworm deb_packages=vim,less
 
-What is installed has no name of its own: cloud-init gives each VM that of its metadata.
+The installed system has no host name; cloud-init sets that of the metadata.
 """
 
 import pathlib
@@ -35,7 +35,7 @@ label linux
 def install(**kwargs):
     root = pathlib.Path(kwargs["temporary_directory"])
     disk = next(disk for disk in kwargs["disks"] if disk["mountpoint"] == "/")
-    # Nothing has to reach the disk before the end, when all of it is written back.
+    # Nothing has to be synced before the end, when everything is written back.
     hasty = root / "etc/dpkg/dpkg.cfg.d/hasty"
     hasty.parent.mkdir(parents=True)
     hasty.write_text("force-unsafe-io\n")
@@ -46,7 +46,7 @@ def install(**kwargs):
         "blkid", "--match-tag", "UUID", "--output", "value", disk["device"], stdout=subprocess.PIPE
     ).stdout.strip()
     (root / "etc/fstab").write_text(f"UUID={uuid} / {disk['filesystem']} errors=remount-ro 0 1\n")
-    # In place of what debootstrap took over from the worker.
+    # Replace what debootstrap has copied from the task worker.
     (root / "etc/hostname").write_text("localhost\n")
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
     (root / "etc/resolv.conf").unlink()

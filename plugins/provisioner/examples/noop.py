@@ -1,5 +1,5 @@
-"""Installs nothing: for VMs whose disks are copies, or stay empty until somebody installs from a CD."""
+"""Install nothing: for VMs whose disks are copies, or stay empty until you install from a CD."""
 
 
 def install(**kwargs):
-    print(f"Nothing is installed on {kwargs['vm_name']}.")
+    print(f"nothing to install on {kwargs['vm_name']}")

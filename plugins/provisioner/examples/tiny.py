@@ -1,8 +1,8 @@
-"""A guest that boots in seconds: a kernel and an initial file system, on one disk with one file system.
+"""A guest that boots in seconds: a kernel and an initial RAM disk, on one disk with one filesystem.
 
-The profile says where they are on the workers, as kernel=/path/to/vmlinuz and initrd=/path/to/initrd.gz, and optionally
-append=... for the kernel's command line. The disk is an ext4 mounted at / that was made with
-filesystem_arg=-O=^64bit,^metadata_csum, so that the boot loader can read it. Workers need Debian's package extlinux.
+The profile has arguments with their paths on the task workers, kernel=/path/to/vmlinuz and initrd=/path/to/initrd.gz,
+and optionally append=... for the kernel's command line. The disk is an ext4 mounted at /, with the filesystem_arg
+-O=^64bit,^metadata_csum so that the boot loader can read it. Task workers need Debian's package extlinux.
 """
 
 import pathlib
