@@ -1,4 +1,4 @@
-"""Notes for nodes: each node shows its note and says so. This example uses every hook."""
+"""Notes for nodes: each node shows its note and reports it. This example uses every hook."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def register_settings() -> list[SettingsSection]:
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """A note, and that it was read."""
+    """Notes, and which node has read its note."""
     return [records.Note, records.NoteReport]
 
 
 @hookimpl
 def register_components() -> list[Component[board.Board]]:
-    """The door to what a node shows."""
+    """The door to the text that a node shows."""
     return [board.COMPONENT]
 
 
@@ -67,55 +67,55 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """A node reads its note, and shows it."""
+    """Read and show the note of a node."""
     return [handlers.handlers]
 
 
 @hookimpl
 def register_node_facts() -> list[NodeFact]:
-    """What a node shows."""
+    """The text that a node shows."""
     return [facts.SHOWN]
 
 
 @hookimpl
 def register_operations() -> list[OperationKind]:
-    """A node reads its note: the site may have hooks for that."""
+    """A node reads its note; site hooks are notified of it."""
     return [handlers.READ]
 
 
 @hookimpl
 def register_guards() -> list[Guard]:
-    """A node that is held stays as it is."""
+    """Refuse changes of a held node."""
     return [guards.HELD]
 
 
 @hookimpl
 def register_listeners() -> list[Listener]:
-    """A node that is ready needs no note."""
+    """Erase the note of a node that becomes ready."""
     return [listeners.READY]
 
 
 @hookimpl
 def register_steps() -> list[Step]:
-    """How a note is written for all nodes."""
+    """Write a note for all nodes."""
     return [steps.WRITE]
 
 
 @hookimpl
 def register_node_selectors() -> list[NodeSelector]:
-    """A node without a note."""
+    """Prefer nodes without a note."""
     return [selectors.WITHOUT_NOTE]
 
 
 @hookimpl
 def register_template_filters() -> list[TemplateFilter]:
-    """A note as a comment in userdata."""
-    return [TemplateFilter("notes_comment", "as a comment of as many lines", filters.comment)]
+    """Write a text as a comment in userdata."""
+    return [TemplateFilter("notes_comment", "as a comment", filters.comment)]
 
 
 @hookimpl
 def register_health_checks() -> list[HealthCheck]:
-    """Notes that were not read."""
+    """Warn of unread notes."""
     return [health.UNREAD]
 
 

@@ -1,4 +1,4 @@
-"""The door to what a node shows: a protocol, the real one, and a fake for tests and simulations."""
+"""The door to the text that a node shows: a protocol, a real implementation and a fake."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from .settings import NotesSettings
 
 
 class Board(Protocol):
-    """Shows one text, or none."""
+    """Shows a text, or none."""
 
     async def show(self, text: str | None) -> None:
-        """Show a text in the place of what is shown. Raises `Failed`."""
+        """Show another text, or none. Raises `Failed`."""
 
     async def shown(self) -> str | None:
-        """What is shown."""
+        """Return the text that is shown."""
 
 
 class FileBoard:
-    """A file."""
+    """Shows the text in a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     async def show(self, text: str | None) -> None:
-        """Write the file in a thread, since disks may be slow, and at one blow, since others read it."""
+        """Write the file in a thread, as disks may be slow, and atomically, as others read it."""
         try:
             await asyncio.to_thread(self._write, text)
         except OSError as error:
-            raise Failed(f"{self._file} cannot be written: {error.strerror}.") from error
+            raise Failed(f"Cannot write {str(self._file)!r}: {error.strerror}.") from error
 
     async def shown(self) -> str | None:
-        """What is in the file."""
+        """Return the text in the file."""
         try:
             return (await asyncio.to_thread(self._file.read_text)).removesuffix("\n")
         except OSError:
@@ -55,29 +55,29 @@ class FileBoard:
 
 
 class FakeBoard:
-    """A board that nobody sees."""
+    """Shows the text to tests only."""
 
     def __init__(self) -> None:
         self._text: str | None = None
 
     async def show(self, text: str | None) -> None:
-        """Keep a text."""
+        """Keep the text."""
         self._text = text
 
     async def shown(self) -> str | None:
-        """What was kept."""
+        """Return the text."""
         return self._text
 
 
 @contextlib.asynccontextmanager
 async def open_board(context: Context) -> AsyncIterator[Board]:
-    """The file that the settings name."""
+    """Open the file that the settings name."""
     yield FileBoard(context.settings.of(NotesSettings).file)
 
 
 @contextlib.asynccontextmanager
 async def open_fake(context: Context) -> AsyncIterator[Board]:
-    """That of a simulated cluster."""
+    """Open the fake of a simulated cluster."""
     yield FakeBoard()
 
 

@@ -10,5 +10,5 @@ from .filters import comment
 @click.command("notes")
 @click.argument("text")
 def command(text: str) -> None:
-    """Print TEXT as userdata would have it: as a comment."""
+    """Print TEXT as a comment for userdata."""
     click.echo(comment(text))

@@ -1,4 +1,4 @@
-"""What a node says of itself at each keepalive."""
+"""A fact that a node reports with each keepalive."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .board import BOARD
 
 
 async def shown(context: Context) -> str | None:
-    """What the node shows."""
+    """Return the text that the node shows."""
     return await context[BOARD].shown()
 
 

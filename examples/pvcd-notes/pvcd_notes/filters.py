@@ -1,8 +1,8 @@
-"""Filters for the templates of userdata. Another process imports this module by itself: it needs nothing of pvcd."""
+"""Filters for templates of userdata. Another process imports this module alone: it must not import pvcd."""
 
 from __future__ import annotations
 
 
 def comment(text: str) -> str:
-    """Each line behind a `#`."""
+    """Prefix each line with `#`."""
     return "\n".join(f"# {line}".rstrip() for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""What is refused while a note holds its node."""
+"""The operations that are refused while a note holds its node."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .records import Note
 
 
 async def check(context: Context, operation: Operation) -> None:
-    """Refuse what would change a node that is held."""
+    """Refuse to change a held node."""
     note = context.store.get(Note, operation.arguments["node"])
     if note is not None and note.hold:
-        raise Conflict(f"Node {note.node} is held: {note.text}", code="node-held")
+        raise Conflict(f"Cannot change node {note.node!r}: held by its note {note.text!r}.", code="node-held")
 
 
 HELD = Guard("notes-held", ("node-flush", "node-ready"), check)

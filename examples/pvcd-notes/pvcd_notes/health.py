@@ -1,4 +1,4 @@
-"""A look at the notes, for GET /api/v1/health."""
+"""The health of notes, for GET /api/v1/health."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .service import is_read
 
 
 async def look(context: Context) -> Health:
-    """Which notes were not read yet."""
+    """Warn of nodes that have not read their notes."""
     unread = [note.node for note in context.store.all(Note) if not is_read(context, note)]
     if unread:
-        return Health("warning", f"These nodes have not read their notes: {', '.join(unread)}.")
-    return Health("ok", "All notes were read.")
+        return Health("warning", f"Unread notes of nodes: {', '.join(unread)}.")
+    return Health("ok", "All notes are read.")
 
 
 UNREAD = HealthCheck("notes", "The notes of nodes", look)

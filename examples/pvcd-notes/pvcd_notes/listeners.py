@@ -1,4 +1,4 @@
-"""What follows an operation of others; an error here is only logged."""
+"""Reactions to operations of other plugins; errors are only logged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .records import Note
 
 
 async def forget(context: Context, operation: Operation) -> None:
-    """A node that is made ready needs no note any more."""
+    """Erase the note of a node that was made ready."""
     note = context.store.get(Note, operation.arguments["node"])
     if note is not None:
         await service.erase(context, note.node)

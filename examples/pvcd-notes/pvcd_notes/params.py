@@ -9,6 +9,6 @@ from pydantic import Field
 from pvcd import Flag, Path, Value
 
 NodeName = Annotated[str, Path("Name of the node")]
-Text = Annotated[str, Field(min_length=1, max_length=200), Value("What the note says")]
-Hold = Annotated[bool, Flag("Let the node be neither flushed nor made ready while it has the note")]
-TaskId = Annotated[str, Path("The id of the task")]
+Text = Annotated[str, Field(min_length=1, max_length=200), Value("Text of the note")]
+Hold = Annotated[bool, Flag("Refuse to flush the node or make it ready while it has the note")]
+TaskId = Annotated[str, Path("ID of the task")]

@@ -1,4 +1,4 @@
-"""What the cluster remembers."""
+"""The records in the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Note(Record, path="/notes-notes/{node}"):
 
 
 class NoteReport(Record, path="/notes-notes/{node}/report"):
-    """What the node has read; only the node writes it."""
+    """The text that the node has read; only the node writes it."""
 
     node: Name
     read: str

@@ -1,4 +1,4 @@
-"""A way to choose a node for a VM: of those on which it fits, the one with the least figure."""
+"""A selector: of the nodes that can take a VM, the one with the lowest figure is chosen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .records import Note
 
 
 def figure(context: Context, node: str) -> float:
-    """1 for a node with a note, else 0."""
+    """Return 1 for a node with a note, else 0."""
     return 1.0 if context.store.get(Note, node) else 0.0
 
 

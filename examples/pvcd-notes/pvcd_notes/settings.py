@@ -11,7 +11,7 @@ class NotesSettings(Section):
     """pvc.notes: where a node shows its note"""
 
     file: Path = Path("/run/motd.d/pvcd-notes")
-    """It is shown to whoever logs in at the node."""
+    """The file with the note; users see it when they log in to the node."""
 
 
 SECTION = SettingsSection("notes", NotesSettings)

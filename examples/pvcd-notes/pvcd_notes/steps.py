@@ -1,4 +1,4 @@
-"""What a task does: look first, write down what is about to be done, then do it."""
+"""The step of a task: look first, record the intent, then act."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .records import Note
 
 
 async def write(run: Run) -> Outcome:
-    """Write a note for each node that has none."""
+    """Write a note for each node without one."""
     store = run.context.store
     nodes = [node.name for node in store.all(Node) if store.get(Note, node.name) is None]
     if not nodes:
@@ -17,11 +17,11 @@ async def write(run: Run) -> Outcome:
     await run.intend(nodes=nodes)
     text = run.task.values["text"]
     await store.write(*(Create(Note(node=node, text=text, task=run.task.id)) for node in nodes))
-    return Outcome("changed", f"Written for {', '.join(nodes)}.")
+    return Outcome("changed", f"Notes written for nodes: {', '.join(nodes)}.")
 
 
 async def erase(run: Run) -> None:
-    """Erase the notes that this task wrote and nobody changed since; it may be called before they were written."""
+    """Erase the notes of this task that are unchanged; may be called before they were written."""
     for node in run.journal["nodes"]:
         note = await run.context.store.read(Note, node)
         if note and note.task == run.task.id:
@@ -29,8 +29,8 @@ async def erase(run: Run) -> None:
 
 
 async def check(run: Run) -> str:
-    """What it would do."""
-    return "Would write a note for each node that has none."
+    """Return what the step would do."""
+    return "Would write a note for each node without one."
 
 
 WRITE = Step("notes", "notes", 10, "Write a note for each node", write, undo=erase, check=check)

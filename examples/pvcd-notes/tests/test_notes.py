@@ -1,4 +1,4 @@
-"""Notes, in a cluster that is simulated: the API and the agents are real, the store and time are not."""
+"""Notes in a simulated cluster: the API and the agents are real, the store and time are not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_node_reads_its_note(cluster: SimulatedCluster) -> None:
     assert [note["read"] for note in await ask(cluster, "GET", "notes")] == [True, True]
 
 
-async def test_hooks_of_the_site_are_told_of_what_a_node_reads() -> None:
+async def test_site_hooks_are_notified_when_a_node_reads_its_note() -> None:
     told: list[Any] = []
     hooks = FakeHooks({"notes-read.post": lambda document: told.append(document["arguments"])})
     async with SimulatedCluster(["hv1"], [pvcd_notes], {SITE_HOOKS: hooks.open}) as cluster:
@@ -57,7 +57,7 @@ async def test_hooks_of_the_site_are_told_of_what_a_node_reads() -> None:
     assert told == [{"node": "hv1", "text": "Hello"}]
 
 
-async def test_a_node_shows_its_note_as_long_as_there_is_one(cluster: SimulatedCluster) -> None:
+async def test_a_node_shows_its_note_until_it_is_erased(cluster: SimulatedCluster) -> None:
     board = cluster.agents["hv1"][BOARD]
     await ask(cluster, "POST", "notes/hv1", text="Hello")
     await cluster.advance(1)
@@ -69,21 +69,21 @@ async def test_a_node_shows_its_note_as_long_as_there_is_one(cluster: SimulatedC
     assert await board.shown() is None
 
 
-async def test_a_node_that_is_held_is_left_as_it_is(cluster: SimulatedCluster) -> None:
+async def test_a_held_node_cannot_be_changed(cluster: SimulatedCluster) -> None:
     state = {"domain-state": "flush"}
     await ask(cluster, "POST", "notes/hv1", text="Fans.", hold="yes")
     refused = await ask(cluster, "POST", "node/hv1/domain-state", 510, **state)
-    assert refused == {"message": "Node hv1 is held: Fans.", "code": "node-held"}
+    assert refused == {"message": "Cannot change node 'hv1': held by its note 'Fans.'.", "code": "node-held"}
     await ask(cluster, "POST", "node/hv2/domain-state", **state)
 
 
-async def test_a_node_that_is_made_ready_loses_its_note(cluster: SimulatedCluster) -> None:
+async def test_a_node_that_becomes_ready_loses_its_note(cluster: SimulatedCluster) -> None:
     await ask(cluster, "POST", "notes/hv1", text="Fans.")
     await ask(cluster, "POST", "node/hv1/domain-state", **{"domain-state": "ready"})
     assert await ask(cluster, "GET", "notes") == []
 
 
-async def test_both_boards_show_what_they_are_told(tmp_path: Path) -> None:
+async def test_both_boards_show_a_text(tmp_path: Path) -> None:
     for board in (FakeBoard(), FileBoard(tmp_path / "motd.d" / "notes")):
         assert await board.shown() is None
         await board.show(None)
@@ -94,9 +94,9 @@ async def test_both_boards_show_what_they_are_told(tmp_path: Path) -> None:
         assert await board.shown() is None
 
 
-async def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "motd.d").write_text("in the way")
-    with pytest.raises(Failed, match="cannot be written"):
+    with pytest.raises(Failed, match="Cannot write"):
         await FileBoard(tmp_path / "motd.d" / "notes").show("Hello")
 
 
@@ -108,7 +108,7 @@ async def test_a_note_can_be_erased(cluster: SimulatedCluster) -> None:
     assert (await ask(cluster, "POST", "notes/hv9", 510, text="Hello"))["code"] == "node-not-found"
 
 
-async def test_a_task_writes_a_note_for_each_node_that_has_none(cluster: SimulatedCluster) -> None:
+async def test_a_task_writes_a_note_for_each_node_without_one(cluster: SimulatedCluster) -> None:
     await ask(cluster, "POST", "notes/hv1", text="Mine")
     task = await ask(cluster, "POST", "notes", text="Everybody")
     await cluster.finish_tasks()
@@ -116,7 +116,7 @@ async def test_a_task_writes_a_note_for_each_node_that_has_none(cluster: Simulat
     assert [note["text"] for note in await ask(cluster, "GET", "notes")] == ["Mine", "Everybody"]
 
 
-async def test_a_note_that_was_not_read_is_a_warning(cluster: SimulatedCluster) -> None:
+async def test_an_unread_note_is_a_warning(cluster: SimulatedCluster) -> None:
     async def state() -> str:
         checks = (await ask(cluster, "GET", "health"))["checks"]
         return next(check["state"] for check in checks if check["name"] == "notes")
@@ -133,7 +133,7 @@ async def test_a_node_without_a_note_is_preferred(cluster: SimulatedCluster) -> 
     assert figure(cluster.api, "hv1") > figure(cluster.api, "hv2")
 
 
-def test_a_comment_has_as_many_lines() -> None:
+def test_a_comment_has_the_same_number_of_lines() -> None:
     assert comment("one\n\ntwo") == "# one\n#\n# two"
     assert CliRunner().invoke(command, ["Hello"]).stdout == "# Hello\n"
 

@@ -1,4 +1,4 @@
-"""Notes for nodes: each node says when it has read its note."""
+"""Notes for nodes: each node reports that it has read its note."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUIRES_PLUGIN_API = PLUGIN_API_1
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """A note, and that it was read."""
+    """Notes, and which node has read its note."""
     return [records.Note, records.NoteReport]
 
 
@@ -35,31 +35,31 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """A node reads its note."""
+    """Read the note of a node."""
     return [handlers.handlers]
 
 
 @hookimpl
 def register_steps() -> list[Step]:
-    """How a note is written for all nodes."""
+    """Write a note for all nodes."""
     return [steps.WRITE]
 
 
 @hookimpl
 def register_node_selectors() -> list[NodeSelector]:
-    """A node without a note."""
+    """Prefer nodes without a note."""
     return [selectors.WITHOUT_NOTE]
 
 
 @hookimpl
 def register_template_filters() -> list[TemplateFilter]:
-    """A note as a comment in userdata."""
-    return [TemplateFilter("skeleton_comment", "as a comment of as many lines", filters.comment)]
+    """Write a text as a comment in userdata."""
+    return [TemplateFilter("skeleton_comment", "as a comment", filters.comment)]
 
 
 @hookimpl
 def register_health_checks() -> list[HealthCheck]:
-    """Notes that were not read."""
+    """Warn of unread notes."""
     return [health.UNREAD]
 
 

@@ -1,8 +1,8 @@
-"""What a node does when its note changes. It is called on every node, and may be called twice."""
+"""Follow changes of notes. Every node calls these functions, perhaps more than once for a change."""
 
 from __future__ import annotations
 
-from pvcd import Check, Context, Create, Handlers, Put
+from pvcd import Check, Context, Handlers, Upsert
 
 from .records import Note, NoteReport
 
@@ -11,11 +11,9 @@ handlers = Handlers()
 
 @handlers.on(Note)
 async def read(context: Context, note: Note) -> None:
-    """Say that this node has read its note, unless it said so already."""
+    """Report that this node has read its note."""
     if note.node != context.node:
         return
-    report = context.store.get(NoteReport, note.node)
-    if report is None:
-        await context.store.write(Check(note), Create(NoteReport(node=note.node, read=note.text)))
-    elif report.read != note.text:
-        await context.store.write(Check(note), Put(report.changed(read=note.text)))
+    report = context.store.get(NoteReport, note.node) or NoteReport(node=note.node, read="")
+    if report.read != note.text:
+        await context.store.write(Check(note), Upsert(report.changed(read=note.text)))

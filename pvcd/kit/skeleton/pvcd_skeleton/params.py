@@ -9,5 +9,5 @@ from pydantic import Field
 from pvcd import Path, Value
 
 NodeName = Annotated[str, Path("Name of the node")]
-Text = Annotated[str, Field(min_length=1, max_length=200), Value("What the note says")]
-TaskId = Annotated[str, Path("The id of the task")]
+Text = Annotated[str, Field(min_length=1, max_length=200), Value("Text of the note")]
+TaskId = Annotated[str, Path("ID of the task")]

@@ -1,4 +1,4 @@
-"""What the cluster remembers."""
+"""The records in the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Note(Record, path="/skeleton-notes/{node}"):
 
 
 class NoteReport(Record, path="/skeleton-notes/{node}/report"):
-    """What the node has read; only the node writes it."""
+    """The text that the node has read; only the node writes it."""
 
     node: Name
     read: str

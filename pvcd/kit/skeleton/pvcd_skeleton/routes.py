@@ -13,7 +13,7 @@ routes = Routes("/api/v1/skeleton", tag="Notes")
 
 @routes.get()
 async def list_notes(context: Context) -> list[NoteView]:
-    """All notes, sorted by node."""
+    """List all notes, sorted by node."""
     return service.list_notes(context)
 
 
@@ -31,11 +31,11 @@ async def erase(context: Context, node: NodeName) -> Message:
 
 @routes.post(operation="skeleton-announce")
 async def announce(context: Context, text: Text) -> TaskView:
-    """Let a note be written for each node that has none. The reply comes at once, with the id of the task."""
+    """Start a task that writes a note for each node without one; the reply has its id."""
     return await service.announce(context, text)
 
 
 @routes.get("/task/{task}")
 async def get_task(context: Context, task: TaskId) -> TaskView:
-    """How far a task is."""
+    """Show the state of a task."""
     return await service.find_task(context, task)

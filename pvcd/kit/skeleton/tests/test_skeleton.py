@@ -1,4 +1,4 @@
-"""Notes, in a cluster that is simulated: the API and the agents are real, the store and time are not."""
+"""Notes in a simulated cluster: the API and the agents are real, the store and time are not."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_note_can_be_erased(cluster: SimulatedCluster) -> None:
     assert (await ask(cluster, "POST", "skeleton/hv9", 510, text="Hello"))["code"] == "node-not-found"
 
 
-async def test_a_task_writes_a_note_for_each_node_that_has_none(cluster: SimulatedCluster) -> None:
+async def test_a_task_writes_a_note_for_each_node_without_one(cluster: SimulatedCluster) -> None:
     await ask(cluster, "POST", "skeleton/hv1", text="Mine")
     task = await ask(cluster, "POST", "skeleton", text="Everybody")
     await cluster.finish_tasks()
@@ -58,7 +58,7 @@ async def test_a_task_writes_a_note_for_each_node_that_has_none(cluster: Simulat
     assert [note["text"] for note in await ask(cluster, "GET", "skeleton")] == ["Mine", "Everybody"]
 
 
-async def test_a_note_that_was_not_read_is_a_warning(cluster: SimulatedCluster) -> None:
+async def test_an_unread_note_is_a_warning(cluster: SimulatedCluster) -> None:
     async def state() -> str:
         checks = (await ask(cluster, "GET", "health"))["checks"]
         return next(check["state"] for check in checks if check["name"] == "skeleton")
@@ -75,7 +75,7 @@ async def test_a_node_without_a_note_is_preferred(cluster: SimulatedCluster) -> 
     assert figure(cluster.api, "hv1") > figure(cluster.api, "hv2")
 
 
-def test_a_comment_has_as_many_lines() -> None:
+def test_a_comment_has_the_same_number_of_lines() -> None:
     assert comment("one\n\ntwo") == "# one\n#\n# two"
     assert CliRunner().invoke(command, ["Hello"]).stdout == "# Hello\n"
 
