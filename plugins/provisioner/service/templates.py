@@ -157,21 +157,15 @@ def _refuse_unsound(options: DiskOptions) -> None:
 
 def _refuse_clash(template: StorageTemplate, disk_id: str, options: DiskOptions) -> None:
     """Raise `Conflict` for an id or a mountpoint that another disk has. sda and vda are the same place in a VM."""
-    clash = None
+    what = f"disk {disk_id!r} to storage template {template.name!r}"
     if len(template.disks) == MAX_DISKS:
-        raise Conflict(
-            f"Cannot add disk {disk_id!r} to storage template {template.name!r}: a VM has at most {MAX_DISKS} disks.",
-            code="template-full",
-        )
+        raise Conflict(f"Cannot add {what}: a VM has at most {MAX_DISKS} disks.", code="template-full")
     for disk in template.disks:
         if disk.disk_id[1:] == disk_id[1:]:
-            clash = f"it has disk {disk.disk_id!r}"
-        elif options.mountpoint and disk.mountpoint == options.mountpoint:
-            clash = f"disk {disk.disk_id!r} has the mountpoint {disk.mountpoint!r}"
-    if clash:
-        raise Conflict(
-            f"Cannot add disk {disk_id!r} to storage template {template.name!r}: {clash} already.", code="disk-exists"
-        )
+            raise Conflict(f"Cannot add {what}: it has disk {disk.disk_id!r} already.", code="disk-exists")
+        if options.mountpoint and disk.mountpoint == options.mountpoint:
+            mountpoint = f"disk {disk.disk_id!r} has the mountpoint {disk.mountpoint!r} already"
+            raise Conflict(f"Cannot add {what}: {mountpoint}.", code="disk-exists")
 
 
 def _unknown(context: Context, disk: Disk) -> Iterator[str]:
@@ -189,9 +183,8 @@ async def remove_disk(context: Context, name: str, disk_id: str) -> None:
     """Remove a disk from a storage template."""
     template = find(context, StorageTemplate, name)
     removed = find_disk(template, disk_id)
-    await context.store.write(
-        Put(template.changed(disks=tuple(disk for disk in template.disks if disk is not removed)))
-    )
+    rest = tuple(disk for disk in template.disks if disk is not removed)
+    await context.store.write(Put(template.changed(disks=rest)))
 
 
 # Userdata
