@@ -119,8 +119,8 @@ def test_every_setting_of_the_examples_is_used() -> None:
     [
         ("<domain><name>prod-web1</name></domain>", ""),
         ("<domain><metadata><name>web1</name></metadata><name>test-1</name></domain>", ""),
-        ("<domain><name>web1</name></domain>", "the name 'web1' does not follow the pattern (prod|test)-[a-z0-9-]+"),
-        ("<domain><name>prod-web1\nx</name></domain>", "does not follow"),
+        ("<domain><name>web1</name></domain>", "the name must match (prod|test)-[a-z0-9-]+; got 'web1'"),
+        ("<domain><name>prod-web1\nx</name></domain>", "must match"),
         ("<domain></domain>", "the name '' does not follow"),
         ("<domain", ""),
         ('<!DOCTYPE d [<!ENTITY a "aaaa">]><domain><name>&a;</name></domain>', ""),
@@ -138,10 +138,10 @@ async def test_the_quota_example(site: Site, web: Web) -> None:
     web.answer = [{"name": "web1"}]
     assert (await site.run("provisioner-create", "pre", arguments)).sentence == ""
     web.answer = [{"name": "web1"}, {"name": "web2"}]
-    said = "there are 2 VMs, and 2 are allowed: remove one first"
+    said = "2 VMs exist and 2 are allowed: remove one first"
     assert (await site.run("provisioner-create", "pre", arguments)).sentence == said
     site.configure(API="http://127.0.0.1:1", MAX_VMS=2)
-    assert "the VMs cannot be counted" in (await site.run("provisioner-create", "pre", arguments)).sentence
+    assert "cannot count the VMs" in (await site.run("provisioner-create", "pre", arguments)).sentence
 
 
 async def test_the_webhook_example(site: Site, web: Web) -> None:
@@ -155,7 +155,7 @@ async def test_the_webhook_example(site: Site, web: Web) -> None:
 async def test_the_node_death_notification_example(site: Site, web: Web) -> None:
     site.configure(NOTIFY_URL=web.url)
     assert (await site.run("node-dead", "post", {"node": "hv2"}, node="hv1")).sentence == ""
-    assert web.received == [b"Node hv2 is dead, says hv1."]
+    assert web.received == [b"Node hv2 is dead (reported by hv1)."]
     site.configure(NOTIFY_URL="http://127.0.0.1:1")
     assert "curl" in (await site.run("node-dead", "post", {"node": "hv2"}, node="hv1")).sentence
 
@@ -233,5 +233,5 @@ def test_the_volume_backup_example(cluster: Cluster, guests: Guests, volumes: Vo
     (image,) = backups.iterdir()
     assert image.name.startswith("vms_web1_sda.") and b"pvcd boot sector" in image.read_bytes()[:512]
     volumes.remove_all()
-    assert "vms/web1_sda cannot be saved" in remove(delete_disks=True)
+    assert "cannot export 'vms/web1_sda'" in remove(delete_disks=True)
     assert list(backups.iterdir()) == [image]
