@@ -121,7 +121,7 @@ def test_every_setting_of_the_examples_is_used() -> None:
         ("<domain><metadata><name>web1</name></metadata><name>test-1</name></domain>", ""),
         ("<domain><name>web1</name></domain>", "the name must match (prod|test)-[a-z0-9-]+; got 'web1'"),
         ("<domain><name>prod-web1\nx</name></domain>", "must match"),
-        ("<domain></domain>", "the name '' does not follow"),
+        ("<domain></domain>", "got ''"),
         ("<domain", ""),
         ('<!DOCTYPE d [<!ENTITY a "aaaa">]><domain><name>&a;</name></domain>', ""),
     ],

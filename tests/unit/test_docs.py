@@ -304,10 +304,10 @@ def test_every_hook_returns_what_the_documentation_says() -> None:
     assert {hook: what.rpartition(".")[2] for hook, what in found} == takes
 
 
-async def test_what_is_written_in_one_sitting_answers_as_the_documentation_says(
+async def test_the_first_plugin_of_the_documentation_answers_as_described(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sitting = page("plugins").split("\n## In one sitting\n")[1].split("\n## ")[0]
+    sitting = page("plugins").split("\n## Begin\n")[1].split("\n## ")[0]
     (name,) = re.findall(r"^    pvcd plugin new (\w+)$", sitting, re.MULTILINE)
     monkeypatch.syspath_prepend(project.create(name, tmp_path))
     requests = [shlex.split(line) for line in re.findall(r"^    (curl .+)$", sitting, re.MULTILINE)]
