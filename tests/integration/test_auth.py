@@ -246,7 +246,7 @@ async def test_a_wrong_settings_file_leaves_the_tokens_unchanged(servers: list[A
     assert [await one.status(cookie), await one.status(key=TOKEN)] == [200, 200]
     one.settings["api"]["authentication"] = {"enabled": False}
     one.write()
-    await one.hang_up("authentication or TLS is switched by a restart only")
+    await one.hang_up("authentication and TLS are switched on or off by a restart only")
     assert [await one.status(cookie), await one.status(key=TOKEN), await one.status()] == [200, 200, 401]
 
 
