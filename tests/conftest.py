@@ -8,6 +8,7 @@ The sandbox is one for all tests that only use it; each looks for tracebacks in 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -15,8 +16,11 @@ import pytest
 from pvcd.errors import Failed
 from pvcd.sandbox import network, packages
 from pvcd.sandbox.cluster import ALL
+from tests.contract.conftest import ZooKeeperServer
 from tests.integration.cluster import Cluster, Guests
 from tests.integration.provisioner import Provisioner, prepared
+from tests.lanes import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
+from tests.servers import zookeeper_server
 
 
 def pytest_configure() -> None:
@@ -24,10 +28,24 @@ def pytest_configure() -> None:
         network.enter()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how each test that failed is run alone."""
+    failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.getreports(kind)}
+    for nodeid in sorted(failed):
+        terminalreporter.write_line(f"again: .venv/bin/pytest {shlex.quote(nodeid)}")
+
+
 @pytest.fixture(scope="session")
 def guests(tmp_path_factory: pytest.TempPathFactory) -> Guests:
     need_servers()
     return Guests(tmp_path_factory.mktemp("guests"))
+
+
+@pytest.fixture(scope="session")
+def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
+    """A ZooKeeper for everything that has a chroot of its own there, and neither stops nor pauses it."""
+    with zookeeper_server(tmp_path_factory.mktemp("zookeeper")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -42,13 +60,19 @@ def sandbox_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
 
 
 @pytest.fixture
-def cluster(sandbox_cluster: Cluster) -> Iterator[Cluster]:
-    """The sandbox, without VMs before and after, and without a traceback in its logs."""
-    seen = len(sandbox_cluster.tracebacks())
+def watched(sandbox_cluster: Cluster) -> Iterator[Cluster]:
+    """The sandbox as it is, without a traceback in its logs."""
+    sandbox_cluster.tracebacks()
     yield sandbox_cluster
-    for vm in sandbox_cluster.get("/vm"):
-        sandbox_cluster.ask("DELETE", f"/vm/{vm['name']}")
-    assert sandbox_cluster.tracebacks()[seen:] == []
+    assert sandbox_cluster.tracebacks() == []
+
+
+@pytest.fixture
+def cluster(watched: Cluster) -> Iterator[Cluster]:
+    """The sandbox, without VMs before and after."""
+    watched.remove_vms()
+    yield watched
+    watched.remove_vms()
 
 
 @pytest.fixture(scope="module")

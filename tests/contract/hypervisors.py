@@ -23,7 +23,7 @@ from pvcd_plugins.vm.hypervisor import Hypervisor
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
 
-GUESTS = Path(__file__).parents[2] / "var" / "guests"
+GUESTS = Path(__file__).parents[2] / "var" / "cache" / "guest"
 """Where the tiny guest is kept between runs."""
 
 

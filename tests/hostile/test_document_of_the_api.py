@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contract.conftest import ZooKeeperServer
-from tests.servers import ROOT, Api, definition, many_nodes, zookeeper_server
+from tests.servers import ROOT, Api, definition, many_nodes
 
 EXAMPLES = 30
 HANG = 5
@@ -30,12 +29,6 @@ NAMES = """
 "path.vm" = "web1"
 "path.node" = "hv1"
 """
-
-
-@pytest.fixture(scope="module")
-def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
-    with zookeeper_server(tmp_path_factory.mktemp("zookeeper") / "data") as server:
-        yield server
 
 
 def run(api: Api, folder: Path, config: str, *options: str) -> str:

@@ -16,6 +16,7 @@ from pvcd.operations import Operation
 from pvcd.sitehooks import SITE_HOOKS
 from pvcd.testing import SimulatedCluster
 from tests.contract.sitehooks import FolderBench, folder, until
+from tests.integration.faults import processes
 
 __all__ = ["folder"]
 LIMIT = 2.0
@@ -35,7 +36,8 @@ async def cluster(folder: FolderBench) -> AsyncIterator[SimulatedCluster]:
 def lingering() -> list[str]:
     """The processes of hooks, which all know their event."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for pid in processes():  # and not those of tests in other networks, which run at the same time
+        process = Path(f"/proc/{pid}")
         try:
             if b"PVC_EVENT=" in (process / "environ").read_bytes():
                 found.append((process / "cmdline").read_bytes().decode(errors="replace"))

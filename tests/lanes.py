@@ -1,0 +1,82 @@
+"""Which tests run side by side: one worker runs all of a lane, file by file, so that no server of it is started twice.
+
+Each worker has a network namespace of its own, and in it its own servers, which all its lanes share. A worker that has
+nothing left to do takes the next lane in the order below. A test that none of them names is in the last one.
+"""
+
+from __future__ import annotations
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+LANES: dict[str, tuple[str, ...]] = {
+    "sandbox": (
+        "integration/test_provisioner",
+        "integration/test_ceph.py",
+        "integration/test_metadata.py",
+        "integration/test_vm",
+        "integration/test_docs_examples.py",
+        "integration/test_hook_examples.py",
+        "integration/test_site_hooks.py",
+    ),
+    "second sandbox": (
+        "slow/",
+        "manual/",
+        "hostile/test_connections.py",
+        "hostile/test_documents.py",
+        "hostile/test_headers.py",
+        "hostile/test_limits.py",
+        "hostile/test_names.py",
+        "hostile/test_networks.py",
+        "hostile/test_provisioner.py",
+    ),
+    "Ceph": (
+        "contract/test_ceph_cluster.py",
+        "contract/test_mapping.py",
+        "contract/test_install_volumes.py",
+        "contract/test_installation.py",
+        "hostile/test_install_scripts.py",
+        "integration/test_sandbox_ceph.py",
+    ),
+    "ZooKeeper": (
+        "hostile/test_document_of_the_api.py",
+        "hostile/test_zookeeper_away.py",
+        "integration/test_auth.py",
+        "integration/test_networks.py",
+        "integration/test_two_servers.py",
+        "integration/test_worker",
+    ),
+    "contract": ("contract/",),
+    "programs": ("integration/", "hostile/"),
+    "processes": ("unit/", "scenarios/", "browser/"),
+}
+
+
+def lane_of(nodeid: str) -> str:
+    """The lane of a test, by the longest beginning of its name that a lane names."""
+    name = nodeid.removeprefix("tests/")
+    found = [(len(part), lane) for lane, parts in LANES.items() for part in parts if name.startswith(part)]
+    return max(found, default=(0, [*LANES][-1]))[1]
+
+
+def place_of(nodeid: str) -> int:
+    """Where a lane stands among all."""
+    return [*LANES].index(lane_of(nodeid))
+
+
+class Lanes(LoadScopeScheduling):
+    """Gives whole lanes to workers, in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return lane_of(nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: place_of(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Lanes:
+    config.option.loadscopereorder = False  # else the lane with the most tests, not the longest one, would be the first
+    return Lanes(config, log)
