@@ -27,7 +27,7 @@ GUESTS = Path(__file__).parents[2] / "var" / "cache" / "guest"
 """Where the tiny guest is kept between runs."""
 
 
-async def until(condition: Callable[[], object], limit: float = 10.0) -> None:
+async def until(condition: Callable[[], object], limit: float = 60.0) -> None:
     """Return as soon as a condition holds; fail when it does not within `limit` seconds."""
     end = time.monotonic() + limit
     while not condition():

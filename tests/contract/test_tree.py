@@ -157,7 +157,7 @@ async def other(bench: Bench, tree: Tree) -> Client:
     return client
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 (a condition of any kind, over things that tell nobody)
             await asyncio.sleep(0.005)

@@ -51,7 +51,7 @@ def count(said: str) -> int:
     return int(found[1])
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_reply_is_one_of_the_document(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     with many_nodes(tmp_path, zookeeper) as cluster:
         api = cluster.api()
@@ -67,7 +67,7 @@ def test_every_reply_is_one_of_the_document(tmp_path: Path, zookeeper: ZooKeeper
         assert " 500 " not in said and "internal-error" not in api.log
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_request_that_is_refused_writes_nothing(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     """To a node and a VM that are there, of which no agent changes anything by itself."""
     with many_nodes(tmp_path, zookeeper) as cluster:
@@ -82,7 +82,7 @@ def test_a_request_that_is_refused_writes_nothing(tmp_path: Path, zookeeper: Zoo
         assert count(said) > 500
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_where_authentication_is_enabled_nothing_is_answered_without_it(
     tmp_path: Path, zookeeper: ZooKeeperServer
 ) -> None:

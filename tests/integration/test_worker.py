@@ -43,7 +43,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"it did not come true within {seconds} s"
@@ -113,7 +113,7 @@ class Site:
         assert task
         return task
 
-    async def ended(self, id: UUID, seconds: float = 20.0) -> Task:
+    async def ended(self, id: UUID, seconds: float = 60.0) -> Task:
         await until(lambda: self.task(id).is_over, seconds)
         assert await self.context.store.read(Claim, id) is None
         assert await self.context.store.read(TaskSubject, "build", self.task(id).subject) is None
