@@ -8,7 +8,6 @@ The sandbox is one for all tests that only use it; each looks for tracebacks in 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 
 import pytest
@@ -19,20 +18,17 @@ from pvcd.sandbox.cluster import ALL
 from tests.contract.conftest import ZooKeeperServer
 from tests.integration.cluster import Cluster, Guests
 from tests.integration.provisioner import Provisioner, prepared
-from tests.lanes import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
+from tests.lanes import (  # noqa: F401 - hooks of pytest
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+    pytest_xdist_make_scheduler,
+)
 from tests.servers import zookeeper_server
 
 
 def pytest_configure() -> None:
     if os.geteuid() == 0:
         network.enter()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how each test that failed is run alone."""
-    failed = {report.nodeid for kind in ("failed", "error") for report in terminalreporter.getreports(kind)}
-    for nodeid in sorted(failed):
-        terminalreporter.write_line(f"again: .venv/bin/pytest {shlex.quote(nodeid)}")
 
 
 @pytest.fixture(scope="session")

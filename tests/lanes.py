@@ -6,6 +6,10 @@ nothing left to do takes the next lane in the order below. A test that none of t
 
 from __future__ import annotations
 
+import itertools
+import shlex
+from collections import Counter
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -62,6 +66,21 @@ def lane_of(nodeid: str) -> str:
 def place_of(nodeid: str) -> int:
     """Where a lane stands among all."""
     return [*LANES].index(lane_of(nodeid))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long each lane took, and how each test that failed is run alone."""
+    seconds, failed = Counter[str](), set()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            seconds[lane_of(report.nodeid)] += report.duration
+            failed |= {report.nodeid} if report.failed else set()
+    if len(seconds) > 1:
+        terminalreporter.section("lanes")
+    for lane, taken in seconds.items() if len(seconds) > 1 else ():
+        terminalreporter.write_line(f"{taken:6.0f} s  {lane}")
+    for nodeid in sorted(failed):
+        terminalreporter.write_line(f"again: .venv/bin/pytest {shlex.quote(nodeid)}")
 
 
 class Lanes(LoadScopeScheduling):

@@ -23,7 +23,7 @@ def main(*arguments: str) -> int:
     """Run the tests; the exit status is that of pytest."""
     once_more = "--once-more" in arguments
     what = [argument for argument in arguments if argument != "--once-more"]
-    side_by_side = pytest("--cache-clear", f"--numprocesses={WORKERS}", "-m", "not alone", *what)
+    side_by_side = pytest("--cache-clear", f"--numprocesses={WORKERS}", "--durations=20", "-m", "not alone", *what)
     alone = pytest("-m", "alone", *what)
     status = max(side_by_side, alone)
     if not once_more or status != TESTS_FAILED:  # a higher status says that not all tests were run

@@ -689,6 +689,7 @@ async def test_opening_fails_with_a_sentence_where_nobody_answers() -> None:
         await until(lambda: set(threading.enumerate()) <= threads)
 
 
+@pytest.mark.alone
 async def test_a_server_that_hangs_is_given_up_within_the_deadline(zookeeper: Server) -> None:
     threads = set(threading.enumerate())
     client = Client(ZooKeeperTree(zookeeper.hosts, chroot=f"/test/{uuid.uuid4()}", deadline=0.5))

@@ -113,6 +113,7 @@ async def test_a_caller_that_is_cancelled_takes_the_program_with_it(tmp_path):
     assert await wait_until_gone(processes, 5)
 
 
+@pytest.mark.alone
 async def test_a_descendant_in_a_session_of_its_own_does_not_hold_us(tmp_path):
     code = """
 import subprocess, sys

@@ -206,6 +206,7 @@ async def test_a_message_that_comes_often_lets_a_task_run_once(site: Site) -> No
     assert len(site.notes()) == 6
 
 
+@pytest.mark.alone
 async def test_a_worker_that_is_stopped_undoes_what_it_runs_and_takes_nothing_more(site: Site) -> None:
     site.hold("make second")
     worker = await site.start()
@@ -221,6 +222,7 @@ async def test_a_worker_that_is_stopped_undoes_what_it_runs_and_takes_nothing_mo
     assert (site.things(), site.task(waiting.id).state) == ([], "pending")
 
 
+@pytest.mark.alone
 async def test_a_worker_that_is_stopped_twice_ends_at_once(site: Site) -> None:
     make, unmake = site.hold("make second"), site.hold("unmake second")
     worker = await site.start()
@@ -238,6 +240,7 @@ async def test_a_worker_that_is_stopped_twice_ends_at_once(site: Site) -> None:
     assert site.things() == []
 
 
+@pytest.mark.alone
 async def test_a_worker_that_waits_for_messages_ends_at_once(site: Site) -> None:
     await site.start()
     begun = time.monotonic()
@@ -245,6 +248,7 @@ async def test_a_worker_that_waits_for_messages_ends_at_once(site: Site) -> None
     assert time.monotonic() - begun < 3
 
 
+@pytest.mark.alone
 async def test_a_task_is_cancelled_wherever_its_worker_is(site: Site) -> None:
     site.hold("make second")
     await site.start()
@@ -275,6 +279,7 @@ async def test_a_worker_that_was_paused_does_nothing_more_for_what_it_lost(site:
     assert [note for note in site.notes() if "x-" in note] == [*MADE[:2], "unmake x-second", "unmake x-first"]
 
 
+@pytest.mark.alone
 async def test_without_redis_tasks_run_all_the_same(site: Site) -> None:
     site.redis.stop()
     try:
