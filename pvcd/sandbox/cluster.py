@@ -104,10 +104,11 @@ class Sandbox:
             services = self._services()
             await self._start_servers(services)
             await self._supervisor.start(*(services[name] for name in DAEMONS if name in self._only))
+            # Said first: who waits for the state reads what was said until then, and no further.
+            self._report(f"{'sandbox':<11} ready after {time.monotonic() - begun:.1f} s")
             self._ready = True
             self._write_state()
             self._undo = undo.pop_all()
-        self._report(f"{'sandbox':<11} ready after {time.monotonic() - begun:.1f} s")
 
     async def run_until_stopped(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
         """Its whole life: up, `then` what is to be done with it, until a signal of `SIGNALS` comes, and down."""

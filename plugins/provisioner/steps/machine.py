@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pvcd import Create, Delete, Outcome, Run
+from pvcd import Context, Create, Delete, Outcome, Run, retried
 from pvcd_plugins.provisioner.metadata import ssh_keys_of
 from pvcd_plugins.provisioner.records import Built
 from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
@@ -37,22 +37,23 @@ async def define_check(run: Run) -> str:
 async def undefine(run: Run) -> None:
     """Forget what was reserved."""
     if "uuid" in run.journal:
-        await forget(run, UUID(run.journal["uuid"]))
+        await forget(run.context, UUID(run.journal["uuid"]))
 
 
-async def forget(run: Run, uuid: UUID) -> None:
+@retried  # since the handler of VMs that are gone may be first
+async def forget(context: Context, uuid: UUID) -> None:
     """Forget the VM, unless it is one like any other by now."""
-    await vms.release(run.context, uuid)
-    built = await run.context.store.read(Built, uuid)
-    if built is not None and run.context.store.get(vms.VM, uuid) is None:
-        await run.context.store.write(Delete(built))
+    await vms.release(context, uuid)
+    built = await context.store.read(Built, uuid)
+    if built is not None and context.store.get(vms.VM, uuid) is None:
+        await context.store.write(Delete(built))
 
 
 async def complete(run: Run) -> Outcome:
     """Let the VM be one like any other, and start it; or forget it, if only its disks are wanted."""
     request = request_of(run)
     if not request.define:
-        await forget(run, request.uuid)
+        await forget(run.context, request.uuid)
         return Outcome("changed", f"The disks of {request.name} are ready; no VM is defined.")
     await vms.complete(run.context, request.uuid, start=request.start)
     return Outcome("changed", await complete_check(run))

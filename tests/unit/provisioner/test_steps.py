@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from pvcd import Create, Run, Task
+from pvcd import Create, Delete, Run, Task
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.components import CLUSTER
@@ -60,6 +61,22 @@ async def test_a_vm_that_was_completed_keeps_its_volumes(run: Run, ceph: FakeClu
     await machine.undefine(run)
     assert [volume.name for volume in await ceph.volumes("vms")] == ["web1_sda"]
     assert len(run.context.store.all(VM)) == len(run.context.store.all(Built)) == 1
+
+
+async def test_another_may_forget_it_at_the_same_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    await define(run, State.PROVISION)
+    store = run.context.store
+    read = store.read
+
+    async def read_and_lose(kind: Any, *key: Any) -> Any:
+        found = await read(kind, *key)
+        if isinstance(found, Built):
+            await store.write(Delete(found))
+        return found
+
+    monkeypatch.setattr(store, "read", read_and_lose)
+    await machine.undefine(run)
+    assert store.all(VM) == store.all(Built) == []
 
 
 async def test_undoing_twice_is_fine(run: Run, ceph: FakeCluster) -> None:
