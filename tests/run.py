@@ -1,4 +1,4 @@
-"""Run all tests: `python -m tests.run [--once-more] [WHAT...]`.
+"""Run all tests: `python -m tests.run [--once-more]`.
 
 First all lanes of tests/lanes.py side by side, then, with nothing beside them, the tests that are marked `alone`. With
 --once-more, what failed is run once more with nothing beside it: what passes then is printed as `flaky: NAME` and is no
@@ -19,25 +19,23 @@ WORKERS = os.environ.get("TEST_WORKERS", "4")
 PASSED, TESTS_FAILED = 0, 1
 
 
-def main(*arguments: str) -> int:
+def main(once_more: bool) -> int:
     """Run the tests; the exit status is that of pytest."""
-    once_more = "--once-more" in arguments
-    what = [argument for argument in arguments if argument != "--once-more"]
-    side_by_side = pytest("--cache-clear", f"--numprocesses={WORKERS}", "--durations=20", "-m", "not alone", *what)
-    alone = pytest("-m", "alone", *what)
+    side_by_side = pytest("--cache-clear", f"--numprocesses={WORKERS}", "--durations=20", "-m", "not alone")
+    alone = pytest("-m", "alone")
     status = max(side_by_side, alone)
-    if not once_more or status != TESTS_FAILED:  # a higher status says that not all tests were run
-        return status
     first = failed()
-    status = pytest("--last-failed", "--last-failed-no-failures=none", *what)
-    twice = failed()
-    for name in sorted(first - twice):
+    if not once_more or not first or status != TESTS_FAILED:  # a higher status says that not all tests were run
+        return status
+    status = pytest(*sorted(first))
+    for name in sorted(first - failed()):
         print(f"flaky: {name}", flush=True)
-    return max(status, TESTS_FAILED) if twice or not first else status
+    return status
 
 
 def pytest(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode
+    # What a signal ends has a negative status, which must not count as less than success.
+    return abs(subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode)
 
 
 def failed() -> set[str]:
@@ -45,4 +43,4 @@ def failed() -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(once_more="--once-more" in sys.argv[1:]))
