@@ -17,10 +17,10 @@ from kazoo.client import KazooClient
 from bench import networks
 from bench.fill import NODES, fill, vm_xml
 from bench.servers import Server, api, free_port, row, server
-from pvcd.sandbox import network
-from pvcd.sandbox.supervisor import Supervisor
-from pvcd.sandbox.zookeeper import zookeeper
-from pvcd.sessions import Life, Session
+from pvcd.cluster.presence import Presence, ProcessIdentity
+from pvcd_plugins.sandbox import network
+from pvcd_plugins.sandbox.supervisor import Supervisor
+from pvcd_plugins.sandbox.zookeeper import zookeeper
 
 SIZES = (1000, 5000)
 
@@ -85,7 +85,7 @@ def writes(address: str, chroot: str, ours: Server, vms: int) -> None:
     try:
         client.ensure_path("/raw")
         for number in range(NODES):
-            client.create(f"/sessions/hv{number}", session(f"hv{number}"), ephemeral=True)
+            client.create(f"/presence/hv{number}", session(f"hv{number}"), ephemeral=True)
         document = vm_xml(0).encode() + b" " * 200
         client.create("/raw/vm", document)
         states = iter(["stop", "start"] * 500)
@@ -116,8 +116,8 @@ def writes(address: str, chroot: str, ours: Server, vms: int) -> None:
 
 def session(node: str) -> bytes:
     """The record of a node's living agent."""
-    life = Life(boot="", namespace=0, pid=0, started=0)
-    return Session(node=node, session=0, life=life, since=0).encode()
+    life = ProcessIdentity(boot="", namespace=0, pid=0, started=0)
+    return Presence(node=node, session=0, process=life, since=0).encode()
 
 
 def sight(first: Server, second: Server) -> None:

@@ -9,18 +9,17 @@ from pathlib import Path
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from bench.plugins.filler import Filler
-from pvcd.registry import CORE_RECORDS
-from pvcd.sandbox.guest import boot_sector_domain
+from pvcd.plugin.registry import collect
 from pvcd.store import Create, Store
 from pvcd.store.zookeeper import ZooKeeperTree
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
-from pvcd_plugins.vm.records import VM, VMName, VMReport
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.sandbox.guest import boot_sector_domain
+from pvcd_plugins.vm.records import VM, State, VMName, VMReport
 
 NODES = 12
 FILLERS = 50 * 31
 """50 networks, each with 20 leases and 10 rules."""
-RECORDS = (*CORE_RECORDS, Node, NodeReport, VM, VMName, VMReport, Filler)
+RECORDS = (*collect([]).records, Node, NodeReport, VM, VMName, VMReport, Filler)
 TRANSACTION = 50
 
 
@@ -55,11 +54,13 @@ def _everything(vms: int) -> Iterator[Create]:
     for number in range(NODES):
         name = f"hv{number}"
         yield Create(Node(name=name, coordinator=number < 3))
-        yield Create(NodeReport(name=name, daemon_state=DaemonState.RUN, settled_turn=0, facts=facts))
+        yield Create(NodeReport(name=name, daemon_state=DaemonState.RUN, settled_generation=0, facts=facts))
     for number in range(vms):
         uuid, node = vm_uuid(number), f"hv{number % NODES}"
         yield Create(VMName(name=f"vm{number}", uuid=uuid))
-        yield Create(VM(uuid=uuid, name=f"vm{number}", state=State.START, turn=1, node=node, xml=vm_xml(number)))
-        yield Create(VMReport(uuid=uuid, node=node, running=True, seen_turn=1, guest_turn=1, updated=time.time()))
+        yield Create(VM(uuid=uuid, name=f"vm{number}", state=State.START, generation=1, node=node, xml=vm_xml(number)))
+        yield Create(
+            VMReport(uuid=uuid, node=node, running=True, observed_generation=1, guest_generation=1, updated=time.time())
+        )
     for number in range(FILLERS):
         yield Create(Filler(number=number, text="x" * 250))

@@ -3,7 +3,13 @@
 __version__ = "0.1.0"
 
 from pvcd import tasks
-from pvcd.context import Component, ComponentKey, Context, Role
+from pvcd.cluster.presence import Presence
+from pvcd.declare.context import Component, ComponentKey, Context, Role
+from pvcd.declare.handlers import Handlers, Requeue
+from pvcd.declare.health import Health, HealthCheck
+from pvcd.declare.nodes import NodeFact, NodeSelector
+from pvcd.declare.operations import Guard, Listener, Operation, OperationKind
+from pvcd.declare.templates import TemplateFilter
 from pvcd.errors import (
     Changed,
     Conflict,
@@ -18,25 +24,18 @@ from pvcd.errors import (
     StoreUnavailable,
     TimedOut,
 )
-from pvcd.handlers import Again, Handlers
-from pvcd.health import Health, HealthCheck
-from pvcd.hookspecs import PLUGIN_API_1, hookimpl
 from pvcd.http.parameters import Document, Flag, Path, Value
 from pvcd.http.replies import Encoded, Message, Produces, Stream, Text
 from pvcd.http.routes import Routes
-from pvcd.nodes import NodeFact, NodeSelector
-from pvcd.operations import Guard, Listener, Operation, OperationKind
+from pvcd.http.views import View
+from pvcd.plugin.hookspecs import PLUGIN_API_1, hookimpl
 from pvcd.records import Name, Record
-from pvcd.sessions import Session
 from pvcd.settings import Section, SettingsSection
 from pvcd.store import Check, Create, Delete, Put, retried
 from pvcd.tasks import Outcome, Run, Step, Task
-from pvcd.templates import TemplateFilter
-from pvcd.views import View
 
 __all__ = [
     "PLUGIN_API_1",
-    "Again",
     "Changed",
     "Check",
     "Component",
@@ -67,16 +66,17 @@ __all__ = [
     "OperationKind",
     "Outcome",
     "Path",
+    "Presence",
     "Produces",
     "Put",
     "PvcdError",
     "Record",
     "Refused",
+    "Requeue",
     "Role",
     "Routes",
     "Run",
     "Section",
-    "Session",
     "SettingsSection",
     "Step",
     "StoreUnavailable",

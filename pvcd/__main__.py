@@ -1,6 +1,6 @@
 """`python -m pvcd`: the same as the command `pvcd`."""
 
-from pvcd.cli import main
+from pvcd.daemon.cli import main
 
 if __name__ == "__main__":
     main()

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from pvcd.errors import Failed
-from pvcd.sandbox import network, packages
-from pvcd.sandbox.cluster import ALL
+from pvcd_plugins.sandbox import network, packages
+from pvcd_plugins.sandbox.cluster import ALL
 from tests.contract.conftest import ZooKeeperServer
 from tests.integration.cluster import Cluster, Guests
 from tests.integration.provisioner import Provisioner, prepared

@@ -13,12 +13,13 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pvcd import Context, NodeFact, Role, registry
-from pvcd.agent import agent
+from pvcd import Context, NodeFact, Role
 from pvcd.clock import SystemClock
-from pvcd.context import make_context
-from pvcd.daemons import tree
-from pvcd.registry import Registry
+from pvcd.daemon.agent import agent
+from pvcd.daemon.components import make_context
+from pvcd.daemon.run import tree
+from pvcd.plugin import registry
+from pvcd.plugin.registry import Registry
 from pvcd.settings import read_file, settings_file
 from pvcd_plugins.vm.components import HYPERVISOR, wake_vms
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor

@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 
 import yaml
 
-from pvcd.sandbox.guest import EMULATOR
+from pvcd_plugins.sandbox.guest import EMULATOR
 from tests.client import Client
 from tests.contract.conftest import ZooKeeperServer, free_ports, needs_zookeeper
 

@@ -29,8 +29,8 @@ from sphinx.util.docutils import SphinxDirective
 from pvcd import Message, Produces, Section
 from pvcd.http.parameters import Parameter
 from pvcd.http.routes import Route
+from pvcd.plugin.registry import Registry, start
 from pvcd.records import NAME_PATTERN
-from pvcd.registry import Registry, start
 from pvcd.settings import Settings, read_file
 
 EXAMPLE = Path(__file__).parents[2] / "pvc-api.yaml"

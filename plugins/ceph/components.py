@@ -14,7 +14,8 @@ from pvcd import Component, ComponentKey, Context, PvcdError, Role
 from pvcd_plugins.ceph.cluster import CephUnavailable, Cluster, OsdHost
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.osd import CliOsdHost
-from pvcd_plugins.ceph.mapping import LazyMapping, Mapping
+from pvcd_plugins.ceph.mapping import Mapping
+from pvcd_plugins.ceph.mapping.choice import LazyMapping
 from pvcd_plugins.ceph.settings import CephSettings
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from pvcd import Again, Conflict, Context, Failed, Handlers, NotFound, PvcdError, Refused
+from pvcd import Conflict, Context, Failed, Handlers, NotFound, PvcdError, Refused, Requeue
+from pvcd.cluster.lease import Primary
 from pvcd.errors import Locked
-from pvcd.lease import Primary
 from pvcd_plugins.ceph.cluster import AlreadyThere, InUse, Lock
 from pvcd_plugins.ceph.cluster import facts as said
 from pvcd_plugins.ceph.components import CLUSTER, OSD_HOST
@@ -28,10 +28,10 @@ SETTLING = 30
 
 
 @primary.on(Primary)
-async def refresh(context: Context, lease: Primary) -> Again:
+async def refresh(context: Context, lease: Primary) -> Requeue:
     """Look at Ceph at intervals, for as long as this node is primary."""
     await context[MIRROR].refresh(context)
-    return Again(context.settings.of(CephSettings).refresh)
+    return Requeue(context.settings.of(CephSettings).refresh)
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +46,7 @@ async def recorded(look: Callable[[], Awaitable[object]]) -> AsyncIterator[None]
     await look()
 
 
-@primary.answer("ceph-option")
+@primary.node_command("ceph-option")
 async def set_option(context: Context, action: str, option: str) -> None:
     """Set or unset a flag of all OSDs."""
     cluster = context[CLUSTER]
@@ -57,31 +57,31 @@ async def set_option(context: Context, action: str, option: str) -> None:
 # OSDs
 
 
-@handlers.answer("ceph-osd-add")
+@handlers.node_command("ceph-osd-add")
 async def add_osd(context: Context, device: str, weight: float) -> int:
     """Make an OSD of an unused device of this node."""
     return await context[OSD_HOST].prepare_osd(device, weight)
 
 
-@handlers.answer("ceph-osd-local")
+@handlers.node_command("ceph-osd-local")
 async def is_local(context: Context, osd: int) -> bool:
     """Whether an OSD has its data on a device of this node."""
     return osd in await context[OSD_HOST].local_osds()
 
 
-@handlers.answer("ceph-osd-destroy")
+@handlers.node_command("ceph-osd-destroy")
 async def destroy_osd(context: Context, osd: int) -> None:
     """Stop an OSD of this node and wipe its device; whoever asks knows that it is safe."""
     await context[OSD_HOST].remove_osd(osd)
 
 
-@primary.answer("ceph-osd-record")
+@primary.node_command("ceph-osd-record")
 async def record_osds(context: Context) -> None:
     """Let the records know of an OSD that a node made."""
     await context[MIRROR].osds(context)
 
 
-@primary.answer("ceph-osd-state")
+@primary.node_command("ceph-osd-state")
 async def set_osd_state(context: Context, osd: int, state: str) -> None:
     """Set an OSD in or out."""
     cluster = context[CLUSTER]
@@ -89,7 +89,7 @@ async def set_osd_state(context: Context, osd: int, state: str) -> None:
         await (cluster.osd_in(osd) if state == "in" else cluster.osd_out(osd))
 
 
-@primary.answer("ceph-osd-remove")
+@primary.node_command("ceph-osd-remove")
 async def remove_osd(context: Context, osd: int) -> list[str]:
     """Drain an OSD, let its node destroy it, and forget it; returns warnings."""
     mirror = context[MIRROR]
@@ -130,7 +130,11 @@ def _owner(context: Context, osd: said.Osd) -> str | None:
 async def _need_owner(context: Context, osd: said.Osd) -> None:
     """Refuse an OSD that runs where nobody of ours could stop it, before anything is done."""
     owner = _owner(context, osd)
-    if owner and osd.up and not await context.commands.ask(owner, "ceph-osd-local", seconds=OSD_SECONDS, osd=osd.id):
+    if (
+        owner
+        and osd.up
+        and not await context.node_commands.ask(owner, "ceph-osd-local", seconds=OSD_SECONDS, osd=osd.id)
+    ):
         raise Conflict(
             f"OSD {osd.id} has its data on no device of node {owner}: whoever made it has to remove it.",
             code="osd-not-local",
@@ -179,7 +183,7 @@ async def _destroy(context: Context, osd: said.Osd) -> list[str]:
     warnings = []
     owner = _owner(context, osd)
     if owner:
-        await context.commands.ask(owner, "ceph-osd-destroy", seconds=OSD_SECONDS, osd=osd.id)
+        await context.node_commands.ask(owner, "ceph-osd-destroy", seconds=OSD_SECONDS, osd=osd.id)
     else:
         warnings.append(f"The agent of {osd.node} does not run, so the device of OSD {osd.id} is not wiped.")
     for _ in range(SETTLING):
@@ -194,14 +198,14 @@ async def _destroy(context: Context, osd: said.Osd) -> list[str]:
 # Pools
 
 
-@primary.answer("ceph-pool-add")
+@primary.node_command("ceph-pool-add")
 async def add_pool(context: Context, pool: str, pgs: int, copies: int, mincopies: int) -> None:
     """Make a pool."""
     async with recorded(lambda: context[MIRROR].pools(context)):
         await context[CLUSTER].create_pool(pool, pgs, copies, mincopies)
 
 
-@primary.answer("ceph-pool-remove")
+@primary.node_command("ceph-pool-remove")
 async def remove_pool(context: Context, pool: str) -> None:
     """Remove a pool of ours, with all of its volumes."""
     mirror = context[MIRROR]
@@ -218,7 +222,7 @@ def _volumes(context: Context, pool: str, *names: str) -> contextlib.AbstractAsy
     return recorded(lambda: context[MIRROR].volumes(context, pool, *names))
 
 
-@primary.answer("ceph-volume-add")
+@primary.node_command("ceph-volume-add")
 async def add_volume(context: Context, pool: str, volume: str, size: int) -> None:
     """Make an empty volume that the pool has room for."""
     await _need_space(context, pool, size)
@@ -226,7 +230,7 @@ async def add_volume(context: Context, pool: str, volume: str, size: int) -> Non
         await context[CLUSTER].create_volume(pool, volume, size)
 
 
-@primary.answer("ceph-volume-clone")
+@primary.node_command("ceph-volume-clone")
 async def clone_volume(context: Context, pool: str, volume: str, source: str) -> None:
     """Make a copy of a volume, or go on with one that was interrupted."""
     mirror, path = context[MIRROR], Volume.at(pool, volume)
@@ -252,7 +256,7 @@ async def _is_unfinished(context: Context, pool: str, volume: str, source: str) 
     return parent is not None and parent.startswith(f"{pool}/{source}@")
 
 
-@primary.answer("ceph-volume-resize")
+@primary.node_command("ceph-volume-resize")
 async def resize_volume(context: Context, pool: str, volume: str, size: int, shrink: bool) -> None:
     """Change the size of a volume; the pool must have room for what it grows by."""
     async with _volumes(context, pool, volume):
@@ -271,33 +275,33 @@ async def _need_space(context: Context, pool: str, size: int) -> None:
     raise NotFound("pool", pool)
 
 
-@primary.answer("ceph-volume-rename")
+@primary.node_command("ceph-volume-rename")
 async def rename_volume(context: Context, pool: str, volume: str, new: str) -> None:
     """Give a volume another name."""
     async with _volumes(context, pool, volume, new):
         await context[CLUSTER].rename_volume(pool, volume, new)
 
 
-@primary.answer("ceph-volume-remove")
+@primary.node_command("ceph-volume-remove")
 async def remove_volume(context: Context, pool: str, volume: str) -> None:
     """Remove a volume that nobody has open."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].remove_volume(pool, volume)
 
 
-@primary.answer("ceph-volume-look")
+@primary.node_command("ceph-volume-look")
 async def look_at_volumes(context: Context, pool: str, volumes: list[str]) -> None:
     """Record volumes that somebody else has made or removed."""
     await context[MIRROR].volumes(context, pool, *volumes)
 
 
-@primary.answer("ceph-volume-locks")
+@primary.node_command("ceph-volume-locks")
 async def locks(context: Context, pool: str, volume: str) -> list[Lock]:
     """The locks of a volume."""
     return await context[CLUSTER].locks(pool, volume)
 
 
-@primary.answer("ceph-volume-unlock")
+@primary.node_command("ceph-volume-unlock")
 async def clear_locks(context: Context, pool: str, volume: str) -> list[Lock]:
     """Break every lock of a volume; whoever asks knows that no holder lives."""
     found = await context[CLUSTER].locks(pool, volume)
@@ -309,28 +313,28 @@ async def clear_locks(context: Context, pool: str, volume: str) -> list[Lock]:
 # Snapshots
 
 
-@primary.answer("ceph-snapshot-add")
+@primary.node_command("ceph-snapshot-add")
 async def add_snapshot(context: Context, pool: str, volume: str, snapshot: str) -> None:
     """Take a snapshot."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].create_snapshot(pool, volume, snapshot)
 
 
-@primary.answer("ceph-snapshot-rename")
+@primary.node_command("ceph-snapshot-rename")
 async def rename_snapshot(context: Context, pool: str, volume: str, snapshot: str, new: str) -> None:
     """Give a snapshot another name."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].rename_snapshot(pool, volume, snapshot, new)
 
 
-@primary.answer("ceph-snapshot-remove")
+@primary.node_command("ceph-snapshot-remove")
 async def remove_snapshot(context: Context, pool: str, volume: str, snapshot: str) -> None:
     """Remove a snapshot."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].remove_snapshot(pool, volume, snapshot)
 
 
-@primary.answer("ceph-snapshot-rollback")
+@primary.node_command("ceph-snapshot-rollback")
 async def rollback(context: Context, pool: str, volume: str, snapshot: str) -> None:
     """Let a volume be again what it was."""
     async with _volumes(context, pool, volume):

@@ -62,7 +62,7 @@ class Mirror:
 
     async def status(self, context: Context) -> None:
         """Record how Ceph is."""
-        async with self._looking.turn(CephStatus.at()):
+        async with self._looking.hold(CephStatus.at()):
             cluster = context[CLUSTER]
             status, utilization = await cluster.status(), await cluster.utilization()
             options = tuple(sorted(await cluster.options()))
@@ -72,14 +72,14 @@ class Mirror:
 
     async def osds(self, context: Context) -> list[said.Osd]:
         """Record all OSDs, and return them."""
-        async with self._looking.turn(Osd.root):
+        async with self._looking.hold(Osd.root):
             found = await context[CLUSTER].osds()
             await self._write(context, lambda: self._news_of_osds(context, found))
             return found
 
     async def pools(self, context: Context) -> list[said.Pool]:
         """Record all pools of ours, and return them; with a pool go its volumes."""
-        async with self._looking.turn(Pool.root):
+        async with self._looking.hold(Pool.root):
             found = [pool for pool in await context[CLUSTER].pools() if is_ours(pool)]
             await self._write(context, lambda: _news_of_pools(context, found))
             return found
@@ -88,7 +88,7 @@ class Mirror:
         """Record some volumes of a pool, with their snapshots, as they are now: all in one transaction."""
         async with contextlib.AsyncExitStack() as stack:
             for path in sorted({Volume.at(pool, name) for name in names}):
-                await stack.enter_async_context(self._looking.turn(path))
+                await stack.enter_async_context(self._looking.hold(path))
             found = {name: await _look(context, pool, name) for name in names}
 
             def news() -> Changes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, OperationKind, PvcdError, Refused
-from pvcd.matching import matcher
+from pvcd.http.matching import matcher
 from pvcd_plugins.ceph.cluster import CephUnavailable, Lock, Monitors
 from pvcd_plugins.ceph.components import CLUSTER, MAPPING
 from pvcd_plugins.ceph.params import Replication
@@ -76,7 +76,7 @@ class NoSpace(Conflict):
 async def _ask(context: Context, verb: str, *, seconds: float | None = None, **arguments: Any) -> Any:
     """Let the primary do it."""
     deadline = seconds or LOOKS * context.settings.of(CephSettings).deadline
-    return await context.commands.ask_primary(verb, seconds=deadline, **arguments)
+    return await context.node_commands.ask_primary(verb, seconds=deadline, **arguments)
 
 
 # For other plugins
@@ -113,7 +113,7 @@ async def seen(context: Context, volumes: Iterable[tuple[str, str]]) -> None:
         by_pool.setdefault(pool, []).append(volume)
     for pool, names in by_pool.items():
         try:
-            await context.commands.ask_primary("ceph-volume-look", seconds=LOOK_SECONDS, pool=pool, volumes=names)
+            await context.node_commands.ask_primary("ceph-volume-look", seconds=LOOK_SECONDS, pool=pool, volumes=names)
         except PvcdError as error:
             log.info("the volumes %s of the pool %s are seen later: %s", ", ".join(names), pool, error)
 
@@ -201,7 +201,7 @@ def get_osd_state(context: Context, osd: str) -> OsdState:
 async def add_osd(context: Context, node: str, device: str, weight: float) -> Message:
     """Let a node make an OSD of a device."""
     nodes.find(context, node)
-    osd = await context.commands.ask(node, "ceph-osd-add", seconds=OSD_SECONDS, device=device, weight=weight)
+    osd = await context.node_commands.ask(node, "ceph-osd-add", seconds=OSD_SECONDS, device=device, weight=weight)
     warnings = None
     try:
         await _ask(context, "ceph-osd-record")

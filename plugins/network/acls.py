@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pvcd import Check, Conflict, Context, Message, NotFound, Put, retried
-from pvcd.matching import matcher
+from pvcd.http.matching import matcher
 from pvcd_plugins.network.components import FIREWALL
 from pvcd_plugins.network.records import Acl, Acls, has_room
 from pvcd_plugins.network.service import find, find_managed, need, said

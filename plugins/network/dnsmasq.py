@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pvcd.errors import Failed, PvcdError
-from pvcd.process import start
+from pvcd.programs.run import start
 
 log = logging.getLogger(__name__)
 START_LIMIT = 10.0

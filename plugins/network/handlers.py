@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface, IPv6Interface
 
-from pvcd import Again, Context, Create, Failed, Handlers, Put, Record, Session, retried
-from pvcd.lease import Primary
+from pvcd import Context, Create, Failed, Handlers, Presence, Put, Record, Requeue, retried
+from pvcd.cluster.lease import Primary
 from pvcd_plugins.network.bridge import Address, Bridge, Gateway, Kind
 from pvcd_plugins.network.components import BRIDGES, DHCP, DNS, FIREWALL, GATEWAYS
 from pvcd_plugins.network.dhcp import Served
@@ -23,10 +23,10 @@ handlers = Handlers()
 primary = Handlers(scope="primary")
 
 
-@handlers.on(Session)
-async def follow(context: Context, session: Session) -> None:
+@handlers.on(Presence)
+async def follow(context: Context, presence: Presence) -> None:
     """Make this node's bridges and packet filter what the networks say."""
-    if session.node != context.node:
+    if presence.node != context.node:
         return
     store, bridges = context.store, context[BRIDGES]
     networks, failed = store.all(Network), {}
@@ -44,13 +44,13 @@ async def follow(context: Context, session: Session) -> None:
 
 async def look_again(context: Context, record: Record) -> None:
     """Something changed that this node's links rest on."""
-    session = context.store.get(Session, context.node)
+    session = context.store.get(Presence, context.node)
     if session:
         context.wake(session)
 
 
 @primary.on(Primary)
-async def serve(context: Context, lease: Primary) -> Again:
+async def serve(context: Context, lease: Primary) -> Requeue:
     """Hold the gateways, and answer the hosts of all managed networks.
 
     The gateways vanish with our session, should this node not be able to hold them anew or to give them up: for then
@@ -67,7 +67,7 @@ async def serve(context: Context, lease: Primary) -> Again:
     await context[DNS].apply([_zone(each) for each in served if each.vni not in failed])
     await clear(context)
     await _report(context, ServedNetworks, ServedNetworks.at(), {"node": context.node, "failed": failed})
-    return Again(seconds / 3)
+    return Requeue(seconds / 3)
 
 
 async def serve_again(context: Context, record: Record) -> None:

@@ -77,7 +77,7 @@ async def _forget(context: Context, vni: int, address: Address) -> None:
 
 async def _tell(context: Context, action: str, vni: int, lease: Leased | Lease) -> None:
     told = {"action": action, "vni": vni, "address": lease.address, "mac": lease.mac, "hostname": lease.hostname}
-    await context.operations.tell(context, "network-lease", told)
+    await context.operations.notify(context, "network-lease", told)
 
 
 async def clear(context: Context) -> None:

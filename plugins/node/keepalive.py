@@ -29,7 +29,7 @@ from pvcd import (
     StoreUnavailable,
     retried,
 )
-from pvcd.agent import PRESENCE
+from pvcd.daemon.agent import PRESENCE
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Keepalive:
         self._context = context
         self._interval = context.settings.of(KeepaliveSettings).interval
         self._facts: dict[str, Any] = {}
-        self._unread = {fact.name for fact in context.registry.node_facts}
+        self._unread = {fact.name for fact in context.declared(NodeFact)}
         self._said: dict[str, Any] = {}
 
     async def register(self) -> None:
@@ -75,7 +75,7 @@ class Keepalive:
 
     async def run(self) -> None:
         """Publish at each interval, for as long as the agent lives."""
-        readers = [asyncio.ensure_future(self._follow(fact)) for fact in self._context.registry.node_facts]
+        readers = [asyncio.ensure_future(self._follow(fact)) for fact in self._context.declared(NodeFact)]
         try:
             while True:
                 if self._context[PRESENCE].held:

@@ -38,12 +38,12 @@ class DomainState(StrEnum):
 
 
 class Node(Record, path="/nodes/{name}"):
-    """A node as it should be. Each request for a domain state is a turn of its own, which the node reports as done."""
+    """A node as it should be. `generation` counts the requests for a domain state, `settled_generation` those done."""
 
     name: Name
     coordinator: bool = False
     domain_state: DomainState = DomainState.READY
-    turn: int = 0
+    generation: int = 0
 
 
 class NodeDeath(Record, path="/nodes/{name}/death"):
@@ -58,7 +58,7 @@ class NodeReport(Record, path="/nodes/{name}/report"):
 
     name: Name
     daemon_state: DaemonState = DaemonState.INIT
-    settled_turn: int | None = None
+    settled_generation: int | None = None
     remaining: tuple[str, ...] = ()
     updated: float = 0.0
     facts: dict[str, Any] = Field(default_factory=dict)

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pvcd import Conflict, Context, Message, NotFound, OperationKind, Put, Refused, Session, retried
-from pvcd.lease import assign, primary_of
-from pvcd.matching import matcher
+from pvcd import Conflict, Context, Message, NotFound, OperationKind, Presence, Put, Refused, retried
+from pvcd.cluster.lease import assign, primary_of
+from pvcd.http.matching import matcher
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node, NodeReport
 
 __all__ = ["CoordinatorState", "DaemonState", "DomainState", "Node", "NodeReport"]
@@ -120,7 +120,7 @@ def report_of(context: Context, name: str) -> NodeReport:
 def daemon_state(context: Context, node: Node) -> DaemonState:
     """What the node said, unless its session ended without a farewell: then it is dead."""
     said = report_of(context, node.name).daemon_state
-    if said is not DaemonState.STOP and context.store.get(Session, node.name) is None:
+    if said is not DaemonState.STOP and context.store.get(Presence, node.name) is None:
         return DaemonState.DEAD
     return said
 
@@ -134,7 +134,7 @@ def coordinator_state(context: Context, node: Node) -> CoordinatorState:
 
 def domain_state(context: Context, node: Node) -> DomainState:
     """What was asked for, or what is on the way to it."""
-    settled = report_of(context, node.name).settled_turn == node.turn
+    settled = report_of(context, node.name).settled_generation == node.generation
     return (SETTLED if settled else ON_THE_WAY)[node.domain_state]
 
 
@@ -180,7 +180,7 @@ async def set_domain_state(context: Context, name: str, wanted: DomainState) -> 
     node = find(context, name)
     if node.domain_state is wanted and domain_state(context, node) is SETTLED[wanted]:
         return Message(message=f"Node {name} is {SETTLED[wanted]} already.")
-    await context.store.write(Put(node.changed(domain_state=wanted, turn=node.turn + 1)))
+    await context.store.write(Put(node.changed(domain_state=wanted, generation=node.generation + 1)))
     state = daemon_state(context, node)
     late = None if state is DaemonState.RUN else [f"Node {name} is in daemon state {state}: it will act when it runs."]
     return Message(message=f"Node {name} is asked for the domain state {wanted}.", warnings=late)

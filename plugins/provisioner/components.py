@@ -16,7 +16,7 @@ from pvcd_plugins.provisioner.installation import Installation
 
 log = logging.getLogger(__name__)
 INSTALLATION: ComponentKey[Installation] = ComponentKey("installation")
-LETTING_GO: ComponentKey[None] = ComponentKey("letting-go")
+UNMAP_ORPHANS: ComponentKey[None] = ComponentKey("unmap-orphans")
 
 
 @contextlib.asynccontextmanager
@@ -36,9 +36,9 @@ async def fake_installation(context: Context) -> AsyncIterator[Installation]:
 
 
 @contextlib.asynccontextmanager
-async def open_letting_go(context: Context) -> AsyncIterator[None]:
+async def open_unmap_orphans(context: Context) -> AsyncIterator[None]:
     """Beside everything else, unmap here what was mapped for tasks that another machine has undone meanwhile."""
-    at_work = asyncio.ensure_future(let_go(context))
+    at_work = asyncio.ensure_future(unmap_orphans(context))
     try:
         yield
     finally:
@@ -46,7 +46,7 @@ async def open_letting_go(context: Context) -> AsyncIterator[None]:
         await asyncio.gather(at_work, return_exceptions=True)
 
 
-async def let_go(context: Context) -> None:
+async def unmap_orphans(context: Context) -> None:
     """Unmap what no task claims that is not over; each claims its volumes before it maps them."""
     try:
         mapped = await context[MAPPING].mapped()
@@ -67,5 +67,5 @@ async def let_go(context: Context) -> None:
 
 COMPONENTS: list[Component[Any]] = [
     Component(INSTALLATION, open_installation, roles=(Role.WORKER,), fake=fake_installation),
-    Component(LETTING_GO, open_letting_go, roles=(Role.WORKER,), needs=(MAPPING,)),
+    Component(UNMAP_ORPHANS, open_unmap_orphans, roles=(Role.WORKER,), needs=(MAPPING,)),
 ]

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel
 
 from pvcd import Context, Invalid, NotFound, tasks
-from pvcd.matching import matcher
+from pvcd.http.matching import matcher
 from pvcd.tasks import TASK_LOGS, LogLine, StepRecord, Task
 from pvcd.tasks.records import TaskState
 from pvcd_plugins.provisioner import blueprint as blueprints

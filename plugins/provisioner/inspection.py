@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from pvcd import Component, ComponentKey, Context, Role, TimedOut
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.provisioner import syntax
 from pvcd_plugins.provisioner.syntax import Verdict
 
@@ -30,12 +30,12 @@ class OutsideInspection:
     """Looks from outside of this process."""
 
     def __init__(self) -> None:
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._semaphore = asyncio.Semaphore(AT_ONCE)
 
     async def look(self, source: str) -> Verdict:
         """Let another Python compile it, alone and without our environment."""
         argv = [sys.executable, "-I", "-S", syntax.__file__]
-        async with self._turns:
+        async with self._semaphore:
             try:
                 result = await run(argv, timeout=SECONDS, input=source.encode(), check=False)
             except TimedOut:

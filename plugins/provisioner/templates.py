@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pvcd import Conflict, Context, Invalid, NotFound, Put, retried
+from pvcd import Conflict, Context, Invalid, NodeSelector, NotFound, Put, retried
 from pvcd.errors import did_you_mean
 from pvcd_plugins.ceph.service import Pool, Volume
 from pvcd_plugins.network.service import Network
@@ -32,7 +32,7 @@ MAX_NETS, MAX_DISKS, MAX_FILESYSTEM_ARGS = 16, 26, 16
 @retried
 async def create_system(context: Context, draft: SystemTemplate) -> list[str]:
     """Make a system template; returns warnings."""
-    known = [each.name for each in context.registry.node_selectors]
+    known = [each.name for each in context.declared(NodeSelector)]
     if draft.node_selector is not None and draft.node_selector not in known:
         wrong = draft.node_selector
         raise Invalid(f"node_selector {wrong[:60]!r} is not valid: {did_you_mean(wrong[:60], known)}")
@@ -84,7 +84,7 @@ async def add_net(context: Context, name: str, vni: int) -> list[str]:
             f"The network template {name} has {MAX_NETS} nets, which are all that a VM may have.", code="template-full"
         )
     await context.store.write(Put(template.changed(networks=(*template.networks, vni))))
-    known = Network not in context.registry.records or context.store.get(Network, vni) is not None
+    known = not context.store.knows(Network) or context.store.get(Network, vni) is not None
     return [] if known else [f"There is no network {vni} yet, without which no VM can be built."]
 
 
@@ -196,7 +196,7 @@ def _refuse_clash(template: StorageTemplate, disk_id: str, options: DiskOptions)
 
 def _unknown(context: Context, disk: Disk) -> Iterator[str]:
     """Warnings about what is not there yet, as far as it is known what is there."""
-    if Pool not in context.registry.records:
+    if not context.store.knows(Pool):
         return
     if context.store.get(Pool, disk.pool) is None:
         yield f"There is no pool {disk.pool!r} yet, without which no VM can be built."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter
-from pvcd.process import Result, run
+from pvcd.programs.run import Result, run
 from pvcd_plugins.provisioner import cloudconfig, filters, rendering
 from pvcd_plugins.provisioner.rendering import Filters, Mistake
 from pvcd_plugins.provisioner.variables import sample_values
@@ -42,7 +42,7 @@ class OutsideRendering:
             for name, filter in (filters or {}).items()
         }
         self._schema = schema
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._semaphore = asyncio.Semaphore(AT_ONCE)
 
     async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
         """The text of a template."""
@@ -70,7 +70,7 @@ class OutsideRendering:
 
     async def _run(self, program: str, *arguments: str, input: bytes) -> Result:
         argv = [sys.executable, "-I", program, *arguments]
-        async with self._turns:
+        async with self._semaphore:
             return await run(argv, timeout=LIMIT, input=input, check=False)
 
 
@@ -102,7 +102,7 @@ async def check(renderer: Rendering, text: str) -> list[str]:
 
 
 def _filters(context: Context) -> Filters:
-    return {each.name: each.function for each in context.registry.template_filters}
+    return {each.name: each.function for each in context.declared(TemplateFilter)}
 
 
 def _invalid(mistake: Mistake) -> Invalid:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pvcd.clock import Clock
 from pvcd.errors import Conflict, Failed, Invalid, NotFound, PvcdError
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.provisioner.grammar import read_filesystem_arg
 
 MKFS = {

@@ -23,7 +23,7 @@ class Allocated:
     vcpus: int = 0
 
 
-class Allocation:
+class AllocationIndex:
     """By the records, and so ahead of what the nodes report."""
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ def _size(xml: str) -> tuple[int, int]:
 
 
 @contextlib.asynccontextmanager
-async def open_allocation(context: Context) -> AsyncIterator[Allocation]:
+async def open_allocation_index(context: Context) -> AsyncIterator[AllocationIndex]:
     """Counted from what is there, and following the store as long as it is open."""
-    allocation = Allocation()
+    allocation = AllocationIndex()
     for vm in context.store.all(VM):
         allocation.changed(vm.path, None, vm)
     end = context.store.subscribe(allocation.changed)
@@ -71,5 +71,5 @@ async def open_allocation(context: Context) -> AsyncIterator[Allocation]:
         end()
 
 
-ALLOCATION: ComponentKey[Allocation] = ComponentKey("vm-allocation")
-COMPONENT = Component(ALLOCATION, open_allocation, roles=(Role.API, Role.NODE, Role.WORKER))
+ALLOCATION_INDEX: ComponentKey[AllocationIndex] = ComponentKey("vm-allocation")
+COMPONENT = Component(ALLOCATION_INDEX, open_allocation_index, roles=(Role.API, Role.NODE, Role.WORKER))

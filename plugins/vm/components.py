@@ -9,18 +9,18 @@ from typing import Any
 from uuid import UUID
 
 from pvcd import Component, ComponentKey, Context, NodeFact, Role
+from pvcd_plugins.vm.backoff import StartBackoff
 from pvcd_plugins.vm.hypervisor import GuestState, Hypervisor
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
 from pvcd_plugins.vm.records import VM
-from pvcd_plugins.vm.restraint import Restraint
 from pvcd_plugins.vm.settings import VMSettings
 
 HYPERVISOR: ComponentKey[Hypervisor] = ComponentKey("hypervisor")
-RESTRAINT: ComponentKey[Restraint] = ComponentKey("restraint")
+START_BACKOFF: ComponentKey[StartBackoff] = ComponentKey("start-backoff")
 
 
 def wake_vms(context: Context, uuid: UUID | None) -> None:
-    """Give the VM of a guest a turn, or all VMs."""
+    """Give the VM of a guest a generation, or all VMs."""
     for vm in context.store.all(VM) if uuid is None else [context.store.get(VM, uuid)]:
         if vm is not None:
             context.wake(vm)
@@ -55,14 +55,14 @@ async def fake_hypervisor(context: Context) -> AsyncIterator[Hypervisor]:
 
 
 @contextlib.asynccontextmanager
-async def open_restraint(context: Context) -> AsyncIterator[Restraint]:
+async def open_start_backoff(context: Context) -> AsyncIterator[StartBackoff]:
     """An empty memory of starts."""
-    yield Restraint()
+    yield StartBackoff()
 
 
 COMPONENTS: list[Component[Any]] = [
     Component(HYPERVISOR, open_hypervisor, roles=(Role.NODE,), fake=fake_hypervisor),
-    Component(RESTRAINT, open_restraint, roles=(Role.NODE,)),
+    Component(START_BACKOFF, open_start_backoff, roles=(Role.NODE,)),
 ]
 
 

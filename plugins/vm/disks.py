@@ -30,7 +30,7 @@ class VolumeLock(BaseModel):
 
 def need_storage(context: Context) -> None:
     """Refuse where nothing stands between us and Ceph."""
-    if "ceph-volume-remove" not in context.commands.answers:
+    if not context.store.knows(storage.Volume):
         raise Refused("This needs Ceph, and the storage plugin is switched off.", code="storage-not-available")
 
 

@@ -161,8 +161,8 @@ def lacks_storage(xml: str) -> bool:
     return any(_lacks_auth(disk) or _lacks_hosts(source) for disk, source in _rbd_disks(_read(xml)))
 
 
-def prepare(xml: str, *, turn: int, console_log: str | None, storage: Storage | None = None) -> str:
-    """The document that is started: marked with its turn, its first serial device logged to `console_log`.
+def prepare(xml: str, *, generation: int, console_log: str | None, storage: Storage | None = None) -> str:
+    """The document that is started: marked with its generation, its first serial device logged to `console_log`.
 
     With `storage` its RBD disks are told of Ceph what they do not know themselves.
     """
@@ -175,7 +175,7 @@ def prepare(xml: str, *, turn: int, console_log: str | None, storage: Storage | 
         metadata = etree.SubElement(root, "metadata")
     for mark in metadata.findall(_MARK):
         metadata.remove(mark)
-    etree.SubElement(metadata, _MARK, {"turn": str(turn)}, nsmap={"pvcd": NAMESPACE})
+    etree.SubElement(metadata, _MARK, {"generation": str(generation)}, nsmap={"pvcd": NAMESPACE})
     serial = root.find("devices/serial")
     if serial is not None and console_log is not None:
         for log in serial.findall("log"):
@@ -208,11 +208,11 @@ def _complete(disk: etree._Element, source: etree._Element, storage: Storage) ->
         etree.SubElement(auth, "secret", {"type": "ceph", "uuid": str(storage.secret)})
 
 
-def turn_of(xml: str) -> int | None:
-    """The turn that `prepare` marked a document with; None for one that it never saw."""
+def generation_of(xml: str) -> int | None:
+    """The generation that `prepare` marked a document with; None for one that it never saw."""
     mark = _read(xml).find(f"metadata/{_MARK}")
-    turn = "" if mark is None else mark.get("turn", "")
-    return int(turn) if re.fullmatch(r"[0-9]{1,18}", turn) else None
+    generation = "" if mark is None else mark.get("generation", "")
+    return int(generation) if re.fullmatch(r"[0-9]{1,18}", generation) else None
 
 
 def _read(xml: str) -> etree._Element:

@@ -9,7 +9,6 @@ from pathlib import Path
 from uuid import UUID
 
 from pvcd import (
-    Again,
     Changed,
     Context,
     Create,
@@ -20,18 +19,19 @@ from pvcd import (
     Operation,
     OperationKind,
     Put,
+    Requeue,
     retried,
 )
-from pvcd_plugins.vm.components import HYPERVISOR, RESTRAINT
+from pvcd_plugins.vm.components import HYPERVISOR, START_BACKOFF
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError
-from pvcd_plugins.vm.records import VM, VMReport
+from pvcd_plugins.vm.records import VM, State, VMReport
 from pvcd_plugins.vm.service import forget
 from pvcd_plugins.vm.settings import VMSettings
-from pvcd_plugins.vm.states import WANTS_GUEST, Act, State, decide
+from pvcd_plugins.vm.states import WANTS_GUEST, Act, decide
 from pvcd_plugins.vm.storage import GUEST_STORAGE
-from pvcd_plugins.vm.volumes import VolumeInUse, let_run
+from pvcd_plugins.vm.volumes import VolumeInUse, write_with_volume_claims
 
 log = logging.getLogger(__name__)
 handlers = Handlers()
@@ -52,13 +52,13 @@ OPERATIONS = [
 class Done:
     """What an act came to: when to look again, and what to report beside what is seen."""
 
-    again: Again | None = None
+    again: Requeue | None = None
     failed_reason: str | None = None
     shutdown_since: float | None = None
 
 
 @handlers.on(VM)
-async def follow(context: Context, vm: VM) -> Again | None:
+async def follow(context: Context, vm: VM) -> Requeue | None:
     """Make this node's guest what the record says."""
     guest = await context[HYPERVISOR].look(vm.uuid)
     if vm.node != context.node:
@@ -83,13 +83,13 @@ async def _nothing(context: Context, vm: VM, guest: Guest | None) -> Done:
 
 async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
     """Start the guest, once the store itself has said that this is still what is wanted."""
-    now, restraint = context.clock.time(), context[RESTRAINT]
-    pause = restraint.pause(vm.uuid, vm.turn, now)
+    now, restraint = context.clock.time(), context[START_BACKOFF]
+    pause = restraint.pause(vm.uuid, vm.generation, now)
     if pause > 0:
-        return Done(Again(pause), failed_reason="The guest keeps ending soon after its start; it is tried again.")
+        return Done(Requeue(pause), failed_reason="The guest keeps ending soon after its start; it is tried again.")
     storage = await context[GUEST_STORAGE].prepare() if lacks_storage(vm.xml) else None
     console_log = str(_console_log(context, vm.uuid))
-    document = prepare(vm.xml, turn=vm.turn, console_log=console_log, storage=storage)
+    document = prepare(vm.xml, generation=vm.generation, console_log=console_log, storage=storage)
 
     async def act() -> None:
         current = await context.store.read(VM, vm.uuid)
@@ -100,8 +100,8 @@ async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
     try:
         await context.operations.run(context, "guest-start", _told(context, vm), act)
     except Changed:
-        return Done(Again(0.0))
-    restraint.started(vm.uuid, vm.turn, now)
+        return Done(Requeue(0.0))
+    restraint.started(vm.uuid, vm.generation, now)
     return Done()
 
 
@@ -113,7 +113,7 @@ async def _shutdown(context: Context, vm: VM, guest: Guest | None) -> Done:
     """Ask the guest to shut down, again now and then; stop it when its time is over."""
     now, limit = context.clock.time(), context.settings.of(VMSettings).shutdown_seconds
     report = context.store.get(VMReport, vm.uuid)
-    since = report.shutdown_since if report and report.seen_turn == vm.turn else None
+    since = report.shutdown_since if report and report.observed_generation == vm.generation else None
     if since is None:
         since = now
     if now - since >= limit:
@@ -123,12 +123,12 @@ async def _shutdown(context: Context, vm: VM, guest: Guest | None) -> Done:
         await context[HYPERVISOR].shutdown(vm.uuid)
     except HypervisorError as error:
         failed_reason = error.sentence  # its time runs all the same
-    return Done(Again(min(PRESS_AGAIN, since + limit - now)), failed_reason, since)
+    return Done(Requeue(min(PRESS_AGAIN, since + limit - now)), failed_reason, since)
 
 
 async def _destroy(context: Context, vm: VM, guest: Guest | None) -> Done:
     await context[HYPERVISOR].destroy(vm.uuid)
-    return Done(Again(0.0))
+    return Done(Requeue(0.0))
 
 
 async def _forget(context: Context, vm: VM, guest: Guest | None) -> Done:
@@ -145,9 +145,9 @@ ACTIONS: dict[Act, Callable[[Context, VM, Guest | None], Awaitable[Done]]] = {
 }
 
 
-async def _leave(context: Context, vm: VM, guest: Guest | None) -> Again | None:
+async def _leave(context: Context, vm: VM, guest: Guest | None) -> Requeue | None:
     """End a guest of ours that belongs to another node by now: it must never run twice."""
-    if guest is not None and guest.turn is not None:
+    if guest is not None and guest.generation is not None:
         await context[HYPERVISOR].destroy(vm.uuid)
     return None
 
@@ -163,8 +163,8 @@ async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> 
     said = {
         "node": context.node,
         "running": running,
-        "seen_turn": vm.turn,
-        "guest_turn": guest.turn if guest and running else None,
+        "observed_generation": vm.generation,
+        "guest_generation": guest.generation if guest and running else None,
         "failed_reason": done.failed_reason,
         "shutdown_since": done.shutdown_since if running else None,
     }
@@ -174,19 +174,19 @@ async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> 
     elif any(getattr(old, name) != value for name, value in said.items()):
         await context.store.write(Put(old.changed(updated=context.clock.time(), **said)))
         if old.running and not running:
-            await context.operations.tell(context, "guest-end", _told(context, vm))
+            await context.operations.notify(context, "guest-end", _told(context, vm))
 
 
 @handlers.gone(VM)
 async def clean(context: Context, vm: VM) -> None:
     """Remove what this node kept for a VM that is no more."""
-    context[RESTRAINT].forget(vm.uuid)
+    context[START_BACKOFF].forget(vm.uuid)
     log = _console_log(context, vm.uuid)
     for path in (log, Path(f"{log}.0")):
         path.unlink(missing_ok=True)
 
 
-@handlers.answer("vm-console")
+@handlers.node_command("vm-console")
 async def console(context: Context, uuid: str, lines: int) -> str:
     """The last lines of a VM's serial log."""
     vm = context.store.get(VM, uuid)
@@ -227,12 +227,16 @@ async def restore(context: Context, operation: Operation) -> list[str]:
 async def _set_aside(context: Context, uuid: UUID) -> None:
     vm = context.store.get(VM, uuid)
     if vm is not None and vm.state in WANTS_GUEST:
-        await context.store.write(Put(vm.changed(state=State.SHUTDOWN, turn=vm.turn + 1, node_autostart=True)))
+        await context.store.write(
+            Put(vm.changed(state=State.SHUTDOWN, generation=vm.generation + 1, node_autostart=True))
+        )
 
 
 @retried
 async def _bring_back(context: Context, uuid: UUID) -> None:
     vm = context.store.get(VM, uuid)
     if vm is not None and vm.node_autostart and not vm.outside_limit:
-        turn = vm.turn if vm.state in WANTS_GUEST else vm.turn + 1
-        await let_run(context, vm.changed(state=State.START, turn=turn, node_autostart=False))
+        generation = vm.generation if vm.state in WANTS_GUEST else vm.generation + 1
+        await write_with_volume_claims(
+            context, vm.changed(state=State.START, generation=generation, node_autostart=False)
+        )

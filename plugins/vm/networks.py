@@ -18,7 +18,7 @@ Attachment = tuple[str, str]
 """The bridge and the MAC address of an interface."""
 
 
-class Attachments:
+class NetworkIndex:
     """The VMs at each bridge and the leases of their interfaces, kept up to date with every change."""
 
     def __init__(self) -> None:
@@ -80,14 +80,14 @@ def usable(context: Context, xml: str) -> list[Check]:
 
 async def users(context: Context, operation: Operation) -> list[str]:
     """The VMs that keep a network from being removed."""
-    found = (context.store.get(VM, uuid) for uuid in context[ATTACHMENTS].at(str(operation.arguments["bridge"])))
+    found = (context.store.get(VM, uuid) for uuid in context[NETWORK_INDEX].at(str(operation.arguments["bridge"])))
     return sorted(f"VM {vm.name}" for vm in found if vm is not None)
 
 
 @contextlib.asynccontextmanager
-async def open_attachments(context: Context) -> AsyncIterator[Attachments]:
+async def open_network_index(context: Context) -> AsyncIterator[NetworkIndex]:
     """Read from what is there, and following the store as long as it is open."""
-    attachments = Attachments()
+    attachments = NetworkIndex()
     for record in (*context.store.all(VM), *context.store.all(Lease)):
         attachments.changed(record.path, None, record)
     end = context.store.subscribe(attachments.changed)
@@ -97,6 +97,6 @@ async def open_attachments(context: Context) -> AsyncIterator[Attachments]:
         end()
 
 
-ATTACHMENTS: ComponentKey[Attachments] = ComponentKey("vm-networks")
-COMPONENT = Component(ATTACHMENTS, open_attachments, roles=(Role.API, Role.PRIMARY))
+NETWORK_INDEX: ComponentKey[NetworkIndex] = ComponentKey("vm-networks")
+COMPONENT = Component(NETWORK_INDEX, open_network_index, roles=(Role.API, Role.PRIMARY))
 LISTENERS = [Listener("vm-networks", (networks.RETIRE,), users)]

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pvcd import Document, Flag, Path, Value
-from pvcd_plugins.vm.states import SETTABLE, State
+from pvcd_plugins.vm.records import State
+from pvcd_plugins.vm.states import SETTABLE
 
 VMKey = Annotated[str, Path("Name or UUID of the VM")]
 Xml = Annotated[str, Document("The VM as libvirt domain XML")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pvcd import Conflict, Context, Invalid, NodeSelector
 from pvcd.errors import did_you_mean
 from pvcd_plugins.node.service import Node, fact, takes_vms
-from pvcd_plugins.vm.allocation import ALLOCATION
+from pvcd_plugins.vm.allocation import ALLOCATION_INDEX
 from pvcd_plugins.vm.domain import Domain
 
 DEFAULT_SELECTOR = "mem"
@@ -13,7 +13,7 @@ DEFAULT_SELECTOR = "mem"
 
 def selector(context: Context, name: str | None) -> NodeSelector:
     """The selector of this name, or the cluster's default."""
-    known = {one.name: one for one in context.registry.node_selectors}
+    known = {one.name: one for one in context.declared(NodeSelector)}
     wanted = DEFAULT_SELECTOR if name is None else name
     if wanted not in known:
         raise Invalid(f"selector {name!r} is not valid: {did_you_mean(wanted, known)}")
@@ -36,7 +36,7 @@ def objection(context: Context, node: Node, domain: Domain, limit: tuple[str, ..
         return f"{node.name} is not in its limit ({', '.join(limit)})"
     if not takes_vms(context, node):
         return f"{node.name} does not take VMs now"
-    free = fact(context, node.name, "machine").get("memory_total", 0) - context[ALLOCATION].of(node.name).memory
+    free = fact(context, node.name, "machine").get("memory_total", 0) - context[ALLOCATION_INDEX].of(node.name).memory
     if domain.memory > free:
         return f"{node.name} has {free} MiB left, not {domain.memory}"
     return misfit(context, node.name, domain)
@@ -87,5 +87,5 @@ def choose(
     if not valid:
         reasons = "; ".join(objections.values()) or "there are no nodes"
         raise Conflict(f"No node is suitable for VM {domain.name!r}: {reasons}.", code="no-suitable-node")
-    best = min(valid, key=lambda name: (chosen_by.figure(context, name), context[ALLOCATION].of(name).vms, name))
+    best = min(valid, key=lambda name: (chosen_by.figure(context, name), context[ALLOCATION_INDEX].of(name).vms, name))
     return best, warnings

@@ -8,9 +8,8 @@ from pvcd import Changed, Conflict, Context, Create, Delete, Exists, NotFound, P
 from pvcd_plugins.vm import placement
 from pvcd_plugins.vm.domain import parse
 from pvcd_plugins.vm.networks import attachments_of, usable
-from pvcd_plugins.vm.records import VM, VMName, VMReport
-from pvcd_plugins.vm.states import State
-from pvcd_plugins.vm.volumes import claims_of, let_run
+from pvcd_plugins.vm.records import VM, State, VMName, VMReport
+from pvcd_plugins.vm.volumes import claims_of, write_with_volume_claims
 
 
 def refuse_taken(context: Context, name: str) -> None:
@@ -68,7 +67,7 @@ async def complete(context: Context, uuid: UUID, *, start: bool) -> None:
     if vm.state is not State.PROVISION:
         return
     if start:
-        await let_run(context, vm.changed(state=State.START, turn=vm.turn + 1))
+        await write_with_volume_claims(context, vm.changed(state=State.START, generation=vm.generation + 1))
     else:
         await context.store.write(Put(vm.changed(state=State.STOP)))
 

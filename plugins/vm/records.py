@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from uuid import UUID
 
 from pvcd import Name, Record
-from pvcd_plugins.vm.states import State
+
+
+class State(StrEnum):
+    """The words for what a VM should be; `fail` is only ever shown."""
+
+    START = "start"
+    SHUTDOWN = "shutdown"
+    STOP = "stop"
+    RESTART = "restart"
+    DISABLE = "disable"
+    PROVISION = "provision"
+    DELETE = "delete"
+    MIGRATE = "migrate"
+    UNMIGRATE = "unmigrate"
+    FAIL = "fail"
 
 
 class VM(Record, path="/vms/{uuid}"):
     """A virtual machine as it should be.
 
-    `turn` counts the requests for a state: it tells a restart that was asked for again from one that is done, and a
-    guest that was started for this request from one that was there before. Written by the rules in service.py only.
+    `generation` counts the requests for a state: it tells a restart that was asked for again from one that is done,
+    and a guest that was started for this request from one that was there before. Only the rules in service.py write it.
     """
 
     uuid: UUID
     name: Name
     state: State = State.STOP
-    turn: int = 0
+    generation: int = 0
     node: Name
     last_node: Name | None = None
     node_limit: tuple[Name, ...] | None = None
@@ -52,7 +67,7 @@ class VolumeClaim(Record, path="/vm-volumes/{pool}/{volume}"):
     pool: Name
     volume: Name
     vm: UUID
-    turn: int
+    generation: int
     """The VM's request that it was claimed for."""
 
 
@@ -62,11 +77,11 @@ class VMReport(Record, path="/vms/{uuid}/report"):
     uuid: UUID
     node: Name
     running: bool = False
-    seen_turn: int = 0
+    observed_generation: int = 0
     """The request that the node has taken up last."""
-    guest_turn: int | None = None
+    guest_generation: int | None = None
     """The request that the running guest was started for."""
     failed_reason: str | None = None
     shutdown_since: float | None = None
-    """Seconds since 1970 when the guest was asked to shut down for `seen_turn`."""
+    """Seconds since 1970 when the guest was asked to shut down for `observed_generation`."""
     updated: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvcd import Context, NodeSelector
 from pvcd_plugins.node.service import fact
-from pvcd_plugins.vm.allocation import ALLOCATION
+from pvcd_plugins.vm.allocation import ALLOCATION_INDEX
 
 
 def load(context: Context, node: str) -> float:
@@ -13,8 +13,12 @@ def load(context: Context, node: str) -> float:
 
 
 SELECTORS = [
-    NodeSelector("mem", "the node with the least allocated VM memory", lambda c, node: c[ALLOCATION].of(node).memory),
-    NodeSelector("vcpus", "the node with the least allocated VM vCPUs", lambda c, node: c[ALLOCATION].of(node).vcpus),
+    NodeSelector(
+        "mem", "the node with the least allocated VM memory", lambda c, node: c[ALLOCATION_INDEX].of(node).memory
+    ),
+    NodeSelector(
+        "vcpus", "the node with the least allocated VM vCPUs", lambda c, node: c[ALLOCATION_INDEX].of(node).vcpus
+    ),
     NodeSelector("load", "the node with the least current load average", load),
-    NodeSelector("vms", "the node with the least number of VMs", lambda c, node: c[ALLOCATION].of(node).vms),
+    NodeSelector("vms", "the node with the least number of VMs", lambda c, node: c[ALLOCATION_INDEX].of(node).vms),
 ]

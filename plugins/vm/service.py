@@ -23,15 +23,15 @@ from pvcd_plugins.node import service as nodes
 from pvcd_plugins.vm import disks, placement, states
 from pvcd_plugins.vm.disks import VolumeLock
 from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
-from pvcd_plugins.vm.networks import ATTACHMENTS, usable
+from pvcd_plugins.vm.networks import NETWORK_INDEX, usable
 from pvcd_plugins.vm.provisioning import complete, macs, place, refuse_taken, release, reserve
-from pvcd_plugins.vm.records import VM, VMName, VMReport
-from pvcd_plugins.vm.states import WANTS_GUEST, State, shown
+from pvcd_plugins.vm.records import VM, State, VMName, VMReport
+from pvcd_plugins.vm.states import WANTS_GUEST, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
-from pvcd_plugins.vm.volumes import claims_of, let_run, volumes_of
+from pvcd_plugins.vm.volumes import claims_of, volumes_of, write_with_volume_claims
 
 __all__ = [
-    "ATTACHMENTS",
+    "NETWORK_INDEX",
     "VM",
     "State",
     "VMName",
@@ -64,13 +64,13 @@ def find(context: Context, key: str) -> VM:
 
 def with_interface(context: Context, bridge: str, mac: str) -> list[VM]:
     """The VMs that have an interface with this address at a bridge: at most one, unless somebody made a mistake."""
-    found = (context.store.get(VM, uuid) for uuid in context[ATTACHMENTS].with_interface(bridge, mac))
+    found = (context.store.get(VM, uuid) for uuid in context[NETWORK_INDEX].with_interface(bridge, mac))
     return [vm for vm in found if vm is not None]
 
 
 def report_of(context: Context, vm: VM) -> VMReport:
     """What its node says of a VM; an empty report if it never did."""
-    return context.store.get(VMReport, vm.uuid) or VMReport(uuid=vm.uuid, node=vm.node, seen_turn=-1)
+    return context.store.get(VMReport, vm.uuid) or VMReport(uuid=vm.uuid, node=vm.node, observed_generation=-1)
 
 
 def state_of(context: Context, vm: VM) -> State:
@@ -188,10 +188,12 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
     in_use = usable(context, xml)
     if restart and vm.state in WANTS_GUEST:
         _refuse_if_it_may_not_run(context, vm)
-        await let_run(context, vm.changed(xml=xml, state=State.RESTART, turn=vm.turn + 1), *in_use)
+        await write_with_volume_claims(
+            context, vm.changed(xml=xml, state=State.RESTART, generation=vm.generation + 1), *in_use
+        )
         return Message(message=f"VM {vm.name} is modified and restarts.")
     if vm.state in WANTS_GUEST:  # it may be started anew at any time, with what it is now
-        await let_run(context, vm.changed(xml=xml), *in_use)
+        await write_with_volume_claims(context, vm.changed(xml=xml), *in_use)
     else:
         await context.store.write(Put(vm.changed(xml=xml)), *in_use)
     return Message(message=f"VM {vm.name} is modified; the change counts from its next start.")
@@ -211,9 +213,9 @@ async def set_state(context: Context, key: str, wanted: State) -> Message:
         raise Conflict(f"VM {vm.name} is in state {state}: stop it before it is disabled.", code="vm-not-stopped")
     if wanted in WANTS_GUEST:
         _refuse_if_it_may_not_run(context, vm)
-        await let_run(context, vm.changed(state=wanted, turn=vm.turn + 1))
+        await write_with_volume_claims(context, vm.changed(state=wanted, generation=vm.generation + 1))
     else:
-        await context.store.write(Put(vm.changed(state=wanted, turn=vm.turn + 1)))
+        await context.store.write(Put(vm.changed(state=wanted, generation=vm.generation + 1)))
     daemon = nodes.daemon_state(context, nodes.find(context, vm.node))
     warnings = (
         None
@@ -261,7 +263,7 @@ async def _ask_for_removal(context: Context, key: str) -> bool:
         return False
     _need_daemon(context, vm)
     if vm.state is not State.DELETE or vm.delete_disks:
-        await context.store.write(Put(vm.changed(state=State.DELETE, turn=vm.turn + 1, delete_disks=False)))
+        await context.store.write(Put(vm.changed(state=State.DELETE, generation=vm.generation + 1, delete_disks=False)))
     return True
 
 
@@ -305,8 +307,8 @@ async def _ask_for_end(context: Context, key: str) -> None:
     if not off:
         _need_daemon(context, vm)
     if vm.state is not State.DELETE or not vm.delete_disks:
-        turn = vm.turn if off else vm.turn + 1
-        await context.store.write(Put(vm.changed(state=State.DELETE, turn=turn, delete_disks=True)))
+        generation = vm.generation if off else vm.generation + 1
+        await context.store.write(Put(vm.changed(state=State.DELETE, generation=generation, delete_disks=True)))
 
 
 @retried
@@ -386,5 +388,5 @@ async def clear_locks(context: Context, key: str) -> Message:
 async def console(context: Context, key: str, lines: int) -> VMConsole:
     """The last lines of the serial log, from the node that keeps it."""
     vm = find(context, key)
-    text = await context.commands.ask(vm.node, "vm-console", uuid=str(vm.uuid), lines=lines)
+    text = await context.node_commands.ask(vm.node, "vm-console", uuid=str(vm.uuid), lines=lines)
     return VMConsole(name=vm.name, data=text)

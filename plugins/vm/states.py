@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum, auto
-from typing import TYPE_CHECKING
+from enum import Enum, auto
 
 from pvcd_plugins.vm.hypervisor import Guest, GuestState
-
-if TYPE_CHECKING:
-    from pvcd_plugins.vm.records import VM, VMReport
-
-
-class State(StrEnum):
-    """The words for what a VM should be; `fail` is only ever shown."""
-
-    START = "start"
-    SHUTDOWN = "shutdown"
-    STOP = "stop"
-    RESTART = "restart"
-    DISABLE = "disable"
-    PROVISION = "provision"
-    DELETE = "delete"
-    MIGRATE = "migrate"
-    UNMIGRATE = "unmigrate"
-    FAIL = "fail"
-
+from pvcd_plugins.vm.records import VM, State, VMReport
 
 SETTABLE = ("start", "shutdown", "stop", "restart", "disable")
 """What may be asked for."""
@@ -35,9 +16,9 @@ class Seen(Enum):
     """What a node sees of a VM's guest."""
 
     GONE = auto()
-    EARLIER = auto()
+    STALE = auto()
     """It runs, and was started before the present request."""
-    PRESENT = auto()
+    CURRENT = auto()
     """It runs, and was started for the present request."""
     CRASHED = auto()
     """It is dead, but still holds its place in the hypervisor."""
@@ -56,32 +37,32 @@ class Act(Enum):
 ACTS: dict[State, dict[Seen, Act]] = {
     State.START: {
         Seen.GONE: Act.START,
-        Seen.EARLIER: Act.NOTHING,
-        Seen.PRESENT: Act.NOTHING,
+        Seen.STALE: Act.NOTHING,
+        Seen.CURRENT: Act.NOTHING,
         Seen.CRASHED: Act.DESTROY,
     },
     State.RESTART: {
         Seen.GONE: Act.START,
-        Seen.EARLIER: Act.SHUTDOWN,
-        Seen.PRESENT: Act.NOTHING,
+        Seen.STALE: Act.SHUTDOWN,
+        Seen.CURRENT: Act.NOTHING,
         Seen.CRASHED: Act.DESTROY,
     },
     State.SHUTDOWN: {
         Seen.GONE: Act.NOTHING,
-        Seen.EARLIER: Act.SHUTDOWN,
-        Seen.PRESENT: Act.SHUTDOWN,
+        Seen.STALE: Act.SHUTDOWN,
+        Seen.CURRENT: Act.SHUTDOWN,
         Seen.CRASHED: Act.DESTROY,
     },
     State.STOP: {
         Seen.GONE: Act.NOTHING,
-        Seen.EARLIER: Act.DESTROY,
-        Seen.PRESENT: Act.DESTROY,
+        Seen.STALE: Act.DESTROY,
+        Seen.CURRENT: Act.DESTROY,
         Seen.CRASHED: Act.DESTROY,
     },
     State.DELETE: {
         Seen.GONE: Act.FORGET,
-        Seen.EARLIER: Act.DESTROY,
-        Seen.PRESENT: Act.DESTROY,
+        Seen.STALE: Act.DESTROY,
+        Seen.CURRENT: Act.DESTROY,
         Seen.CRASHED: Act.DESTROY,
     },
 }
@@ -94,30 +75,30 @@ def seen(vm: VM, guest: Guest | None) -> Seen:
         return Seen.GONE
     if guest.state is GuestState.CRASHED:
         return Seen.CRASHED
-    return Seen.PRESENT if guest.turn is not None and guest.turn >= vm.turn else Seen.EARLIER
+    return Seen.CURRENT if guest.generation is not None and guest.generation >= vm.generation else Seen.STALE
 
 
 def decide(vm: VM, guest: Guest | None) -> Act:
     """What to do. Nothing while nobody has asked for a state: a guest that runs then is somebody else's."""
-    act = Act.NOTHING if vm.turn == 0 else ACTS[vm.state][seen(vm, guest)]
+    act = Act.NOTHING if vm.generation == 0 else ACTS[vm.state][seen(vm, guest)]
     return Act.NOTHING if act is Act.FORGET and vm.delete_disks else act
 
 
 def is_off(vm: VM, report: VMReport | None) -> bool:
     """Whether a VM should not run, and its node has said that it does not."""
-    looked_at = vm.turn == 0 or (report is not None and report.seen_turn == vm.turn)
+    looked_at = vm.generation == 0 or (report is not None and report.observed_generation == vm.generation)
     return vm.state not in WANTS_GUEST and looked_at and not (report is not None and report.running)
 
 
 def shown(vm: VM, report: VMReport | None) -> State:
     """The state that is shown: what should be, until the node has done it or failed."""
-    taken_up = report is not None and report.seen_turn >= vm.turn
+    taken_up = report is not None and report.observed_generation >= vm.generation
     if report is None or not taken_up:
         return vm.state
     if vm.state in WANTS_GUEST:
         if report.failed_reason and not report.running:
             return State.FAIL
-        done = report.running and report.guest_turn is not None and report.guest_turn >= vm.turn
+        done = report.running and report.guest_generation is not None and report.guest_generation >= vm.generation
         return State.START if done or vm.state is State.START else State.RESTART
     if vm.state is State.SHUTDOWN and not report.running:
         return State.STOP

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pvcd import Component, ComponentKey, Context, Encoded, Invalid, Record, Role, View
 from pvcd_plugins.network.service import Lease
 from pvcd_plugins.vm.domain import Controller, Disk, Domain, Network, parse
-from pvcd_plugins.vm.networks import ATTACHMENTS, Attachments
+from pvcd_plugins.vm.networks import NETWORK_INDEX, NetworkIndex
 from pvcd_plugins.vm.placement import DEFAULT_SELECTOR
-from pvcd_plugins.vm.records import VM, VMReport
-from pvcd_plugins.vm.states import State, shown
+from pvcd_plugins.vm.records import VM, State, VMReport
+from pvcd_plugins.vm.states import shown
 
 
 class NetworkView(Network):
@@ -85,7 +85,7 @@ class VMConsole(BaseModel):
     data: str
 
 
-def render(vm: VM, report: VMReport | None, attachments: Attachments) -> VMView:
+def render(vm: VM, report: VMReport | None, attachments: NetworkIndex) -> VMView:
     """The VM with what its node says of it, and what its interfaces have leased."""
     reason = report.failed_reason if report else None
     try:
@@ -112,7 +112,7 @@ def render(vm: VM, report: VMReport | None, attachments: Attachments) -> VMView:
     )
 
 
-def _interface(network: Network, attachments: Attachments) -> NetworkView:
+def _interface(network: Network, attachments: NetworkIndex) -> NetworkView:
     addresses = [lease.address for lease in attachments.leases(network.source, network.mac)]
     return NetworkView(
         **network.model_dump(),
@@ -134,7 +134,7 @@ class VMViews(View[VM, VMView]):
     """All VMs, encoded; unlike other views they rest also on the leases of their interfaces."""
 
     def __init__(self, context: Context) -> None:
-        store, self._attachments = context.store, context[ATTACHMENTS]
+        store, self._attachments = context.store, context[NETWORK_INDEX]
         super().__init__(
             store,
             VM,
@@ -160,4 +160,4 @@ async def open_view(context: Context) -> AsyncIterator[View[VM, VMView]]:
 
 
 VMS: ComponentKey[View[VM, VMView]] = ComponentKey("vms")
-COMPONENT = Component(VMS, open_view, roles=(Role.API,), needs=(ATTACHMENTS,))
+COMPONENT = Component(VMS, open_view, roles=(Role.API,), needs=(NETWORK_INDEX,))

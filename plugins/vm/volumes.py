@@ -48,7 +48,7 @@ class VolumeInUse(Conflict):
     code = "volume-in-use"
 
 
-class Users:
+class VolumeIndex:
     """The VMs that name each volume and whether they write to it, kept up to date with every change."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ def volumes_of(xml: str) -> tuple[UsedVolume, ...]:
         return ()
 
 
-async def let_run(context: Context, vm: VM, *checks: Check) -> None:
+async def write_with_volume_claims(context: Context, vm: VM, *checks: Check) -> None:
     """Write a VM that is to have a guest, with the claims on its volumes and with what else is to hold.
 
     Raises `VolumeInUse` when the guest of another VM runs, or may, on one of them. The transaction fails when anything
@@ -109,7 +109,7 @@ async def _claims(context: Context, vm: VM) -> list[Change]:
                 )
             off[other.uuid] = other
         if used.writes:
-            ours = {"vm": vm.uuid, "turn": vm.turn}
+            ours = {"vm": vm.uuid, "generation": vm.generation}
             new = VolumeClaim(pool=used.pool, volume=used.volume, **ours) if claim is None else claim.changed(**ours)
             changes.append(Create(new) if claim is None else Put(new))
     return [*changes, *map(Check, off.values())]
@@ -117,7 +117,7 @@ async def _claims(context: Context, vm: VM) -> list[Change]:
 
 async def _others(context: Context, vm: VM, used: UsedVolume, claim: VolumeClaim | None) -> list[VM]:
     """The VMs that may not have a guest beside this one, because of a volume that either of them writes to."""
-    users = context[USERS].of(used.pool, used.volume)
+    users = context[VOLUME_INDEX].of(used.pool, used.volume)
     keys = {uuid for uuid, writes in users.items() if used.writes or writes}
     if claim is not None and (claim.vm in users or not _is_past(context, claim)):
         keys.add(claim.vm)
@@ -129,7 +129,7 @@ async def _others(context: Context, vm: VM, used: UsedVolume, claim: VolumeClaim
 def _is_past(context: Context, claim: VolumeClaim) -> bool:
     """Whether the guest of a VM that names a volume no more was started after that change."""
     report = context.store.get(VMReport, claim.vm)
-    return report is not None and report.guest_turn is not None and report.guest_turn > claim.turn
+    return report is not None and report.guest_generation is not None and report.guest_generation > claim.generation
 
 
 def claims_of(context: Context, vm: VM) -> list[VolumeClaim]:
@@ -141,7 +141,7 @@ async def protect(context: Context, operation: Operation) -> None:
     """Refuse what would take a volume, or a part of it, away from a VM. A volume is rolled back while its VM is off."""
     pool = str(operation.arguments["pool"])
     if operation.name == "ceph-pool-remove":
-        keys = context[USERS].in_pool(pool)
+        keys = context[VOLUME_INDEX].in_pool(pool)
     else:
         keys = [(pool, str(operation.arguments["volume"]))]
     if operation.name == "ceph-volume-resize" and _grows(context, *keys[0], int(operation.arguments["size"])):
@@ -162,7 +162,7 @@ def _grows(context: Context, pool: str, volume: str, size: int) -> bool:
 
 def users_of(context: Context, pool: str, volume: str, *, running: bool = False) -> list[VM]:
     """The VMs that name a volume or run with it still; with `running` only those that are not known to be off."""
-    named = [context.store.get(VM, key) for key in sorted(context[USERS].of(pool, volume))]
+    named = [context.store.get(VM, key) for key in sorted(context[VOLUME_INDEX].of(pool, volume))]
     found = [vm for vm in named if vm is not None and not (running and _off(context, vm))]
     claim = context.store.get(VolumeClaim, pool, volume)
     holder = None if claim is None or _is_past(context, claim) else context.store.get(VM, claim.vm)
@@ -176,9 +176,9 @@ def _off(context: Context, vm: VM) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def open_users(context: Context) -> AsyncIterator[Users]:
+async def open_volume_index(context: Context) -> AsyncIterator[VolumeIndex]:
     """Read from what is there, and following the store as long as it is open."""
-    users = Users()
+    users = VolumeIndex()
     for vm in context.store.all(VM):
         users.changed(vm.path, None, vm)
     end = context.store.subscribe(users.changed)
@@ -188,6 +188,6 @@ async def open_users(context: Context) -> AsyncIterator[Users]:
         end()
 
 
-USERS: ComponentKey[Users] = ComponentKey("vm-volumes")
-COMPONENT = Component(USERS, open_users, roles=(Role.API, Role.NODE, Role.WORKER))
+VOLUME_INDEX: ComponentKey[VolumeIndex] = ComponentKey("vm-volumes")
+COMPONENT = Component(VOLUME_INDEX, open_volume_index, roles=(Role.API, Role.NODE, Role.WORKER))
 GUARDS = [Guard("vm-volumes", tuple(GUARDED), protect)]

@@ -11,13 +11,13 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from aiohttp_session import get_session, new_session, session_middleware
 
-from pvcd.auth import VISITOR, Tokens, Visitor
-from pvcd.context import Context
+from pvcd.declare.context import Context
 from pvcd.errors import CrossSite, Unauthorized
+from pvcd.http.auth import VISITOR, Tokens, Visitor
 from pvcd.http.cookies import FINGERPRINT, CookieStorage
 from pvcd.http.routes import Route
+from pvcd.http.throttle import Throttle
 from pvcd.settings import Authentication
-from pvcd.throttle import Throttle
 
 API_KEY = "X-Api-Key"
 AFTER_LOGIN = "/api/v1"
@@ -78,7 +78,7 @@ class Admission:
 
 @dataclass(frozen=True)
 class _Visitor:
-    """Who sent a request; see `pvcd.auth.Visitor`. The session middleware does what is said here."""
+    """Who sent a request; see `pvcd.http.auth.Visitor`. The session middleware does what is said here."""
 
     request: web.Request
     tokens: Tokens

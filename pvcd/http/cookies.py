@@ -9,9 +9,9 @@ from aiohttp import web
 from aiohttp_session import AbstractStorage, Session, SessionData
 from cryptography.fernet import Fernet, InvalidToken
 
-from pvcd import logins
-from pvcd.auth import Tokens, derive_key
-from pvcd.context import Context
+from pvcd.declare.context import Context
+from pvcd.http import logins
+from pvcd.http.auth import Tokens, derive_key
 
 COOKIE = "PVC_SESSION"
 FINGERPRINT = "fingerprint"

@@ -6,6 +6,7 @@ in the body of a POST or PUT, else in the query string. Its introduction tells p
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
@@ -16,7 +17,6 @@ from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import to_jsonable_python
 
-from pvcd import __version__
 from pvcd.errors import Failed, PvcdError
 from pvcd.http.admission import API_KEY
 from pvcd.http.cookies import COOKIE
@@ -83,7 +83,7 @@ def document(routes: Iterable[Route], hooks: Mapping[str, Schema] | None = None)
         "openapi": "3.1.0",
         "info": {
             "title": "PVC API",
-            "version": __version__,
+            "version": importlib.metadata.version("pvcd"),
             "description": INTRODUCTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

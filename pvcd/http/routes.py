@@ -26,10 +26,10 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic.errors import PydanticUserError
 
+from pvcd.declare.operations import OperationKind
 from pvcd.http.parameters import Parameter, Place, signature
 from pvcd.http.replies import reply
 from pvcd.http.values import read_arguments
-from pvcd.operations import OperationKind
 
 _FIELD = re.compile(r"\{(\w+)\}")
 _PATH = re.compile(r"(/([A-Za-z0-9._~-]+|\{\w+\}))+")
@@ -58,11 +58,6 @@ class Route:
     def name(self) -> str:
         """Such as `POST /api/v1/vm/{vm}/state`."""
         return f"{self.method} {self.path}"
-
-    @property
-    def document(self) -> Parameter | None:
-        """The one large argument, if there is one."""
-        return next((each for each in self.parameters if each.place is Place.DOCUMENT), None)
 
     @property
     def kinds(self) -> tuple[OperationKind, ...]:
@@ -172,7 +167,7 @@ def _handler(route: Route, call: Call, admit: Admit | None) -> Callable[[web.Req
     async def handle(request: web.Request) -> web.StreamResponse:
         if admit is not None:
             await admit(request, route)
-        arguments = await read_arguments(request, route)
+        arguments = await read_arguments(request, route.parameters)
         return await reply(request, await call(request, route, arguments), route.status)
 
     return handle

@@ -6,9 +6,9 @@ import asyncio
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from aiohttp import BodyPartReader, web
@@ -17,11 +17,8 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from pvcd.errors import Invalid, did_you_mean
+from pvcd.http.parameters import Parameter, Place
 from pvcd.records import NAME_PATTERN
-
-if TYPE_CHECKING:
-    from pvcd.http.parameters import Parameter
-    from pvcd.http.routes import Route
 
 BODY_DEADLINE = 60.0
 """Seconds that a body may take to arrive."""
@@ -70,13 +67,13 @@ Pairs = list[tuple[str, Given]]
 """All values of one place."""
 
 
-async def read_arguments(request: web.Request, route: Route) -> dict[str, Any]:
+async def read_arguments(request: web.Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
     """The arguments of a request, by the keys of the function's parameters; raises Invalid with all that is wrong."""
-    places = [_query(request), await _body(request, route)]
-    complaints = list(islice(_unknown(places, route), MAX_COMPLAINTS))
+    places = [_query(request), await _body(request, parameters)]
+    complaints = list(islice(_unknown(places, parameters), MAX_COMPLAINTS))
     missing = []
     arguments: dict[str, Any] = {}
-    for parameter in route.parameters:
+    for parameter in parameters:
         try:
             if parameter.place == "path":
                 arguments[parameter.key] = _path_value(parameter, request.match_info[parameter.key])
@@ -95,6 +92,11 @@ async def read_arguments(request: web.Request, route: Route) -> dict[str, Any]:
     return arguments
 
 
+def document_of(parameters: Iterable[Parameter]) -> Parameter | None:
+    """The one large argument, if there is one."""
+    return next((each for each in parameters if each.place is Place.DOCUMENT), None)
+
+
 def shown(text: str) -> str:
     """A text of a user as it may stand in a sentence: short, in quotes, nothing in it that a terminal obeys."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
@@ -107,7 +109,7 @@ def _query(request: web.Request) -> Pairs:
     return _form("query", request.rel_url.raw_query_string, "utf-8")
 
 
-async def _body(request: web.Request, route: Route) -> Pairs:
+async def _body(request: web.Request, parameters: Sequence[Parameter]) -> Pairs:
     """What the body says; a body of no bytes says nothing, whatever its type."""
     if not request.body_exists:
         return []
@@ -115,7 +117,7 @@ async def _body(request: web.Request, route: Route) -> Pairs:
     try:
         async with asyncio.timeout(BODY_DEADLINE):
             if kind == "multipart/form-data":
-                return await _multipart(request, route)
+                return await _multipart(request, parameters)
             data = await request.read()
     except TimeoutError:
         raise Invalid(f"The body did not arrive within {BODY_DEADLINE:g} seconds.") from None
@@ -123,26 +125,26 @@ async def _body(request: web.Request, route: Route) -> Pairs:
         raise Invalid("The body is damaged or did not arrive whole.") from None
     if not data:
         return []
-    what = kind, data, charset, route
+    what = kind, data, charset, parameters
     return await asyncio.to_thread(_read_body, *what) if len(data) > LARGE_BODY else _read_body(*what)
 
 
-def _read_body(kind: str, data: bytes, charset: str, route: Route) -> Pairs:
+def _read_body(kind: str, data: bytes, charset: str, parameters: Sequence[Parameter]) -> Pairs:
     text = _decode(data, charset)
-    document = route.document
+    document = document_of(parameters)
     if kind == "application/json":
         return _json(text)
-    if kind == _FORM and (document is None or _begins_with_argument(text, route)):
+    if kind == _FORM and (document is None or _begins_with_argument(text, parameters)):
         return _form("form", text.rstrip("\r\n"), charset)
     if document is not None and (kind == _FORM or kind in _RAW or kind.startswith("text/")):
         return [(document.name, text)]
     raise Invalid(f"A body of the type {shown(kind)} is not understood here: send a form or JSON.")
 
 
-def _begins_with_argument(text: str, route: Route) -> bool:
+def _begins_with_argument(text: str, parameters: Sequence[Parameter]) -> bool:
     """Whether it is a form, not a document that was only sent as one (curl says `form` of every body)."""
     first = re.split("[=&\r\n]", text, maxsplit=1)[0]
-    return any(first == parameter.name for parameter in route.parameters if parameter.place != "path")
+    return any(first == parameter.name for parameter in parameters if parameter.place != "path")
 
 
 def _decode(data: bytes, charset: str) -> str:
@@ -177,9 +179,10 @@ def _kind(request: web.Request) -> tuple[str, str]:
         raise Invalid("The Content-Type of the body is malformed.") from None
 
 
-async def _multipart(request: web.Request, route: Route) -> Pairs:
+async def _multipart(request: web.Request, parameters: Sequence[Parameter]) -> Pairs:
     """The fields of a multipart form, of which the document may be a file."""
     fields: Pairs = []
+    document = document_of(parameters)
     try:
         reader = await request.multipart()
         while (part := await reader.next()) is not None:
@@ -190,7 +193,7 @@ async def _multipart(request: web.Request, route: Route) -> Pairs:
                 raise web.HTTPRequestEntityTooLarge(request.client_max_size)
             if len(fields) == MAX_FIELDS:
                 raise Invalid(f"The form has more than {MAX_FIELDS} fields.")
-            if part.filename and (route.document is None or part.name != route.document.name):
+            if part.filename and (document is None or part.name != document.name):
                 raise Invalid(f"The argument {shown(part.name)} cannot be a file.")
             fields.append((part.name, _decode(data, part.get_charset("utf-8"))))
     except (ValueError, LookupError, RuntimeError, AssertionError, HttpProcessingError):
@@ -247,8 +250,8 @@ def _agreed(parameter: Parameter, given: list[str | list[str]]) -> Any:
     return value
 
 
-def _unknown(places: Iterable[Pairs], route: Route) -> Iterator[str]:
-    valid = [parameter.name for parameter in route.parameters if parameter.place != "path"]
+def _unknown(places: Iterable[Pairs], parameters: Sequence[Parameter]) -> Iterator[str]:
+    valid = [parameter.name for parameter in parameters if parameter.place != "path"]
     for name in dict.fromkeys(name for pairs in places for name, _ in pairs):
         if name not in valid:
             yield f"There is no argument {shown(name)} here: {did_you_mean(name[:60], valid)}"

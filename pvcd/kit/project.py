@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from pvcd import cli
 from pvcd.errors import Conflict, Invalid
-from pvcd.loading import ENTRY_POINTS, Plugin, RefusedPlugin, import_file, load, plugin_file
-from pvcd.registry import gather
+from pvcd.plugin.loading import ENTRY_POINTS, Plugin, RefusedPlugin, import_file, load, plugin_file
+from pvcd.plugin.registry import RESERVED, gather
 from pvcd.settings import PluginsSection
 
 SKELETON = Path(__file__).parent / "skeleton"
@@ -48,7 +47,7 @@ def _refuse(name: str) -> None:
     taken: dict[str, set[str | None]] = {
         "a plugin": {plugin.name for plugin in declared.plugins},
         "a part of the API": {route.path.split("/")[3] for route in declared.routes if route.path.count("/") > 2},
-        "a subcommand": {command.name for command in (*cli.reserved(), *declared.cli_commands)},
+        "a subcommand": {*RESERVED["cli_commands"], *(command.name for command in declared.cli_commands)},
         "a node selector": {selector.name for selector in declared.node_selectors},
         "a health check": {check.name for check in declared.health_checks},
         "a kind of tasks": {step.kind for step in declared.steps},

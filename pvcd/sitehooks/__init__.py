@@ -15,13 +15,13 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 
-from pvcd.context import Component, ComponentKey, Context, Role
+from pvcd.declare.context import Component, Context, Role
+from pvcd.declare.operations import FAIL, POST, PRE, SITE_HOOKS, Operation, OperationKind, SiteHooks, kind_of
 from pvcd.errors import HookFailed, HookRefused, PvcdError
-from pvcd.operations import NoHooks, Operation, SiteHooks
-from pvcd.sessions import Life
+from pvcd.process import ProcessIdentity
 from pvcd.sitehooks.envelope import Envelope, told_of
 from pvcd.sitehooks.execution import Ending, execute, fingerprint
-from pvcd.sitehooks.folder import FAIL, POST, PRE, Hook, Unsafe, opened, place_of, scan
+from pvcd.sitehooks.folder import Hook, Unsafe, opened, place_of, scan
 from pvcd.sitehooks.runs import HookRun, Runs
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ class FolderHooks:
         self._settings = context.settings.hooks
         self._context = context
         self._runs = Runs(self._settings.records)
-        self._life = Life.current()
+        self._process = ProcessIdentity.current()
         self._asking, self._telling = asyncio.Semaphore(ASKED_AT_ONCE), asyncio.Semaphore(TOLD_AT_ONCE)
         self._work: set[asyncio.Task[None]] = set()
 
     async def ask(self, context: Context, operation: Operation) -> None:
         """Run the hooks of `pre`, unless the operation knows none."""
-        kind = context.registry.known_operations[operation.name]
+        kind = kind_of(context, operation.name)
         if PRE not in kind.phases or not self._has(kind.name, PRE):
             return
         told = told_of(context, operation)
@@ -79,9 +79,9 @@ class FolderHooks:
                 if ending.sentence:
                     raise HookFailed(f"The hook {run.name} failed: {ending.sentence}.")
 
-    async def tell(self, context: Context, operation: Operation) -> None:
+    async def notify(self, context: Context, operation: Operation) -> None:
         """Note which hooks of `post` or `fail` are to be run, and run them from now on."""
-        kind, phase = context.registry.known_operations[operation.name], FAIL if operation.failure else POST
+        kind, phase = kind_of(context, operation.name), FAIL if operation.failure else POST
         if phase not in kind.phases or operation.is_dry_run or not self._has(kind.name, phase):
             return
         try:
@@ -99,7 +99,7 @@ class FolderHooks:
 
     async def start(self) -> None:
         """Say what does not run, and run what an earlier process has left."""
-        phases = {kind.name: kind.phases for kind in self._context.registry.known_operations.values()}
+        phases = {kind.name: kind.phases for kind in self._context.declared(OperationKind)}
         for entry in await asyncio.to_thread(scan, self._settings.directory, phases):
             if entry.reason:
                 log.warning("%s/%s does not run: %s", self._settings.directory, entry.place, entry.reason)
@@ -109,7 +109,7 @@ class FolderHooks:
         """What an earlier process of this daemon has left."""
         for _ in range(ADOPT_TRIES):
             try:
-                return await asyncio.to_thread(self._runs.adopt, self._context.role.value, self._life)
+                return await asyncio.to_thread(self._runs.adopt, self._context.role.value, self._process)
             except BlockingIOError:
                 await self._context.clock.sleep(ADOPT_PAUSE)
         log.warning("another process keeps the runs of hooks: what is left of earlier ones waits for the next start")
@@ -141,7 +141,7 @@ class FolderHooks:
             phase=phase,
             hook=hook,
             place=self._context.role.value,
-            life=self._life,
+            process=self._process,
             queued=self._context.clock.time(),
             told=told,
         )
@@ -203,24 +203,29 @@ def _by_event(runs: Iterable[HookRun]) -> list[list[HookRun]]:
     return list(groups.values())
 
 
-SITE_HOOKS: ComponentKey[SiteHooks] = ComponentKey("site-hooks")
+class _NoHooks:
+    """The hooks of a simulation that brings none."""
+
+    async def ask(self, context: Context, operation: Operation) -> None:
+        """Refuse nothing."""
+
+    async def notify(self, context: Context, operation: Operation) -> None:
+        """Run nothing."""
 
 
 @contextlib.asynccontextmanager
 async def _open(context: Context) -> AsyncIterator[SiteHooks]:
     hooks = FolderHooks(context)
     await hooks.start()
-    context.operations.hooks = hooks
     try:
         yield hooks
     finally:
-        context.operations.hooks = NoHooks()
         await hooks.stop()
 
 
 @contextlib.asynccontextmanager
 async def _simulated(context: Context) -> AsyncIterator[SiteHooks]:
-    yield context.operations.hooks
+    yield _NoHooks()
 
 
 COMPONENT = Component(SITE_HOOKS, _open, roles=(Role.API, Role.NODE, Role.WORKER), fake=_simulated)

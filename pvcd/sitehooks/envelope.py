@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from pydantic_core import to_jsonable_python
 
+from pvcd.declare.context import Context
+from pvcd.declare.hook_schema import FIELDS, HOOK_API
+from pvcd.declare.operations import Operation, OperationKind, kind_of
 from pvcd.errors import PvcdError
 from pvcd.http.middleware import request_id
 from pvcd.http.replies import Encoded
-from pvcd.operations import Operation, OperationKind
-from pvcd.sitehooks.folder import FAIL, PHASES, POST
 
-if TYPE_CHECKING:
-    from pvcd.context import Context
-
-HOOK_API = 1
 MAX_VARIABLE = 4096
 """Bytes of a value that stands in a variable too."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Envelope = dict[str, Any]
-Schema = dict[str, Any]
-
-_TEXT, _FLAG, _NUMBER = {"type": "string"}, {"type": "boolean"}, {"type": "integer"}
-FIELDS: Mapping[str, Schema] = {
-    "api": {"const": HOOK_API, "description": "The version of this document; fields may be added to it."},
-    "event": _TEXT | {"description": "The same for all hooks of one event, and when it is told again."},
-    "operation": _TEXT | {"description": "What is done."},
-    "phase": {"enum": list(PHASES), "description": "Before it is done, after it, or after it has failed."},
-    "hook": _TEXT | {"description": "The name of the hook."},
-    "attempt": _NUMBER | {"description": "1, and more when it is told again."},
-    "dry_run": _FLAG | {"description": "Whether nothing will be done: then a hook only checks."},
-    "time": {"type": "number", "description": "When it happened, in seconds since 1970."},
-    "seconds": {"type": "number", "description": "After so many seconds the hook is ended."},
-    "directory": _TEXT | {"description": "Where the hooks stand."},
-    "place": _TEXT | {"description": "The daemon that runs it: api, node, primary or worker."},
-    "node": _TEXT | {"description": "The node that runs it; empty in the API."},
-    "user": {"type": ["string", "null"], "description": "Who asked, as far as it is known."},
-    "request": _TEXT | {"description": "The id of the request, which the logs also name; - without one."},
-    "arguments": {"type": "object"},
-}
-RESULT: Schema = {"description": "In post only: what the operation answered."}
-FAILURE: Schema = {
-    "type": "object",
-    "description": "In fail only: why it was not done.",
-    "properties": {"message": _TEXT, "code": _TEXT},
-    "required": ["message", "code"],
-}
 
 
 def envelope(
@@ -77,7 +47,7 @@ def envelope(
 
 def told_of(context: Context, operation: Operation) -> Envelope:
     """The same, of an operation in this process."""
-    kind, now = context.registry.known_operations[operation.name], context.clock.time()
+    kind, now = kind_of(context, operation.name), context.clock.time()
     return envelope(kind, operation, time=now, place=context.role.value, node=context.node, user=context.user)
 
 
@@ -126,28 +96,3 @@ def _text(value: object) -> str | None:
 
 def _fits(text: str) -> bool:
     return "\0" not in text and len(text.encode(errors="surrogatepass")) <= MAX_VARIABLE and text.isprintable()
-
-
-def schema(kind: OperationKind) -> Schema:
-    """The JSON schema of what the hooks of an operation are told."""
-    described = {name: dict(argument) for name, argument in kind.arguments.items() if name not in kind.secrets}
-    fields = {
-        **FIELDS,
-        "operation": {"const": kind.name, "description": kind.doc},
-        "phase": FIELDS["phase"] | {"enum": list(kind.phases)},
-        "arguments": {
-            "type": "object",
-            "description": "What it is done with; null is what was not given.",
-            "properties": described,
-        },
-    }
-    if POST in kind.phases:
-        fields["result"] = RESULT
-    if FAIL in kind.phases:
-        fields["failure"] = FAILURE
-    return {"type": "object", "description": kind.doc, "properties": fields, "required": list(FIELDS)}
-
-
-def schemas(kinds: Mapping[str, OperationKind]) -> dict[str, Schema]:
-    """Those of all operations, by name."""
-    return {name: schema(kind) for name, kind in kinds.items()}

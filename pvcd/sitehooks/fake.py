@@ -6,11 +6,11 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from pvcd.context import Context
+from pvcd.declare.context import Context
+from pvcd.declare.operations import FAIL, POST, PRE, Operation, kind_of
 from pvcd.errors import HookRefused
-from pvcd.operations import NoHooks, Operation
 from pvcd.sitehooks.envelope import Envelope, told_of
-from pvcd.sitehooks.folder import FAIL, POST, PRE, place_of
+from pvcd.sitehooks.folder import place_of
 
 log = logging.getLogger(__name__)
 Script = Callable[[Envelope], str | None]
@@ -28,7 +28,7 @@ class FakeHooks:
         if sentence := self._run(context, operation, PRE):
             raise HookRefused(f"The hook {place_of(operation.name, PRE)}/50-fake refused it: {sentence}.")
 
-    async def tell(self, context: Context, operation: Operation) -> None:
+    async def notify(self, context: Context, operation: Operation) -> None:
         """Run the hook of `post` or `fail`."""
         phase = FAIL if operation.failure else POST
         if not operation.is_dry_run and (sentence := self._run(context, operation, phase)):
@@ -36,15 +36,11 @@ class FakeHooks:
 
     def _run(self, context: Context, operation: Operation, phase: str) -> str | None:
         script = self._scripts.get(f"{operation.name}.{phase}")
-        if script is None or phase not in context.registry.known_operations[operation.name].phases:
+        if script is None or phase not in kind_of(context, operation.name).phases:
             return None
         return script(told_of(context, operation) | {"phase": phase, "hook": "50-fake", "attempt": 1})
 
     @contextlib.asynccontextmanager
     async def open(self, context: Context) -> AsyncIterator[FakeHooks]:
         """What opens them in the place of those of a directory: `SimulatedCluster(replace={SITE_HOOKS: fake.open})`."""
-        context.operations.hooks = self
-        try:
-            yield self
-        finally:
-            context.operations.hooks = NoHooks()
+        yield self

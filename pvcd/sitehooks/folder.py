@@ -18,8 +18,6 @@ from pathlib import Path
 
 from pvcd.errors import did_you_mean
 
-PRE, POST, FAIL = "pre", "post", "fail"
-PHASES = (PRE, POST, FAIL)
 SUFFIX = ".d"
 NAME = re.compile(r"[0-9]{2}-[a-z0-9_-]+(\.[a-z]+)?")
 MAX_HOOKS = 100

@@ -19,10 +19,11 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pvcd.declare.operations import FAIL, POST
 from pvcd.errors import Refused
-from pvcd.sessions import Life
+from pvcd.process import ProcessIdentity
 from pvcd.sitehooks.execution import Ending
-from pvcd.sitehooks.folder import FAIL, POST, place_of
+from pvcd.sitehooks.folder import place_of
 
 log = logging.getLogger(__name__)
 MAX_RUNS = 1000
@@ -45,7 +46,7 @@ class HookRun(BaseModel):
     hook: str
     place: str
     """The daemon that runs it."""
-    life: Life
+    process: ProcessIdentity
     """The process that does."""
     state: Literal["waiting", "running", "ok", "failed"] = "waiting"
     attempt: int = 1
@@ -118,7 +119,7 @@ class Runs:
             raise Refused(f"There are {len(found)} runs whose id begins with {id}: write more of it.")
         return found[0]
 
-    def adopt(self, place: str, life: Life) -> list[HookRun]:
+    def adopt(self, place: str, process: ProcessIdentity) -> list[HookRun]:
         """Runs of this daemon that a process has not ended which is over itself: they are ours now, oldest first.
 
         Raises `BlockingIOError` while another process does the same.
@@ -126,8 +127,8 @@ class Runs:
         with self._alone():
             adopted = []
             for run in reversed(self.all()):
-                if run.place == place and run.phase in (POST, FAIL) and not run.is_over and run.life.is_over():
-                    again = run.model_copy(update={"life": life, "attempt": run.attempt + 1})
+                if run.place == place and run.phase in (POST, FAIL) and not run.is_over and run.process.has_ended():
+                    again = run.model_copy(update={"process": process, "attempt": run.attempt + 1})
                     if again.attempt > MAX_ATTEMPTS or run.told is None:
                         again = again.model_copy(update={"state": "failed", "sentence": "its daemon ended with it"})
                     else:

@@ -75,6 +75,10 @@ class Store:
         records = self._replica.all(record_type)
         return [records[path] for path in sorted(records)]
 
+    def knows(self, record_type: type[Record]) -> bool:
+        """Whether a plugin declares this type."""
+        return self._replica.knows(record_type)
+
     def find(self, path: str) -> Record | None:
         """The record at a path, from memory."""
         return self._replica.find(path)
@@ -102,7 +106,7 @@ class Store:
         Raises `Changed`, `Exists`, `StoreUnavailable` or `Invalid` (too large). If the caller is cancelled while it
         waits, what was sent is done all the same, and seen as a change of somebody else would be.
         """
-        self.queues.refuse_out_of_turn(change.record.path for change in changes)
+        self.queues.refuse_others(change.record.path for change in changes)
         if self._fence:
             changes = (*changes, *self._fence())
         await self._commit(changes)

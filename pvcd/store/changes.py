@@ -6,14 +6,13 @@ import functools
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import ParamSpec, Protocol, TypeVar, cast
 
+from pvcd.clock import Clock
 from pvcd.errors import Changed
 from pvcd.records import Record
+from pvcd.store.queues import Queues
 from pvcd.store.tree import CheckNode, CreateNode, DeleteNode, NodeChange, SetNode
-
-if TYPE_CHECKING:
-    from pvcd.context import Context
 
 ATTEMPTS = 10
 FIRST_PAUSE = 0.01
@@ -68,6 +67,23 @@ def encode(change: Change) -> NodeChange:
             return CheckNode(record.path, record.version)
 
 
+class _HasQueues(Protocol):
+    @property
+    def queues(self) -> Queues: ...
+
+
+class HasStore(Protocol):
+    """What `retried` needs of the first argument of a rule, which is a context."""
+
+    @property
+    def clock(self) -> Clock:
+        """Measures the pauses."""
+
+    @property
+    def store(self) -> _HasQueues:
+        """Where the rule writes."""
+
+
 def retried(rule: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Run a rule again, from its first read on, when another writer was first; its first argument is the context.
 
@@ -81,8 +97,8 @@ def retried(rule: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             return await rule(*args, **kwargs)
         except Changed as error:
             contended = error.path
-        context = cast("Context", args[0])
-        async with context.store.queues.turn(contended):
+        context = cast(HasStore, args[0])
+        async with context.store.queues.hold(contended):
             for attempt in range(ATTEMPTS - 1):
                 try:
                     return await rule(*args, **kwargs)

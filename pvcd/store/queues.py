@@ -24,8 +24,8 @@ class Queues:
         self._queues: dict[str, _Queue] = {}
 
     @contextlib.asynccontextmanager
-    async def turn(self, path: str) -> AsyncIterator[None]:
-        """Wait for this task's turn at the record at a path, and keep it until the block ends."""
+    async def hold(self, path: str) -> AsyncIterator[None]:
+        """Wait in the queue for the record at a path, and hold it until the block ends."""
         queue = self._queues.setdefault(path, _Queue())
         queue.users += 1
         try:
@@ -40,7 +40,7 @@ class Queues:
             if not queue.users:
                 del self._queues[path]
 
-    def refuse_out_of_turn(self, paths: Iterable[str]) -> None:
+    def refuse_others(self, paths: Iterable[str]) -> None:
         """Raise `Changed` for the first path that others queue for: whoever waits there would be overtaken."""
         for path in paths if self._queues else ():
             queue = self._queues.get(path)

@@ -41,6 +41,10 @@ class Replica:
         """The records of a type by path: a live view, not to be kept over an await."""
         return self._records[record_type]
 
+    def knows(self, record_type: type[Record]) -> bool:
+        """Whether it is a declared type."""
+        return record_type in self._records
+
     def find(self, path: str) -> Record | None:
         """The record at a path."""
         for record_type in self._types_at(path):

@@ -116,7 +116,7 @@ class ZooKeeperTree:
         self._opened = asyncio.Event()
         self._trouble: PvcdError = self._silent(self._opening)
         client = self._client = WatchingClient(partial(self._wake, self._hint), **self._options)
-        client.add_listener(lambda state: self._wake(self._turn, client, state, client.client_id))
+        client.add_listener(lambda state: self._wake(self._state_changed, client, state, client.client_id))
         client.start_async()
         try:
             async with asyncio.timeout(self._opening):
@@ -149,7 +149,7 @@ class ZooKeeperTree:
         with suppress(RuntimeError):  # the loop has ended, so there is nobody left to tell
             self._loop.call_soon_threadsafe(act, *arguments)
 
-    def _turn(self, client: WatchingClient, state: str, identity: tuple[int, bytes] | None) -> None:
+    def _state_changed(self, client: WatchingClient, state: str, identity: tuple[int, bytes] | None) -> None:
         """The connection has changed. That it stands is said only after the watches stand, too."""
         if client is not self._client:
             return

@@ -11,20 +11,18 @@ the workers and keeps the logs; a worker that hears nothing looks every few seco
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic_core import to_jsonable_python
 
+from pvcd.declare.context import Context
 from pvcd.errors import Conflict, Exists, NotFound
 from pvcd.store import Create, Delete, Put, retried
 from pvcd.tasks.logs import TASK_LOGS, LogLine, TaskLogs, follow
 from pvcd.tasks.queue import TASK_QUEUE
 from pvcd.tasks.records import MAX_VALUES, Claim, StepRecord, Task, TaskSubject, refuse_too_large
 from pvcd.tasks.steps import Outcome, Run, Step
-
-if TYPE_CHECKING:
-    from pvcd.context import Context
 
 __all__ = [
     "TASK_LOGS",
@@ -111,7 +109,7 @@ async def cancel(context: Context, id: UUID) -> Task:
 
 
 def _steps(context: Context, kind: str) -> list[Step]:
-    steps = [step for step in context.registry.steps if step.kind == kind]
+    steps = [step for step in context.declared(Step) if step.kind == kind]
     if not steps:
         raise LookupError(f"no plugin declares steps of the kind {kind!r}")
     return steps

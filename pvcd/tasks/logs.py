@@ -6,16 +6,14 @@ for tests and simulation; both pass `tests/contract/test_task_logs.py`.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
-from weakref import WeakKeyDictionary, proxy
 
 from pvcd.clock import Clock
-from pvcd.context import Component, ComponentKey, Context, Role
+from pvcd.declare.context import ComponentKey, Context
 from pvcd.errors import Invalid
 from pvcd.tasks.records import Task
 
@@ -110,26 +108,3 @@ class MemoryLogs:
         if log and log[-1].time + KEPT_SECONDS > self._clock.time():
             return log
         return deque(maxlen=MAX_LINES)
-
-
-_SIMULATIONS: WeakKeyDictionary[Clock, MemoryLogs] = WeakKeyDictionary()
-"""The processes of a simulation share its logs, as they share its clock."""
-
-
-@contextlib.asynccontextmanager
-async def _simulated(context: Context) -> AsyncIterator[TaskLogs]:
-    yield _SIMULATIONS.setdefault(context.clock, MemoryLogs(proxy(context.clock)))
-
-
-@contextlib.asynccontextmanager
-async def _open(context: Context) -> AsyncIterator[TaskLogs]:
-    from pvcd.tasks.redis_logs import RedisLogs
-
-    logs = RedisLogs(context.settings.redis.url, context.clock)
-    try:
-        yield logs
-    finally:
-        await logs.close()
-
-
-COMPONENT = Component(TASK_LOGS, _open, roles=(Role.API, Role.WORKER), fake=_simulated)

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
-from pvcd.context import Component, ComponentKey, Context, Role
+from pvcd.declare.context import ComponentKey
 
 Attend = Callable[[UUID], Awaitable[None]]
 
@@ -39,22 +39,3 @@ class NoQueue:
     async def listen(self, attend: Attend, threads: int) -> AsyncIterator[None]:
         """Hear nothing."""
         yield
-
-
-@contextlib.asynccontextmanager
-async def _simulated(context: Context) -> AsyncIterator[TaskQueue]:
-    yield NoQueue()
-
-
-@contextlib.asynccontextmanager
-async def _open(context: Context) -> AsyncIterator[TaskQueue]:
-    from pvcd.tasks.dramatiq_queue import DramatiqQueue
-
-    queue = DramatiqQueue(context.settings.redis.url)
-    try:
-        yield queue
-    finally:
-        await queue.close()
-
-
-COMPONENT = Component(TASK_QUEUE, _open, roles=(Role.API, Role.WORKER), fake=_simulated)

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from pvcd.errors import Invalid
+from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
-from pvcd.sessions import Life
 
 MAX_SENTENCE = 500
 MAX_VALUES = MAX_JOURNALS = 128 * 1024
@@ -94,7 +94,7 @@ class Claim(Record, path="/task-claims/{id}", ephemeral=True):
     id: UUID
     worker: str
     session: int
-    life: Life
+    process: ProcessIdentity
 
 
 class TaskSubject(Record, path="/task-subjects/{kind}/{subject}"):
@@ -103,9 +103,6 @@ class TaskSubject(Record, path="/task-subjects/{kind}/{subject}"):
     kind: Name
     subject: Name
     task: UUID
-
-
-RECORDS: tuple[type[Record], ...] = (Task, Claim, TaskSubject)
 
 
 def plain(text: str) -> str:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pvcd.declare.context import Context
 from pvcd.errors import Changed, Failed, PvcdError, StoreUnavailable
 from pvcd.store import Change, Check, Delete, Put
 from pvcd.tasks.logs import TASK_LOGS
 from pvcd.tasks.records import MAX_JOURNALS, Claim, StepRecord, Task, TaskSubject, plain, refuse_too_large
 from pvcd.tasks.steps import Outcome, Run, Step, operation_of
-
-if TYPE_CHECKING:
-    from pvcd.context import Context
 
 log = logging.getLogger(__name__)
 PAUSE = 1.0
@@ -55,7 +53,7 @@ class TaskRunner:
         self._task = task
         self._claim = claim
         self._attempt = task.attempt
-        self._steps = {step.name: step for step in context.registry.steps if step.kind == task.kind}
+        self._steps = {step.name: step for step in context.declared(Step) if step.kind == task.kind}
         self._interruption = CANCELLED if task.cancel else None
         self._acting: asyncio.Future[Outcome] | None = None
 
@@ -86,7 +84,7 @@ class TaskRunner:
         told = {"task": task.id, "subject": task.subject, "values": task.values, "left": task.left}
         failure = Failed(trouble.sentence, code=f"task-{trouble.state}") if trouble else None
         context = self.context.derive(user=task.user)
-        await context.operations.tell(context, operation_of(task.kind).name, told, failure)
+        await context.operations.notify(context, operation_of(task.kind).name, told, failure)
 
     # Forwards
 

@@ -22,15 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
-from pvcd.operations import OperationKind
+from pvcd.declare.context import Context
+from pvcd.declare.operations import OperationKind
 from pvcd.tasks.records import Task
-
-if TYPE_CHECKING:
-    from pvcd.context import Context
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,18 @@ from urllib.parse import urlencode
 from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 
-from pvcd.agent import agent
-from pvcd.app import create_app
 from pvcd.clock import VirtualClock, settle
-from pvcd.context import ComponentKey, Context, Role, make_context
-from pvcd.registry import Plugin, Registry, collect, load
-from pvcd.sessions import Life
+from pvcd.daemon.agent import agent
+from pvcd.daemon.api import create_app
+from pvcd.daemon.components import make_context
+from pvcd.daemon.worker import worker
+from pvcd.declare.context import ComponentKey, Context, Role
+from pvcd.plugin.loading import Plugin, load
+from pvcd.plugin.registry import Registry, collect
+from pvcd.process import ProcessIdentity
 from pvcd.settings import PluginsSection, Settings, build
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.tasks import Task
-from pvcd.worker import worker
 
 Open = Callable[[Context], AbstractAsyncContextManager[Any]]
 T = TypeVar("T")
@@ -88,7 +90,7 @@ class SimulatedCluster:
         self.settings = minimal_settings(self.registry, **sections)
         self.agents: dict[str, Context] = {}
         self._names = nodes
-        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._agents: dict[str, asyncio.Task[None]] = {}
         self._ends: dict[str, asyncio.Event] = {}
         self._app: web.Application
         self._stack = contextlib.AsyncExitStack()
@@ -105,7 +107,7 @@ class SimulatedCluster:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for name in list(self._lives):
+        for name in list(self._agents):
             await self.stop_agent(name)
         await self._stack.aclose()
 
@@ -113,21 +115,21 @@ class SimulatedCluster:
         """Start the agent of a node; it is in the cluster when this returns."""
         context = make_context(Role.NODE, self.settings, self.registry, MemoryTree(self.server), self.clock, name)
         ready, self._ends[name] = asyncio.Event(), asyncio.Event()
-        self._lives[name] = asyncio.ensure_future(self._live(context, ready, self._ends[name]))
+        self._agents[name] = asyncio.ensure_future(self._live(context, ready, self._ends[name]))
         for _ in range(100):
             await settle()
-            if ready.is_set() or self._lives[name].done():
+            if ready.is_set() or self._agents[name].done():
                 break
             await self.clock.advance(0.1)
-        if self._lives[name].done():
-            await self._lives.pop(name)
+        if self._agents[name].done():
+            await self._agents.pop(name)
         assert ready.is_set(), f"the agent of {name} did not enter the cluster"
         await self.clock.advance(0.1)
 
     async def stop_agent(self, name: str) -> None:
         """Stop an agent in order."""
         self._ends.pop(name).set()
-        life = self._lives.pop(name)
+        life = self._agents.pop(name)
         for _ in range(100):
             if life.done():
                 break
@@ -142,7 +144,7 @@ class SimulatedCluster:
         session = tree.session
         self.server.cut(tree)
         self._ends.pop(name)
-        life = self._lives.pop(name)
+        life = self._agents.pop(name)
         life.cancel()
         await self.clock.advance(0.1)
         await asyncio.gather(life, return_exceptions=True)
@@ -153,7 +155,7 @@ class SimulatedCluster:
         """Let a worker run all tasks until they are over, or undone."""
         context = make_context(Role.WORKER, self.settings, self.registry, MemoryTree(self.server), self.clock)
         end = self.clock.time() + seconds
-        async with worker(context, Life(boot="simulated", namespace=1, pid=1, started=1)):
+        async with worker(context, ProcessIdentity(boot="simulated", namespace=1, pid=1, started=1)):
             while not all(task.is_over for task in self.api.store.all(Task)):
                 assert self.clock.time() < end, f"the tasks are not over after {seconds:g} s"
                 await self.clock.advance(0.5)

@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from pvcd.loading import check_version
-from pvcd.registry import Plugin, PluginError, Registry, gather, load, shown
+from pvcd.plugin.loading import Plugin, PluginError, check_version, load
+from pvcd.plugin.registry import Registry, gather, shown
 from pvcd.settings import PluginsSection, Section
 from pvcd.testing import trial
 
@@ -28,7 +28,7 @@ NAMES = {
     "records": r"(/([a-z0-9-]+|\{\w+\}))+",
     "components": r"[a-z0-9-]+",
     "routes": r"[A-Z]+ /api/v1(/([a-z0-9.-]+|\{\w+\}))+",
-    "answers": r"[a-z0-9-]+",
+    "node_commands": r"[a-z0-9-]+",
     "node_facts": r"[a-z0-9_-]+",
     "node_selectors": r"[a-z0-9_-]+",
     "operations": r"[a-z0-9]+(-[a-z0-9]+)*",

@@ -17,7 +17,8 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from pvcd.context import Component, Role, make_context, open_components
+from pvcd.daemon.components import make_context, open_components
+from pvcd.declare.context import Component, Role
 from pvcd.http.parameters import Parameter, Place
 from pvcd.http.routes import Route
 from pvcd.store.memory import MemoryTree

@@ -14,11 +14,13 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from pvcd.app import create_app
 from pvcd.clock import SystemClock
-from pvcd.context import Context, Role, make_context
-from pvcd.process import run
-from pvcd.registry import collect, load
+from pvcd.daemon.api import create_app
+from pvcd.daemon.components import make_context
+from pvcd.declare.context import Context, Role
+from pvcd.plugin.loading import load
+from pvcd.plugin.registry import collect
+from pvcd.programs.run import run
 from pvcd.settings import PluginsSection
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import minimal_settings

@@ -14,13 +14,13 @@ from typing import Protocol
 
 import pytest
 
-from pvcd.process import run
-from pvcd.sandbox import ceph, state
-from pvcd.sandbox.cluster import CEPH
+from pvcd.programs.run import run
 from pvcd_plugins.ceph.cluster import Cluster, OsdHost
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost
 from pvcd_plugins.ceph.cluster.osd import CliOsdHost
+from pvcd_plugins.sandbox import ceph, state
+from pvcd_plugins.sandbox.cluster import CEPH
 from tests.contract.volumes import CephServer
 
 POOL = "vms"

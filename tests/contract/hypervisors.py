@@ -15,9 +15,9 @@ import pytest
 
 from pvcd.clock import SystemClock
 from pvcd.errors import Failed
-from pvcd.sandbox import guest, packages, state
-from pvcd.sandbox.libvirtd import libvirtd, processes, release, uri, virtlogd
-from pvcd.sandbox.service import Service
+from pvcd_plugins.sandbox import guest, packages, state
+from pvcd_plugins.sandbox.libvirtd import libvirtd, processes, release, uri, virtlogd
+from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.hypervisor import Hypervisor
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
@@ -173,7 +173,7 @@ class LibvirtBench:
             absent(f"The tiny guest cannot be built: {error.sentence}")
         document = guest.tiny_domain(f"vm-{uuid}", uuid, *files, "qemu")
         domain.validate(document)
-        return domain.prepare(document, turn=1, console_log=str(self.console(uuid)))
+        return domain.prepare(document, generation=1, console_log=str(self.console(uuid)))
 
     async def settled(self, uuid: UUID) -> None:
         log = self.console(uuid)

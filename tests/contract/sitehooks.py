@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from pvcd.context import Context
-from pvcd.operations import SiteHooks
+from pvcd.declare.context import Context
+from pvcd.declare.operations import SiteHooks
 from pvcd.sitehooks import COMPONENT
 from pvcd.sitehooks.envelope import Envelope
 from pvcd.sitehooks.fake import FakeHooks, Script

@@ -15,15 +15,16 @@ import pytest
 from aiohttp import web
 from cryptography.fernet import Fernet
 
-from pvcd import logins
-from pvcd.app import ADMISSION, create_app
 from pvcd.clock import VirtualClock
-from pvcd.context import Context, Role, make_context
-from pvcd.hookspecs import hookimpl
-from pvcd.http import Message, Routes, Value
+from pvcd.daemon.api import ADMISSION, create_app
+from pvcd.daemon.components import make_context
+from pvcd.declare.context import Context, Role
+from pvcd.http import Message, Routes, Value, logins
+from pvcd.http.logins import Login
 from pvcd.http.middleware import PROBLEM
-from pvcd.logins import Login
-from pvcd.registry import Plugin, collect
+from pvcd.plugin.hookspecs import hookimpl
+from pvcd.plugin.loading import Plugin
+from pvcd.plugin.registry import collect
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import minimal_settings
 

@@ -22,7 +22,7 @@ from hypervisors import (  # noqa: F401
     uuid_fixture,
 )
 
-from pvcd.sandbox.libvirtd import CONSOLE_BYTES
+from pvcd_plugins.sandbox.libvirtd import CONSOLE_BYTES
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError, HypervisorUnavailable
@@ -30,12 +30,12 @@ from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
 
 
 def marked(bench: Bench, uuid: UUID, turn: int = 7) -> str:
-    return prepare(bench.document(uuid), turn=turn, console_log=None)
+    return prepare(bench.document(uuid), generation=turn, console_log=None)
 
 
 async def test_a_started_guest_is_seen_as_its_document_says(bench: Bench, uuid: UUID) -> None:
     await bench.hypervisor.start(marked(bench, uuid))
-    expected = Guest(uuid, f"vm-{uuid}", GuestState.RUNNING, turn=7, memory=16, vcpus=1)
+    expected = Guest(uuid, f"vm-{uuid}", GuestState.RUNNING, generation=7, memory=16, vcpus=1)
     assert await bench.hypervisor.look(uuid) == expected
     assert await bench.hypervisor.domains() == {uuid: expected}
 
@@ -49,23 +49,23 @@ async def test_the_turn_is_that_of_the_last_start(bench: Bench, uuid: UUID) -> N
     for turn in (7, 8):
         await bench.hypervisor.start(marked(bench, uuid, turn))
         guest = await bench.hypervisor.look(uuid)
-        assert guest is not None and guest.turn == turn
+        assert guest is not None and guest.generation == turn
         await bench.hypervisor.destroy(uuid)
 
 
 async def test_a_guest_that_somebody_else_started_has_no_turn(bench: Bench, uuid: UUID) -> None:
     await bench.hypervisor.start(bench.document(uuid))
     guest = await bench.hypervisor.look(uuid)
-    assert guest is not None and guest.turn is None
+    assert guest is not None and guest.generation is None
 
 
 async def test_a_running_guest_is_not_started_again(bench: Bench, uuid: UUID) -> None:
-    await bench.hypervisor.start(marked(bench, uuid, turn=7))
+    await bench.hypervisor.start(marked(bench, uuid, generation=7))
     with pytest.raises(HypervisorError, match=f"domain 'vm-{uuid}' is already active") as caught:
-        await bench.hypervisor.start(marked(bench, uuid, turn=8))
+        await bench.hypervisor.start(marked(bench, uuid, generation=8))
     assert caught.value.code == "hypervisor-failed"
     guest = await bench.hypervisor.look(uuid)
-    assert guest is not None and guest.turn == 7
+    assert guest is not None and guest.generation == 7
 
 
 async def test_a_name_is_not_used_twice(bench: Bench, uuid: UUID) -> None:
@@ -215,7 +215,7 @@ async def test_guests_outlive_a_hypervisor_that_goes_away_and_comes_back(bench: 
     await until(lambda: None in told)
     assert bench.hypervisor.connected
     guest = await bench.hypervisor.look(uuid)
-    assert guest is not None and guest.turn == 7 and guest.state is GuestState.RUNNING
+    assert guest is not None and guest.generation == 7 and guest.state is GuestState.RUNNING
 
 
 async def test_nothing_is_asked_after_the_close(bench: Bench) -> None:
@@ -258,14 +258,14 @@ async def test_a_silent_libvirtd_is_noticed_within_the_deadline(server: Server, 
 
 async def test_a_console_is_logged_and_read(real: LibvirtBench, uuid: UUID) -> None:
     log = real.console(uuid)
-    await real.hypervisor.start(prepare(real.document(uuid), turn=1, console_log=str(log)))
+    await real.hypervisor.start(prepare(real.document(uuid), generation=1, console_log=str(log)))
     await until(lambda: "pvcd boot sector" in read_console(log, 10))
 
 
 async def test_a_console_log_begins_anew_when_it_is_full(real: LibvirtBench, uuid: UUID) -> None:
     log = real.console(uuid)
     log.write_bytes(b"old line\n" * (CONSOLE_BYTES // 9))
-    await real.hypervisor.start(prepare(real.document(uuid), turn=1, console_log=str(log)))
+    await real.hypervisor.start(prepare(real.document(uuid), generation=1, console_log=str(log)))
     await until(Path(f"{log}.0").exists, limit=30)
     await until(lambda: read_console(log, 100_000)[-1] == "tick", limit=30)
     assert log.stat().st_size < 1024
@@ -274,12 +274,12 @@ async def test_a_console_log_begins_anew_when_it_is_full(real: LibvirtBench, uui
 
 async def test_a_virtlogd_that_is_killed_harms_no_guest_and_logs_the_next(real: LibvirtBench, uuid: UUID) -> None:
     other = uuid4()
-    await real.hypervisor.start(prepare(real.document(uuid), turn=1, console_log=str(real.console(uuid))))
+    await real.hypervisor.start(prepare(real.document(uuid), generation=1, console_log=str(real.console(uuid))))
     await until(lambda: "pvcd boot sector" in read_console(real.console(uuid), 10))
     real.server.kill("virtlogd")
     await real.server.start("virtlogd")
     log = real.console(other)
-    await real.hypervisor.start(prepare(real.document(other), turn=1, console_log=str(log)))
+    await real.hypervisor.start(prepare(real.document(other), generation=1, console_log=str(log)))
     # By then the first guest, too, has tried to write once more.
     await until(lambda: "tick" in read_console(log, 10), limit=30)
     guest = await real.hypervisor.look(uuid)

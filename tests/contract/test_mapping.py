@@ -32,7 +32,7 @@ class Bench(Protocol):
     async def volume(self) -> str: ...
     async def open_elsewhere(self, volume: str) -> None: ...
     def hold(self, volume: str, device: Path) -> None: ...
-    def let_go(self, volume: str) -> None: ...
+    def unmap_orphans(self, volume: str) -> None: ...
     def kill(self, volume: str) -> None: ...
     def anew(self) -> Mapping: ...
 
@@ -57,7 +57,7 @@ class FakeBench:
     def hold(self, volume: str, device: Path) -> None:
         self.fake.held.add((POOL, volume))
 
-    def let_go(self, volume: str) -> None:
+    def unmap_orphans(self, volume: str) -> None:
         self.fake.held.discard((POOL, volume))
 
     def kill(self, volume: str) -> None:
@@ -93,7 +93,7 @@ class RealBench:
     def hold(self, volume: str, device: Path) -> None:
         self._held[volume] = os.open(device, os.O_RDONLY | os.O_EXCL)
 
-    def let_go(self, volume: str) -> None:
+    def unmap_orphans(self, volume: str) -> None:
         os.close(self._held.pop(volume))
 
     def kill(self, volume: str) -> None:
@@ -233,7 +233,7 @@ async def test_a_device_that_is_held_is_not_taken_away(bench: Bench) -> None:
     with pytest.raises(InUse, match=f"its device {device} is mounted or held"):
         await bench.mapping.unmap(POOL, volume)
     assert await bench.mapping.mapped() == [Mapped(POOL, volume, device)]
-    bench.let_go(volume)
+    bench.unmap_orphans(volume)
     await bench.mapping.unmap(POOL, volume)
     assert await bench.mapping.mapped() == []
 

@@ -19,9 +19,10 @@ from click.testing import CliRunner
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from pvcd import PLUGIN_API_1, Context, Document, Flag, Message, Routes, Value, documents, hookimpl, settings
+from pvcd import PLUGIN_API_1, Context, Document, Flag, Message, Routes, Value, hookimpl, settings
 from pvcd import Path as PathMarker
-from pvcd.cli import main
+from pvcd.daemon.cli import main
+from pvcd.http import document_routes as documents
 from pvcd.http.middleware import MAX_BODY, errors
 from pvcd.http.routes import Route, register
 from pvcd.testing import Reply, SimulatedCluster

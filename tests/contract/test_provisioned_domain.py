@@ -31,7 +31,7 @@ def start(uri: str, machine: Machine) -> list[str]:
     connection = libvirt.open(uri)
     try:
         storage = Storage((("127.0.0.1", 3300),), "libvirt", UUID(int=1))
-        whole = prepare(build(machine), turn=1, console_log=None, storage=storage)
+        whole = prepare(build(machine), generation=1, console_log=None, storage=storage)
         connection.defineXMLFlags(whole, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).undefine()
         small = build(replace(machine, disks=(), interfaces=()))
         guest = connection.createXML(small, libvirt.VIR_DOMAIN_START_VALIDATE | libvirt.VIR_DOMAIN_START_AUTODESTROY)

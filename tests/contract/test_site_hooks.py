@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
+from pvcd.declare.operations import SITE_HOOKS, Operation
 from pvcd.errors import Failed, HookRefused
-from pvcd.operations import Operation
-from pvcd.sitehooks import SITE_HOOKS
 from pvcd.testing import SimulatedCluster
 from tests.contract.sitehooks import Bench, FakeBench, FolderBench, folder, until
 
@@ -97,7 +96,7 @@ async def test_what_daemons_do_by_themselves_is_told_where_they_do_it(bench: Ben
 
 async def test_an_operation_without_a_phase_asks_nobody(bench: Bench, cluster: SimulatedCluster) -> None:
     bench.add("node-dead.pre", refuses="Never")
-    await cluster.api.operations.hooks.ask(cluster.api, Operation("node-dead", {"node": "hv1"}))
+    await cluster.api[SITE_HOOKS].ask(cluster.api, Operation("node-dead", {"node": "hv1"}))
     assert bench.told() == []
 
 
@@ -107,9 +106,9 @@ async def test_a_dry_run_asks_and_does_not_tell(bench: Bench, cluster: Simulated
     bench.add("node-flush.fail")
     dry = Operation("node-flush", {"node": "hv1", "check": True})
     with pytest.raises(HookRefused, match="Friday"):
-        await cluster.api.operations.hooks.ask(cluster.api, dry)
-    await cluster.api.operations.hooks.tell(cluster.api, dry)
-    await cluster.api.operations.hooks.tell(cluster.api, Operation(dry.name, dry.arguments, failure=Failed("x")))
+        await cluster.api[SITE_HOOKS].ask(cluster.api, dry)
+    await cluster.api[SITE_HOOKS].notify(cluster.api, dry)
+    await cluster.api[SITE_HOOKS].notify(cluster.api, Operation(dry.name, dry.arguments, failure=Failed("x")))
     assert [told["dry_run"] for told in bench.told()] == [True]
 
 

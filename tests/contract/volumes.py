@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pvcd.errors import Failed
-from pvcd.sandbox import ceph, packages
-from pvcd.sandbox.cluster import CEPH, Sandbox
+from pvcd_plugins.sandbox import ceph, packages
+from pvcd_plugins.sandbox.cluster import CEPH, Sandbox
 
 
 class CephServer:

@@ -14,10 +14,12 @@ from urllib.parse import urlencode
 
 import pytest
 
-from pvcd import daemons
 from pvcd.clock import SystemClock
-from pvcd.context import Role, make_context
-from pvcd.registry import collect, load
+from pvcd.daemon import run as daemons
+from pvcd.daemon.components import make_context
+from pvcd.declare.context import Role
+from pvcd.plugin.loading import load
+from pvcd.plugin.registry import collect
 from pvcd.settings import PluginsSection
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import minimal_settings

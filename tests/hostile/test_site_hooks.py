@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pvcd.declare.operations import SITE_HOOKS, Operation
 from pvcd.errors import HookFailed, HookRefused
-from pvcd.operations import Operation
-from pvcd.sitehooks import SITE_HOOKS
 from pvcd.testing import SimulatedCluster
 from tests.contract.sitehooks import FolderBench, folder, until
 from tests.integration.faults import processes
@@ -47,7 +46,7 @@ def lingering() -> list[str]:
 
 
 async def ask(cluster: SimulatedCluster, operation: Operation = OPERATION) -> None:
-    await cluster.api.operations.hooks.ask(cluster.api, operation)
+    await cluster.api[SITE_HOOKS].ask(cluster.api, operation)
 
 
 async def sentence(cluster: SimulatedCluster, operation: Operation = OPERATION) -> str:
@@ -204,7 +203,7 @@ async def test_one_that_becomes_unsafe_before_its_turn_is_not_run(
 ) -> None:
     folder.script("node-flush.post.d/10-slow", "sleep 0.5")
     folder.script("node-flush.post.d/20-next", "exit 0")
-    await cluster.api.operations.hooks.tell(cluster.api, OPERATION)
+    await cluster.api[SITE_HOOKS].notify(cluster.api, OPERATION)
     folder.directory.chmod(0o777)
     await until(lambda: len(folder.ended()) == 2)
     assert "may be written by others" in folder.ended()[1].sentence
@@ -238,7 +237,7 @@ async def test_where_runs_cannot_be_kept_hooks_are_run_all_the_same(
     folder.script(PLACE, "exit 0")
     folder.script("node-flush.post.d/50-told", f"touch {folder.directory}/told")
     await ask(cluster)
-    await cluster.api.operations.hooks.tell(cluster.api, OPERATION)
+    await cluster.api[SITE_HOOKS].notify(cluster.api, OPERATION)
     await until(lambda: (folder.directory / "told").exists())
     assert caplog.text.count("the runs of hooks are not kept") == 1
 
@@ -248,10 +247,10 @@ async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
 ) -> None:
     folder.script("node-flush.post.d/50-told", f'echo "$PVC_ATTEMPT" >>{folder.file}')
     async with make_cluster() as first:
-        await first.api.operations.hooks.tell(first.api, OPERATION)
+        await first.api[SITE_HOOKS].notify(first.api, OPERATION)
         await until(lambda: len(folder.ended()) == 1)
     (run,) = folder.ended()
-    over = run.life.model_copy(update={"started": 1})
+    over = run.process.model_copy(update={"started": 1})
     for number, (state, attempt, phase) in enumerate(
         [("running", 1, "post"), ("waiting", 2, "post"), ("running", 3, "post"), ("running", 1, "pre")]
     ):

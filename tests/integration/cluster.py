@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pvcd.sandbox import guest
-from pvcd.sandbox.cluster import LIBVIRT
-from pvcd.sandbox.command import ALL_RUN, NOT_ALL_RUN
-from pvcd.sandbox.libvirtd import processes
+from pvcd_plugins.sandbox import guest
+from pvcd_plugins.sandbox.cluster import LIBVIRT
+from pvcd_plugins.sandbox.command import ALL_RUN, NOT_ALL_RUN
+from pvcd_plugins.sandbox.libvirtd import processes
 from tests.client import Client
 
 CACHE = Path(__file__).parents[2] / "var" / "cache"

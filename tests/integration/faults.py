@@ -15,7 +15,7 @@ import yaml
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
-from pvcd.sandbox.state import MARK
+from pvcd_plugins.sandbox.state import MARK
 from tests.integration.provisioner import PROVISIONER, Provisioner
 from tests.servers import Daemon
 
@@ -31,7 +31,7 @@ import pathlib
 def install(**kwargs):
     pathlib.Path(kwargs["temporary_directory"], "written").write_text("by install()" * 1000)
 """
-CHANGING = ("/zookeeper", "/tasks/", "/sessions/", "/commands/", "/ceph-")
+CHANGING = ("/zookeeper", "/tasks/", "/presence/", "/node-commands/", "/ceph-")
 """Records that come and go by themselves, and those of the tasks, which stay."""
 
 

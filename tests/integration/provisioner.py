@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pvcd.sandbox import ceph
+from pvcd_plugins.sandbox import ceph
 from tests.integration.cluster import Cluster, Guests
 
 EXAMPLES = Path(__file__).parents[2] / "plugins/provisioner/examples"

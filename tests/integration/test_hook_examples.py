@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from pvcd.operations import Operation
-from pvcd.registry import collect, load
-from pvcd.sandbox import ceph
+from pvcd.declare.operations import Operation
+from pvcd.plugin.loading import load
+from pvcd.plugin.registry import collect
 from pvcd.settings import PluginsSection
 from pvcd.sitehooks.envelope import envelope
 from pvcd.sitehooks.execution import Ending, execute
 from pvcd.sitehooks.folder import opened, scan
+from pvcd_plugins.sandbox import ceph
 from tests.integration.cluster import Cluster, Guests
 from tests.integration.test_vm_rbd import Volumes, on_volumes, volumes
 

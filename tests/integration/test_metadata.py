@@ -17,16 +17,17 @@ import pytest
 
 from pvcd import Create, Failed, Record, Role
 from pvcd.clock import SystemClock
-from pvcd.context import make_context, open_components
-from pvcd.registry import Plugin, collect, load
-from pvcd.sandbox import network as network_of_our_own
+from pvcd.daemon.components import make_context, open_components
+from pvcd.plugin.loading import Plugin, load
+from pvcd.plugin.registry import collect
 from pvcd.settings import PluginsSection
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import SimulatedCluster, minimal_settings
 from pvcd_plugins.provisioner.metadata import ADDRESS, SERIAL, server
 from pvcd_plugins.provisioner.metadata.components import METADATA, component
 from pvcd_plugins.provisioner.metadata.server import MetadataServer
-from pvcd_plugins.vm.service import ATTACHMENTS
+from pvcd_plugins.sandbox import network as network_of_our_own
+from pvcd_plugins.vm.service import NETWORK_INDEX
 from tests.cloud_init import Outcome, boot, needs_cloud_init
 from tests.hosts import Guest, Host
 from tests.metadata_api import (
@@ -82,7 +83,7 @@ class Primary:
             Plugin("it", part(), "given to the test"),
         ]
         registry = collect(plugins)
-        opened = tuple(each for each in registry.components if each.key in (ATTACHMENTS, METADATA))
+        opened = tuple(each for each in registry.components if each.key in (NETWORK_INDEX, METADATA))
         registry = dataclasses.replace(registry, components=opened)
         values = minimal_settings(registry, metadata=settings)
         tree = MemoryTree(MemoryServer())

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from pvcd.errors import TimedOut
-from pvcd.process import ProgramFailed, run
-from pvcd.sandbox.state import ProcessId, runs, send, start_time, wait_until_gone
+from pvcd.programs.run import ProgramFailed, run
+from pvcd_plugins.sandbox.state import ProcessId, runs, send, start_time, wait_until_gone
 
 
 def python(code, *arguments):

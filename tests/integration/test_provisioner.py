@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from pvcd.sandbox import guest
+from pvcd_plugins.sandbox import guest
 from tests.integration.cluster import Cluster
 from tests.integration.provisioner import PROVISIONER, SECONDS, Provisioner
 

@@ -13,13 +13,13 @@ import aiohttp
 import pytest
 
 from pvcd.errors import Conflict, Failed
-from pvcd.process import run
-from pvcd.sandbox import libvirtd, packages, state
-from pvcd.sandbox.cluster import ALL, Sandbox, clean, end
-from pvcd.sandbox.service import Service
-from pvcd.sandbox.state import Phase, runs, wait_until_gone
-from pvcd.sandbox.supervisor import Supervisor
-from pvcd.sandbox.zookeeper import ask
+from pvcd.programs.run import run
+from pvcd_plugins.sandbox import libvirtd, packages, state
+from pvcd_plugins.sandbox.cluster import ALL, Sandbox, clean, end
+from pvcd_plugins.sandbox.service import Service
+from pvcd_plugins.sandbox.state import Phase, runs, wait_until_gone
+from pvcd_plugins.sandbox.supervisor import Supervisor
+from pvcd_plugins.sandbox.zookeeper import ask
 
 # Says that it is up in a file, and on SIGTERM that it ends; with "deaf" it does not end.
 SERVER = """
@@ -263,7 +263,7 @@ async def test_zookeeper_and_redis_start_answer_come_back_and_stop(directory):
 RUN = """
 import asyncio, json, sys
 from pathlib import Path
-from pvcd.sandbox.cluster import Sandbox
+from pvcd_plugins.sandbox.cluster import Sandbox
 sandbox = Sandbox(Path(sys.argv[1]), asked=json.loads(sys.argv[2]), only=json.loads(sys.argv[3]), report=print)
 asyncio.run(sandbox.run_until_stopped())
 """

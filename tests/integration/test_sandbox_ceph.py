@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pvcd.errors import Failed
-from pvcd.process import Result, run
-from pvcd.sandbox import ceph, packages, state
-from pvcd.sandbox.cluster import CEPH, WITHOUT_CEPH, Sandbox
-from pvcd.sandbox.state import runs, wait_until_gone
+from pvcd.programs.run import Result, run
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.osd import CliOsdHost
+from pvcd_plugins.sandbox import ceph, packages, state
+from pvcd_plugins.sandbox.cluster import CEPH, WITHOUT_CEPH, Sandbox
+from pvcd_plugins.sandbox.state import runs, wait_until_gone
 
 MiB = 1024**2
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from pvcd.process import run
-from pvcd.registry import collect, load
+from pvcd.plugin.loading import load
+from pvcd.plugin.registry import collect
+from pvcd.programs.run import run
 from pvcd.settings import PluginsSection
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.provisioner.userdata import OutsideRendering

@@ -21,7 +21,7 @@ from tests.servers import Api, definition, many_nodes
 
 SIGHT = 2.0
 """Seconds within which the other server knows; a few milliseconds where the machine has nothing else to do."""
-USERS = 6
+VOLUME_INDEX = 6
 
 
 @pytest.fixture(scope="module")
@@ -168,13 +168,13 @@ def test_a_rolling_restart_under_load_loses_no_acknowledged_write_and_fails_noth
     servers: tuple[Api, Api], how: signal.Signals
 ) -> None:
     end = threading.Event()
-    users = [User(number, servers, end) for number in range(USERS)]
+    users = [User(number, servers, end) for number in range(VOLUME_INDEX)]
     for user in users:
         user.start()
     try:
         for server in servers:
             before = sum(len(user.acknowledged) for user in users)
-            server.until(lambda b=before: sum(len(u.acknowledged) for u in users) >= b + USERS)  # type: ignore[misc]
+            server.until(lambda b=before: sum(len(u.acknowledged) for u in users) >= b + VOLUME_INDEX)  # type: ignore[misc]
             code = server.stop(how)
             assert code == (0 if how is signal.SIGTERM else -signal.SIGKILL)
             server.start()
@@ -184,7 +184,7 @@ def test_a_rolling_restart_under_load_loses_no_acknowledged_write_and_fails_noth
             user.join(60)
     assert [failure for user in users for failure in user.failed] == []
     expected = {name: selector for user in users for name, selector in user.acknowledged.items()}
-    assert len(expected) > 2 * USERS
+    assert len(expected) > 2 * VOLUME_INDEX
     assert sum(user.retried.total() for user in users) > 0, "nobody noticed that a server was away"
 
     def missed(server: Api) -> set[tuple[str, str]]:

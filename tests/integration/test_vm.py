@@ -8,7 +8,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pvcd.sandbox import guest
+from pvcd_plugins.sandbox import guest
 
 from .cluster import Cluster, Guests
 

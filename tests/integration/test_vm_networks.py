@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from pvcd.sandbox import guest
+from pvcd_plugins.sandbox import guest
 from tests.integration.cluster import Cluster, Guests
 
 MAC = "52:54:00:00:02:01"

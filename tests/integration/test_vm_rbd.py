@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from pvcd.sandbox import ceph, guest
+from pvcd_plugins.sandbox import ceph, guest
 from tests.integration.cluster import Cluster, Guests
 
 POOL = ceph.POOL

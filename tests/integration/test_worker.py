@@ -14,10 +14,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pvcd import Role, Task, registry, tasks
+from pvcd import Role, Task, tasks
 from pvcd.clock import SystemClock
-from pvcd.context import Context, make_context, open_components
-from pvcd.daemons import tree
+from pvcd.daemon.components import make_context, open_components
+from pvcd.daemon.run import tree
+from pvcd.declare.context import Context
+from pvcd.plugin import registry
 from pvcd.tasks import TASK_QUEUE
 from pvcd.tasks.dramatiq_queue import DramatiqQueue
 from pvcd.tasks.records import Claim, TaskSubject

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pvcd.sandbox.state import ProcessId, runs, start_time
+from pvcd_plugins.sandbox.state import ProcessId, runs, start_time
 from tests.client import Client
 from tests.contract.conftest import ZooKeeperServer, free_ports
 from tests.servers import Daemon, settings

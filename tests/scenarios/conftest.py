@@ -33,7 +33,7 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import pytest
 
-from pvcd.sitehooks import SITE_HOOKS
+from pvcd.declare.operations import SITE_HOOKS
 from pvcd.sitehooks.fake import FakeHooks, Script
 from pvcd.testing import SimulatedCluster, opened
 from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost

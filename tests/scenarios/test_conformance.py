@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pvcd.registry import Plugin, load
+from pvcd.plugin.loading import Plugin, load
 from pvcd.settings import PluginsSection
 from pvcd.testing import conformance
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pvcd.sandbox import network
+from pvcd_plugins.sandbox import network
 from tests.integration.cluster import CACHE, Cluster
 from tests.integration.provisioner import BOOTABLE, EXAMPLES, PROVISIONER, Provisioner
 

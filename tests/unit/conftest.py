@@ -14,11 +14,13 @@ import pytest
 
 from pvcd import PLUGIN_API_1, Name, Record, hookimpl
 from pvcd.clock import VirtualClock, settle
-from pvcd.registry import CORE_RECORDS, Registry
+from pvcd.plugin.registry import collect
 from pvcd.store import Store
 from pvcd.store.memory import MemoryServer, MemoryTree
 
 T = TypeVar("T")
+CORE = collect([])
+"""What the core declares."""
 
 
 class Thing(Record, path="/things/{name}"):
@@ -61,14 +63,14 @@ class Bench:
 
     async def store(self, tree: MemoryTree | None = None) -> Store:
         """One more open store, as another process has it."""
-        store = Store(tree or MemoryTree(self.server), [Thing, Part, *CORE_RECORDS], self.clock)
+        store = Store(tree or MemoryTree(self.server), [Thing, Part, *CORE.records], self.clock)
         await store.open()
         self.stores.append(store)
         return store
 
     def context(self, store: Store, **more: Any) -> Any:
         """As much of a context as the core's own functions ask for."""
-        return SimpleNamespace(store=store, clock=self.clock, registry=Registry(), **more)
+        return SimpleNamespace(store=store, clock=self.clock, declarations=CORE, declared=CORE.of, **more)
 
     async def finish(self, work: Awaitable[T], seconds: float = 60.0) -> T:
         """The result of what needs some time to pass."""

@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 
-from pvcd import logins, throttle
-from pvcd.auth import Tokens, derive_key
 from pvcd.clock import VirtualClock, settle
-from pvcd.handlers import Again
-from pvcd.logins import Login, begin, end, find, look_up, sweep
-from pvcd.registry import CORE_HANDLERS, CORE_RECORDS
+from pvcd.declare.handlers import Requeue
+from pvcd.http import logins, throttle
+from pvcd.http.auth import Tokens, derive_key
+from pvcd.http.logins import Login, begin, end, find, look_up, sweep
+from pvcd.http.throttle import Throttle
 from pvcd.settings import Authentication
 from pvcd.store.memory import MemoryTree
-from pvcd.throttle import Throttle
 
-from .conftest import Bench
+from .conftest import CORE, Bench
 
 KEY = "k" * 32
 
@@ -168,8 +167,8 @@ async def context(bench: Bench, seconds: int = 100) -> Any:
 
 
 def test_sessions_are_records_of_the_core_that_the_primary_sweeps() -> None:
-    assert Login in CORE_RECORDS
-    assert [one.scope for one in CORE_HANDLERS if one.record_type is Login] == ["primary"]
+    assert Login in CORE.records
+    assert [one.scope for one in CORE.handlers if one.record_type is Login] == ["primary"]
 
 
 async def test_a_session_is_found_by_its_secret_and_no_record_holds_that(bench: Bench) -> None:
@@ -246,10 +245,10 @@ async def test_an_expired_session_is_not_found_and_then_swept(bench: Bench) -> N
     here = await context(bench)
     secret = await begin(here, FINGERPRINT)
     (login,) = here.store.all(Login)
-    assert await sweep(here, login) == Again(100)
+    assert await sweep(here, login) == Requeue(100)
     await bench.clock.advance(99)
     assert find(here, secret)
-    assert await sweep(here, login) == Again(1)
+    assert await sweep(here, login) == Requeue(1)
     await bench.clock.advance(1)
     assert find(here, secret) is None
     assert await look_up(here, secret) is None

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pvcd import __version__, daemons
-from pvcd.cli import SUBCOMMANDS, main
-from pvcd.context import Role
+from pvcd import __version__
+from pvcd.daemon import run as daemons
+from pvcd.daemon.cli import SUBCOMMANDS, main
+from pvcd.declare.context import Role
 
 
 def run(*arguments: str) -> Any:

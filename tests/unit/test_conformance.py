@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pvcd.loading import import_file
+from pvcd.plugin.loading import import_file
 from pvcd.testing import conformance
 
 Complaints = Callable[[str], list[str]]

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from pvcd.clock import VirtualClock
-from pvcd.context import Component, ComponentKey, Context, Role, in_order, make_context, open_components
-from pvcd.registry import Plugin, collect
+from pvcd.daemon.components import make_context, open_components
+from pvcd.declare.context import Component, ComponentKey, Context, Role
+from pvcd.plugin.loading import Plugin
+from pvcd.plugin.registry import collect, in_order
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import minimal_settings
 

@@ -22,16 +22,18 @@ from aiohttp import web
 from markdown_it import MarkdownIt
 
 import pvcd
-from pvcd import commands, errors, hookspecs, operations, registry, store, testing
+from pvcd import errors, store, testing
+from pvcd.declare import context
 from pvcd.http import middleware
 from pvcd.kit import project
+from pvcd.plugin import hookspecs, loading, registry
 from pvcd.settings import PluginsSection, read_file
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
 EXAMPLE = ROOT / "pvc-api.yaml"
-PACKAGES = [pvcd, *(plugin.module for plugin in registry.load(PluginsSection()))]
+PACKAGES = [pvcd, *(plugin.module for plugin in loading.load(PluginsSection()))]
 """The core and the plugins that are there."""
 SOURCES = sorted(
     file
@@ -258,11 +260,11 @@ def test_every_name_for_plugins_is_documented_and_every_documented_one_exists() 
     assert sorted(rows(page("plugins"), "name")) == sorted(pvcd.__all__)
 
 
-GIVEN = (store.Store, operations.Operations, commands.Commands)
+GIVEN = (store.Store, context.Operations, context.NodeCommands)
 """Of these, plugins are given one and make none."""
 REFERENCE: dict[str, type] = {
     **{each.__name__: each for each in (pvcd.Context, pvcd.Operation, pvcd.Run, *GIVEN)},
-    **{each.__name__: each for each in (pvcd.Again, pvcd.Outcome, pvcd.Health, testing.SimulatedCluster)},
+    **{each.__name__: each for each in (pvcd.Requeue, pvcd.Outcome, pvcd.Health, testing.SimulatedCluster)},
     **{kind.takes.__name__: kind.takes for kind in registry.KINDS if kind.takes is not click.Command},
 }
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from pvcd.clock import settle
+from pvcd.cluster.dispatcher import SIDE_BY_SIDE, HandlerRunner
+from pvcd.declare.handlers import Handlers, Requeue
 from pvcd.errors import Refused
-from pvcd.handlers import SIDE_BY_SIDE, Again, HandlerRunner, Handlers
+from pvcd.plugin.loading import Plugin
+from pvcd.plugin.registry import collect
 from pvcd.records import Record
-from pvcd.registry import Plugin, collect
 from pvcd.store import Create, Delete, Put, Store
 
 from .conftest import Bench, Part, Thing, plugin
@@ -33,12 +35,12 @@ class Scene:
         self.most = 0
         self.gate = asyncio.Event()
         self.gate.set()
-        self.results: list[Again | Exception | None] = []
+        self.results: list[Requeue | Exception | None] = []
         self.handlers = Handlers()
         self.handlers.on(Thing)(self.follow)
         self.runner = HandlerRunner(self.handlers.handlers, resync)
 
-    async def follow(self, context: Any, thing: Thing) -> Again | None:
+    async def follow(self, context: Any, thing: Thing) -> Requeue | None:
         self.seen.append((thing.name, thing.value))
         self.times.append(self.bench.clock.time() - 1_700_000_000)
         assert thing.name not in self.running, "two turns of one record at a time"
@@ -145,7 +147,7 @@ async def test_after_a_success_the_pauses_begin_anew(scene: Scene) -> None:
 
 
 async def test_after_a_success_that_asks_for_more_the_pauses_begin_anew(scene: Scene) -> None:
-    scene.results = [Refused("1"), Refused("2"), Again(5.0), Refused("3")]
+    scene.results = [Refused("1"), Refused("2"), Requeue(5.0), Refused("3")]
     scene.start()
     await scene.put("a", 1)
     await scene.bench.clock.advance(20)
@@ -163,7 +165,7 @@ async def test_a_change_does_not_wait_for_the_pause_to_end(scene: Scene) -> None
 
 
 async def test_a_handler_that_wants_another_turn_gets_it(scene: Scene) -> None:
-    scene.results = [Again(2.0), Again(3.0)]
+    scene.results = [Requeue(2.0), Requeue(3.0)]
     scene.start()
     await scene.put("a", 1)
     await scene.bench.clock.advance(60)
@@ -171,7 +173,7 @@ async def test_a_handler_that_wants_another_turn_gets_it(scene: Scene) -> None:
 
 
 async def test_a_turn_that_is_due_later_is_not_taken_when_the_record_is_gone(scene: Scene) -> None:
-    scene.results = [Again(2.0)]
+    scene.results = [Requeue(2.0)]
     scene.start()
     await scene.put("a", 1)
     await scene.remove("a")
@@ -262,7 +264,7 @@ async def test_nothing_wakes_a_handler_before_the_start_or_after_the_stop(scene:
 async def test_stop_ends_turns_timers_and_intervals(bench: Bench) -> None:
     before = asyncio.all_tasks()
     scene = Scene(bench, await bench.store())
-    scene.results = [Again(1.0)]
+    scene.results = [Requeue(1.0)]
     scene.start()
     await scene.put("later", 1)
     scene.gate.clear()
@@ -298,7 +300,7 @@ async def test_a_failing_handler_does_not_stop_the_others(bench: Bench, caplog: 
     await settle()
     await runner.stop()
     assert seen == [1, 2]
-    assert "bad(Thing) of the core failed at /things/a (again in 0.5 s)" in caplog.text
+    assert "bad(Thing) of plugin 'core' failed at /things/a (again in 0.5 s)" in caplog.text
     assert "RuntimeError: it is broken" in caplog.text
 
 
@@ -306,7 +308,7 @@ async def test_what_a_user_may_read_is_logged_as_a_sentence(scene: Scene, caplog
     scene.results = [Refused("The pool is full.")]
     scene.start()
     await scene.put("a", 1)
-    (record,) = [record for record in caplog.records if record.name == "pvcd.handlers"]
+    (record,) = [record for record in caplog.records if record.name == "pvcd.cluster.dispatcher"]
     assert (record.levelno, record.exc_info) == (logging.WARNING, None)
     assert "/things/a: The pool is full. (again in 0.5 s)" in record.getMessage()
 
@@ -364,7 +366,7 @@ async def test_the_plugin_of_a_failing_handler_is_named(bench: Bench, caplog: py
     )
     runner = HandlerRunner(registry.handlers, RESYNC)
     context = bench.context(store)
-    context.registry = registry
+    context.declarations = registry
     runner.start(context)
     await store.write(Create(Thing(name="a", value=1)))
     await settle()

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from pvcd import Conflict, Context, Health, HealthCheck, health
-from pvcd.registry import RefusedPlugin, Registry
+from pvcd import Conflict, Context, Health, HealthCheck
+from pvcd.http import health_routes as health
+from pvcd.plugin.loading import RefusedPlugin
+from pvcd.plugin.registry import Registry
 from pvcd.testing import SimulatedCluster
 
 from .conftest import plugin
@@ -100,5 +102,5 @@ async def test_a_refused_plugin_is_told() -> None:
     registry = Registry(refused=(RefusedPlugin("bad", "somewhere", "Plugin 'bad' is bad."),))
     async with SimulatedCluster([], without=["vm"]) as cluster:
         (plugins,) = [check for check in health.CHECKS if check.name == "plugins"]
-        found = await plugins.check(cluster.api.derive(registry=registry))
+        found = await plugins.check(cluster.api.derive(declarations=registry))
     assert found == Health("warning", "Plugin 'bad' is bad.")

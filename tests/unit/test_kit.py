@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from pvcd.cli import main
+from pvcd.daemon.cli import main
 from pvcd.kit import project
-from pvcd.registry import KINDS, gather
+from pvcd.plugin.registry import KINDS, gather
 from pvcd.testing import conformance
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pvcd-notes"
@@ -84,7 +84,7 @@ def test_a_new_plugin_shows_most_hooks(folder: Path) -> None:
         ("a" * 21, "A plugin's name is 2 to 20 small"),
         ("vm", "The name 'vm' is taken by a plugin."),
         ("storage", "The name 'storage' is taken by a part of the API."),
-        ("sandbox", "The name 'sandbox' is taken by a subcommand."),
+        ("sandbox", "The name 'sandbox' is taken by a plugin."),
         ("examples", "The name 'examples' is taken by a subcommand."),
         ("mem", "The name 'mem' is taken by a node selector."),
         ("zookeeper", "The name 'zookeeper' is taken by a health check."),

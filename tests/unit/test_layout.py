@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import pvcd
-from pvcd import hookspecs
-from pvcd.registry import Plugin, load
+from pvcd.plugin import hookspecs
+from pvcd.plugin.loading import Plugin, load
 from pvcd.settings import PluginsSection
 
 ROOT = Path(__file__).parents[2]
@@ -25,11 +25,16 @@ MODULES = {
     if not {"examples", "skeleton"} & set(file.parts)  # which are for users to change, and run elsewhere
 }
 PLUGINS = sorted(path.parent.name for path in (ROOT / "plugins").glob("*/__init__.py"))
-RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4}
+RANKS = {"node": 1, "ceph": 2, "network": 2, "vm": 3, "provisioner": 4, "sandbox": 5}
 """A plugin uses those of a lower rank only; where it must reach up, it declares an event."""
+ROOMS = (
+    *("errors", "clock", "records", "settings", "process", "programs", "store", "declare", "cluster", "http", "tasks"),
+    *("sitehooks", "plugin", "daemon", "testing", "kit"),
+)
+"""The rooms of the core from the ground up: a module imports its own room and those below it."""
 
 FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors", "health"}
-"""The same in every plugin; a role that it lacks is a file that it lacks."""
+"""The same in every plugin of the cluster; a role that it lacks is a file that it lacks."""
 OWN_FILES = {
     "ceph": {
         "cluster": "the door to Ceph and to a node's disks",
@@ -93,7 +98,7 @@ OWN_FILES = {
         "views": "what the API shows of a VM, which is more than a screen of fields",
         "allocation": "what the VMs of each node take of it, counted with every change",
         "placement": "which node a VM is put on: used by the rules and the selectors",
-        "restraint": "growing pauses between the starts of a guest that keeps dying",
+        "backoff": "growing pauses between the starts of a guest that keeps dying",
         "volumes": "which VMs use which volumes, and that no two write to one",
         "disks": "what is asked of Ceph for a VM as a whole",
         "storage": "how a node's guests reach Ceph",
@@ -187,6 +192,26 @@ def test_the_core_knows_no_plugin() -> None:
     assert [name for name, file in core.items() if "pvcd_plugins" in file.read_text()] == []
 
 
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pvcd.") and name != "pvcd.__main__"])
+def test_a_module_of_the_core_imports_only_rooms_below_its_own(module: str) -> None:
+    assert room(module) in ROOMS
+    for imported in imports(MODULES[module]):
+        if imported.startswith("pvcd."):
+            assert ROOMS.index(room(imported)) <= ROOMS.index(room(module)), f"{module} imports {imported}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    uses = {name: set(filter(None, map(module_of, imports(file)))) - {name} for name, file in MODULES.items()}
+    free: set[str] = set()
+    while more := {name for name in uses if name not in free and uses[name] <= free}:
+        free |= more
+    assert {name: sorted(uses[name] - free) for name in uses if name not in free} == {}
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_plugin_uses_the_services_of_lower_ones_only(plugin: str) -> None:
     for name, file in MODULES.items():
@@ -202,10 +227,10 @@ def test_a_plugin_uses_the_services_of_lower_ones_only(plugin: str) -> None:
 def test_only_one_place_knows_each_outside_thing() -> None:
     assert {name for name in importers("kazoo") if not name.startswith("pvcd.store.")} == set()
     assert importers("libvirt") == {"pvcd_plugins.vm.hypervisor.libvirt"}
-    assert {name for name in importers("subprocess") if not name.startswith("pvcd.sandbox.")} == set()
-    aiohttp = {name for name in importers("aiohttp") if not name.startswith(("pvcd.http.", "pvcd.sandbox."))}
+    assert {name for name in importers("subprocess") if not name.startswith("pvcd_plugins.sandbox.")} == set()
+    aiohttp = {name for name in importers("aiohttp") if not name.startswith(("pvcd.http.", "pvcd_plugins.sandbox."))}
     metadata = {f"pvcd_plugins.provisioner.metadata.{name}" for name in ("answers", "server")}
-    assert aiohttp == {"pvcd.app", "pvcd.daemons", "pvcd.testing", *metadata}
+    assert aiohttp == {"pvcd.daemon.api", "pvcd.daemon.run", "pvcd.testing", *metadata}
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -215,7 +240,7 @@ def test_a_service_needs_no_libvirt(plugin: str) -> None:
     assert "aiohttp" not in {name.split(".")[0] for name in imports(MODULES[service])}
 
 
-@pytest.mark.parametrize("plugin", PLUGINS)
+@pytest.mark.parametrize("plugin", OWN_FILES)
 def test_a_plugin_uses_the_file_names_of_every_plugin(plugin: str) -> None:
     folder = ROOT / "plugins" / plugin
     names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pvcd import Component, ComponentKey, Context, Create, Handlers, Put, Role
-from pvcd.agent import LEASE, PRESENCE
 from pvcd.clock import settle
+from pvcd.cluster.lease import Primary, assign, primary_of
+from pvcd.daemon.agent import LEASE, PRESENCE
 from pvcd.errors import Changed, Conflict
-from pvcd.lease import Primary, assign, primary_of
 from pvcd.store import Check
 from pvcd.store.memory import MemoryTree
 from pvcd.testing import SimulatedCluster

@@ -11,9 +11,13 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pvcd import Context, Message, NodeSelector, Routes, Section, cli, loading, registry
+from pvcd import Context, Message, NodeSelector, Routes, Section
 from pvcd import Path as PathArgument
-from pvcd.registry import Plugin, PluginError, RefusedPlugin, collect, gather
+from pvcd.cluster.presence import Presence
+from pvcd.daemon import cli
+from pvcd.plugin import loading, registry
+from pvcd.plugin.loading import Plugin, PluginError, RefusedPlugin
+from pvcd.plugin.registry import collect, gather
 from pvcd.settings import PluginsSection, SettingsError
 from pvcd.testing import SimulatedCluster
 
@@ -25,7 +29,7 @@ SETTINGS = {
     "coordinators": ["127.0.0.1"],
     "api": {"listen_address": "127.0.0.1", "authentication": {"enabled": False}, "ssl": {"enabled": False}},
 }
-OURS = ["ceph", "network", "node", "provisioner", "vm"]
+OURS = ["ceph", "network", "node", "provisioner", "sandbox", "vm"]
 
 BAD = {
     "that raises": "raise ValueError('out of order')",
@@ -124,7 +128,7 @@ def test_a_plugin_that_blocks_is_left_behind(folder: Path, monkeypatch: pytest.M
     finally:
         never.set()
     assert "it took longer than 0.05 s" in declared.refused[0].reason
-    assert len(declared.plugins) == 6
+    assert len(declared.plugins) == 7
 
 
 def third_party(name: str, **declared: Any) -> Plugin:
@@ -147,13 +151,14 @@ def test_what_is_required_keeps_its_name_against_one_that_sorts_first() -> None:
     required = Plugin("zeta", plugin(node_selectors=[selector]), "given to the test")
     declared = collect([third_party("alpha", node_selectors=[selector]), required])
     assert [each.name for each in declared.refused] == ["alpha"]
-    assert declared.names == {"zeta": {"node_selectors": ("a",)}}
+    assert declared.names["zeta"] == {"node_selectors": ("a",)}
+    assert "alpha" not in declared.names
 
 
 def test_whose_a_declaration_is_can_be_told() -> None:
     declared = collect([third_party("one", records=[Thing])])
-    assert declared.owner("records", "/things/{name}") == "plugin 'one'"
-    assert declared.owner("records", "/sessions/{node}") == "the core"
+    assert declared.owner(declared.records[-1]) == "plugin 'one'"
+    assert declared.owner(Presence) == "plugin 'core'"
 
 
 async def test_no_plugin_takes_requests_from_the_core() -> None:
@@ -222,7 +227,7 @@ def test_pvcd_check_names_what_is_refused(folder: Path, run: Callable[..., Any])
     result = run("check")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
     assert result.stderr.startswith("Plugin 'bad' ")
-    assert result.stdout.endswith("plugins: ceph, good, network, node, provisioner, vm.\n")
+    assert result.stdout.endswith("plugins: ceph, good, network, node, provisioner, sandbox, vm.\n")
     assert run("check", required=["bad"]).exit_code == 2
 
 

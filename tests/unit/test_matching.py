@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pvcd.errors import Invalid
-from pvcd.matching import matcher
+from pvcd.http.matching import matcher
 
 NAMES = ["hv1", "hv10", "web1", "WEB2", "a.b"]
 

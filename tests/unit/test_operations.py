@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pvcd.cluster.operations import Operations
+from pvcd.declare.operations import SITE_HOOKS, Guard, Listener, Operation
 from pvcd.errors import Failed, HookRefused, Refused
-from pvcd.operations import Guard, Listener, Operation, Operations
 
-CONTEXT: Any = object()
+CONTEXT: Any = SimpleNamespace(components={})
 KNOWN = ("vm-start", "node-drain")
 
 
@@ -28,14 +31,14 @@ class Log:
         return Guard(name, operations, check)
 
     def listener(self, name: str, *operations: str, answer: Any = None, fails: bool = False) -> Listener:
-        async def tell(context: Any, operation: Operation) -> Any:
+        async def notify(context: Any, operation: Operation) -> Any:
             assert context is CONTEXT
             self.lines.append(f"{name} is told of {operation.name}: {operation.result}")
             if fails:
                 raise OSError("no such host")
             return answer
 
-        return Listener(name, operations, tell)
+        return Listener(name, operations, notify)
 
     async def act(self) -> str:
         self.lines.append("act")
@@ -112,7 +115,7 @@ async def test_an_operation_that_nobody_declares_is_a_mistake_of_the_code(log: L
     with pytest.raises(LookupError, match="no plugin declares the operation 'vm-explode'"):
         await operations.run(CONTEXT, "vm-explode", {}, log.act)
     with pytest.raises(LookupError, match="vm-explode"):
-        await operations.tell(CONTEXT, "vm-explode", {})
+        await operations.notify(CONTEXT, "vm-explode", {})
     assert log.lines == []
 
 
@@ -127,18 +130,23 @@ class Hooks:
         if self.refuses:
             raise HookRefused(self.refuses)
 
-    async def tell(self, context: Any, operation: Operation) -> None:
+    async def notify(self, context: Any, operation: Operation) -> None:
         self.log.lines.append(f"hooks are told of {operation.name}: {operation.failure or operation.result}")
 
 
-def hooked(log: Log, refuses: str = "") -> Operations:
-    operations = Operations((log.guard("g", "*"),), (log.listener("l", "*"),), KNOWN)
-    operations.hooks = Hooks(log, refuses)
-    return operations
+@pytest.fixture
+def hooked(log: Log, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Operations]:
+    def make(refuses: str = "") -> Operations:
+        monkeypatch.setitem(CONTEXT.components, SITE_HOOKS, Hooks(log, refuses))
+        return Operations((log.guard("g", "*"),), (log.listener("l", "*"),), KNOWN)
+
+    return make
 
 
-async def test_hooks_are_asked_after_the_guards_and_told_after_the_listeners(log: Log) -> None:
-    await hooked(log).run(CONTEXT, "vm-start", {}, log.act)
+async def test_hooks_are_asked_after_the_guards_and_told_after_the_listeners(
+    log: Log, hooked: Callable[..., Operations]
+) -> None:
+    await hooked().run(CONTEXT, "vm-start", {}, log.act)
     assert [line.split(" of ")[0] for line in log.lines] == [
         "g is asked for vm-start",
         "hooks are asked for vm-start",
@@ -148,25 +156,27 @@ async def test_hooks_are_asked_after_the_guards_and_told_after_the_listeners(log
     ]
 
 
-async def test_when_a_hook_refuses_nothing_happens_and_the_hooks_are_told(log: Log) -> None:
+async def test_when_a_hook_refuses_nothing_happens_and_the_hooks_are_told(
+    log: Log, hooked: Callable[..., Operations]
+) -> None:
     with pytest.raises(HookRefused, match="No licence"):
-        await hooked(log, "No licence.").run(CONTEXT, "vm-start", {}, log.act)
+        await hooked("No licence.").run(CONTEXT, "vm-start", {}, log.act)
     assert log.lines[1:] == ["hooks are asked for vm-start", "hooks are told of vm-start: No licence."]
 
 
-async def test_hooks_are_told_of_what_failed_and_listeners_are_not(log: Log) -> None:
+async def test_hooks_are_told_of_what_failed_and_listeners_are_not(log: Log, hooked: Callable[..., Operations]) -> None:
     async def act() -> None:
         raise Failed("The disk is full.")
 
     with pytest.raises(Failed):
-        await hooked(log).run(CONTEXT, "vm-start", {}, act)
+        await hooked().run(CONTEXT, "vm-start", {}, act)
     assert log.lines[1:] == ["hooks are asked for vm-start", "hooks are told of vm-start: The disk is full."]
 
 
-async def test_what_happened_by_itself_is_told_without_asking(log: Log) -> None:
-    operations = hooked(log)
-    await operations.tell(CONTEXT, "node-drain", {"node": "hv1"})
-    await operations.tell(CONTEXT, "node-drain", {"node": "hv1"}, Failed("It hangs."))
+async def test_what_happened_by_itself_is_told_without_asking(log: Log, hooked: Callable[..., Operations]) -> None:
+    operations = hooked()
+    await operations.notify(CONTEXT, "node-drain", {"node": "hv1"})
+    await operations.notify(CONTEXT, "node-drain", {"node": "hv1"}, Failed("It hangs."))
     assert log.lines == [
         "l is told of node-drain: None",
         "hooks are told of node-drain: None",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pvcd.process import Result, _sentence
+from pvcd.programs.run import Result, _sentence
 
 
 @pytest.mark.parametrize(

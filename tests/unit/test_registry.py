@@ -36,10 +36,11 @@ from pvcd import (
     hookimpl,
 )
 from pvcd import Path as PathArgument
-from pvcd.cli import main
-from pvcd.lease import Primary
-from pvcd.registry import Plugin, PluginError, RefusedPlugin, Registry, collect, load
-from pvcd.sessions import Session
+from pvcd.cluster.lease import Primary
+from pvcd.cluster.presence import Presence
+from pvcd.daemon.cli import main
+from pvcd.plugin.loading import Plugin, PluginError, RefusedPlugin, load
+from pvcd.plugin.registry import collect
 from pvcd.settings import PluginsSection, SettingsError
 
 from .conftest import Thing, plugin
@@ -100,7 +101,7 @@ def following() -> Handlers:
 
 def answering() -> Handlers:
     handlers = Handlers()
-    handlers.answer("thing-count")(answer)
+    handlers.node_command("thing-count")(answer)
     return handlers
 
 
@@ -134,7 +135,7 @@ CLASHES = {
     "records that differ in a name": (Thing, OtherThing, "record '/things/{}'"),
     "node_selectors": (selector("x"), selector("x"), "node selector 'x'"),
     "handlers": (following(), following(), f"handler '{__name__}.follow(Thing) gone'"),
-    "handlers that answer": (answering(), answering(), "command 'thing-count'"),
+    "handlers that answer": (answering(), answering(), "node command 'thing-count'"),
     "components": (component("x"), component("x"), "component 'x'"),
     "settings": (SettingsSection("x", Section), SettingsSection("x", Section), "settings section 'x'"),
     "node_facts": (NodeFact("x", answer), NodeFact("x", answer), "node fact 'x'"),
@@ -173,14 +174,14 @@ def test_one_path_may_have_several_methods() -> None:
 @pytest.mark.parametrize("name", ["api", "debug", "coordinators", "node", "plugins", "handlers_resync"])
 def test_a_plugin_cannot_take_settings_of_the_core(name: str) -> None:
     module = plugin("alpha", settings=[SettingsSection(name, Section)])
-    assert refusal(module) == f"The settings section {name!r} is declared by both 'the core' and 'alpha'."
+    assert refusal(module) == f"The settings section {name!r} is declared by both 'core' and 'alpha'."
 
 
 def test_a_plugin_cannot_take_a_record_of_the_core() -> None:
-    class Mine(Record, path="/sessions/{name}"):
+    class Mine(Record, path="/presence/{name}"):
         name: str
 
-    assert "is declared by both 'the core' and 'alpha'" in refusal(plugin("alpha", records=[Mine]))
+    assert "is declared by both 'core' and 'alpha'" in refusal(plugin("alpha", records=[Mine]))
 
 
 def test_a_plugin_cannot_take_a_route_of_the_core() -> None:
@@ -192,7 +193,7 @@ def test_a_plugin_cannot_take_a_route_of_the_core() -> None:
         return Message(message="mine")
 
     message = refusal(plugin("alpha", routes=[table]))
-    assert message == "The route 'GET /api/v1' is declared by both 'the core' and 'alpha'."
+    assert message == "The route 'GET /api/v1' is declared by both 'core' and 'alpha'."
 
 
 @pytest.mark.parametrize("kind", ["routes", "records", "handlers", "settings", "components", "guards", "listeners"])
@@ -238,10 +239,10 @@ def test_a_hook_with_an_argument_too_many_is_refused_with_its_plugin() -> None:
     assert "Plugin 'beta' has a hook that does not fit" in refusal(plugin("alpha"), module)
 
 
-@pytest.mark.parametrize("name", ["api", "check", "sandbox"])
+@pytest.mark.parametrize("name", ["api", "check", "hooks"])
 def test_a_plugin_cannot_take_a_subcommand_of_the_core(name: str) -> None:
     message = refusal(plugin("alpha", commands=[click.Command(name)]))
-    assert message == f"The subcommand {name!r} is declared by both 'the core' and 'alpha'."
+    assert message == f"The subcommand {name!r} is declared by both 'core' and 'alpha'."
 
 
 @pytest.mark.parametrize("function", [lambda text: text, routes().get, str.upper, 7])
@@ -280,10 +281,8 @@ def test_what_is_declared_is_sorted_by_name_whatever_the_order_of_the_plugins() 
 
 def test_without_plugins_there_is_only_the_core() -> None:
     registry = collected()
-    core = Registry()
-    assert set(registry.records) == set(core.records) >= {Session, Primary}
-    assert set(registry.handlers) == set(core.handlers)
-    assert set(registry.routes) == set(core.routes)
+    assert set(registry.names) == {"core"}
+    assert set(registry.records) >= {Presence, Primary}
     assert "GET /api/v1" in {route.name for route in registry.routes}
     assert registry.plugins == registry.sections == registry.node_selectors == ()
 

@@ -13,8 +13,8 @@ import yaml
 from click.testing import CliRunner
 from pydantic import BaseModel, Field
 
-from pvcd import registry
-from pvcd.cli import main
+from pvcd.daemon.cli import main
+from pvcd.plugin import registry
 from pvcd.settings import Section, SettingsError, SettingsSection, build, read_file, settings_file
 
 MANUAL = """
@@ -340,7 +340,7 @@ def check(file: Path) -> Any:
 def test_check_says_that_a_good_file_is_good(tmp_path: Path) -> None:
     result = check(write(tmp_path, MANUAL))
     assert (result.exit_code, result.stderr) == (0, "")
-    assert "is good; plugins: ceph, network, node, provisioner, vm" in result.stdout
+    assert "is good; plugins: ceph, network, node, provisioner, sandbox, vm" in result.stdout
 
 
 def test_check_ends_with_2_and_a_line_for_each_mistake(tmp_path: Path) -> None:

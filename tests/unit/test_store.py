@@ -140,7 +140,7 @@ async def test_only_one_at_a_time_has_the_turn_at_a_record(bench: Bench) -> None
     async def take_turns(number: int) -> None:
         nonlocal most
         for _ in range(3):
-            async with store.queues.turn("/things/a"):
+            async with store.queues.hold("/things/a"):
                 inside.append(number)
                 most = max(most, len(inside))
                 await asyncio.sleep(0)

@@ -27,18 +27,19 @@ from pvcd import (
     Task,
     tasks,
 )
-from pvcd import worker as worker_module
 from pvcd.clock import settle
-from pvcd.context import make_context
-from pvcd.registry import Plugin, PluginError, collect
-from pvcd.sessions import Life
+from pvcd.daemon import worker as worker_module
+from pvcd.daemon.components import make_context
+from pvcd.daemon.worker import LOOK_SECONDS, Worker, worker
+from pvcd.plugin.loading import Plugin, PluginError
+from pvcd.plugin.registry import collect
+from pvcd.process import ProcessIdentity
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
 from pvcd.tasks.records import MAX_JOURNALS, MAX_SENTENCE, MAX_VALUES, Claim, TaskSubject, plain
 from pvcd.tasks.runner import IMPATIENCE, MAX_ATTEMPTS, UNDO_TRIES
 from pvcd.testing import SimulatedCluster
-from pvcd.worker import LOOK_SECONDS, Worker, worker
 
 from .conftest import plugin
 
@@ -169,7 +170,7 @@ class Site:
         tree = tree or MemoryTree(self.cluster.server)
         context = make_context(Role.WORKER, self.cluster.settings, self.cluster.registry, tree, self.cluster.clock)
         stack = contextlib.AsyncExitStack()
-        life = Life(boot=name, namespace=1, pid=1, started=1)
+        life = ProcessIdentity(boot=name, namespace=1, pid=1, started=1)
         self.workers[name] = await stack.enter_async_context(worker(context, life)), context, stack
         return self.workers[name][0]
 
@@ -740,7 +741,7 @@ async def test_a_worker_that_is_known_to_be_dead_is_not_waited_for(site: Site, m
     await site.until(lambda: "make x-second" in site.world.lines)
     site.cluster.server.cut(site.tree("mortal"))
     site.world.dead.add(site.tree("mortal"))
-    monkeypatch.setattr(Life, "is_over", lambda life: life.boot == "mortal")
+    monkeypatch.setattr(ProcessIdentity, "has_ended", lambda process: process.boot == "mortal")
     await site.start("next")
     await settle()
     assert (await site.ended(task.id, 0.5)).state == "failure"

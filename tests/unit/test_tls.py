@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from pvcd.http.tls import renew, server_tls
 from pvcd.settings import SettingsError, Ssl
-from pvcd.tls import renew, server_tls
 
 from ..certificates import write_certificate
 

@@ -33,7 +33,7 @@ async def read(context: Context, note: Note) -> None:
         return
     said = Put(report.changed(read=note.text)) if report else Create(NoteReport(node=note.node, read=note.text))
     await context.store.write(Check(note), said)
-    await context.operations.tell(context, READ.name, {"node": note.node, "text": note.text})
+    await context.operations.notify(context, READ.name, {"node": note.node, "text": note.text})
 
 
 @handlers.gone(Note)

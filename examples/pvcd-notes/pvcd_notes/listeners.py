@@ -8,11 +8,11 @@ from . import service
 from .records import Note
 
 
-async def tell(context: Context, operation: Operation) -> None:
+async def forget(context: Context, operation: Operation) -> None:
     """A node that is made ready needs no note any more."""
     note = context.store.get(Note, operation.arguments["node"])
     if note is not None:
         await service.erase(context, note.node)
 
 
-READY = Listener("notes-ready", ("node-ready",), tell)
+READY = Listener("notes-ready", ("node-ready",), forget)

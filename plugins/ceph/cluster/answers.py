@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from pvcd.process import Result
+from pvcd.programs.run import Result
 from pvcd_plugins.ceph.cluster import (
     OPTIONS,
     CephError,

@@ -52,7 +52,7 @@ class CliCluster:
 
     def __init__(self, conf: str, user: str = "admin", deadline: float = 30.0) -> None:
         self._run = Programs(conf, user, deadline)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._busy: tuple[float, dict[int, answers.Counters]] = (0.0, {})
 
     async def status(self) -> Status:
@@ -293,10 +293,10 @@ class CliCluster:
         """Let nobody else here change these things in this block; `Locked` when others are too long at it."""
         async with contextlib.AsyncExitStack() as held:
             for name in sorted({*names}):
-                turn = self._turns.setdefault(name, asyncio.Lock())
+                lock = self._locks.setdefault(name, asyncio.Lock())
                 try:
                     async with asyncio.timeout(self._run.deadline):
-                        await held.enter_async_context(turn)
+                        await held.enter_async_context(lock)
                 except TimeoutError:
                     raise Locked(f"{name!r} is being changed by somebody else: try again later.") from None
             yield

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pvcd.process import ProgramFailed, run
+from pvcd.programs.run import ProgramFailed, run
 from pvcd_plugins.ceph.cluster import Device, DeviceRefused
 
 SMALLEST = 1024**3

@@ -20,7 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pvcd.errors import NotFound, PvcdError
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.ceph.cluster import CephError, CephRefused, Device, check_name, check_weight, devices
 from pvcd_plugins.ceph.cluster.programs import Programs, words
 
@@ -40,7 +40,7 @@ class CliOsdHost:
     def __init__(self, conf: str, node: str, user: str = "admin", deadline: float = 30.0) -> None:
         self._node = check_name("node", node)
         self._run = Programs(conf, user, deadline)
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         """One OSD is made or removed at a time."""
         self._systemd = _SYSTEMD.is_dir()
 
@@ -55,7 +55,7 @@ class CliOsdHost:
     async def prepare_osd(self, device: str, weight: float) -> int:
         """Make a new OSD of an unused device and start it; returns its id as soon as it is up."""
         check_weight(weight)
-        async with self._turn:
+        async with self._lock:
             await self._undo_interrupted()
             path = await self.check_device(device)
             uuid = str(uuid4())
@@ -97,7 +97,7 @@ class CliOsdHost:
 
     async def undo_interrupted(self) -> None:
         """Undo what calls of `prepare_osd` left that never ended."""
-        async with self._turn:
+        async with self._lock:
             await self._undo_interrupted()
 
     async def _undo_interrupted(self) -> None:
@@ -155,7 +155,7 @@ class CliOsdHost:
 
     async def remove_osd(self, osd: int) -> None:
         """Stop it, wipe its device and forget it here; fine when that is done, also when the device is broken."""
-        async with self._turn:
+        async with self._lock:
             await self._remove(osd)
 
     async def _remove(self, osd: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from pvcd.errors import NotFound, PvcdError, TimedOut
-from pvcd.process import ProgramFailed, Result, run
+from pvcd.programs.run import ProgramFailed, Result, run
 from pvcd_plugins.ceph.cluster import CephError, CephRefused, CephUnavailable
 from pvcd_plugins.ceph.cluster.answers import document
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from pvcd.errors import Locked, PvcdError
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.ceph.cluster import InUse
 from pvcd_plugins.ceph.mapping import IsMapped, Mapped, MappingFailed
 from pvcd_plugins.ceph.mapping.places import Places

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pvcd.errors import NotFound
-from pvcd.process import ProgramFailed, run
+from pvcd.programs.run import ProgramFailed, run
 from pvcd_plugins.ceph.cluster import InUse
 
 DEAD_CLIENT = 35.0

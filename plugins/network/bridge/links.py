@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.network.bridge import Address, Gateway, bridge_name
 
 READ = 10.0

@@ -63,7 +63,7 @@ class DnsmasqDhcp:
         self._memory = Memory(leases)
         self._account: Account | None = None
         self._networks: dict[int, _Network] = {}
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def open(self) -> None:
         """Prepare the directory, from which what a killed process left behind is removed."""
@@ -79,7 +79,7 @@ class DnsmasqDhcp:
 
     async def apply(self, wanted: Collection[Served]) -> dict[int, str]:
         """Serve these networks and no others; by VNI a sentence for each that is not served."""
-        async with self._turn:
+        async with self._lock:
             await self._memory.retry()
             places = asyncio.Semaphore(AT_ONCE)
             tasks: dict[int, asyncio.Task[str | None]] = {}

@@ -31,7 +31,7 @@ class DnsmasqDns:
         self._account: Account | None = None
         self._server: Server | None = None
         self._zones: str | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def open(self) -> None:
         """Prepare the directory."""
@@ -40,7 +40,7 @@ class DnsmasqDns:
 
     async def close(self) -> None:
         """End the server."""
-        async with self._turn:
+        async with self._lock:
             server, self._server = self._server, None
             if server is not None:
                 await server.stop()
@@ -48,7 +48,7 @@ class DnsmasqDns:
     async def apply(self, zones: Collection[Zone]) -> None:
         """Answer for these domains; raises `Failed` with what is wrong."""
         text = "".join(f"{line}\n" for zone in sorted(zones, key=lambda each: each.domain) for line in _forward(zone))
-        async with self._turn:
+        async with self._lock:
             if self._addresses:
                 await self._serve(text)
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pvcd.errors import Failed, TimedOut
-from pvcd.process import Result, run
+from pvcd.programs.run import Result, run
 from pvcd_plugins.network.firewall import Filter
 from pvcd_plugins.network.firewall.rules import complaint, judge, printable, scratch, spelled
 from pvcd_plugins.network.firewall.ruleset import TABLE, Ruleset, ruleset
@@ -54,7 +54,7 @@ class NftFirewall:
 
     def __init__(self) -> None:
         self._loaded: _Loaded | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._checks = asyncio.Semaphore(CHECKS)
         self._way: Sequence[str] | None = None
         self._search = asyncio.Lock()
@@ -74,7 +74,7 @@ class NftFirewall:
     async def apply(self, filters: Collection[Filter]) -> None:
         """Let these count, and no others of ours, from one moment to the next; without any, our table is gone."""
         wanted = tuple(sorted(filters, key=lambda each: each.vni))
-        async with self._turn:
+        async with self._lock:
             if not await self._counts(wanted):
                 await self._load(wanted)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pvcd.errors import PvcdError, TimedOut
-from pvcd.process import run, start
+from pvcd.programs.run import run, start
 from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output
 from pvcd_plugins.provisioner.installation.document import document
 from pvcd_plugins.provisioner.installation.output import Lines

@@ -6,11 +6,11 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from pvcd import Again, Component, ComponentKey, Context, Handlers, PvcdError, Role
-from pvcd.lease import Primary
+from pvcd import Component, ComponentKey, Context, Handlers, PvcdError, Requeue, Role
+from pvcd.cluster.lease import Primary
 from pvcd_plugins.provisioner.metadata import Describe, Metadata
 from pvcd_plugins.provisioner.metadata.settings import MetadataSettings
-from pvcd_plugins.vm.service import ATTACHMENTS
+from pvcd_plugins.vm.service import NETWORK_INDEX
 
 log = logging.getLogger(__name__)
 METADATA: ComponentKey[Metadata] = ComponentKey("metadata")
@@ -33,7 +33,7 @@ def component(describe: Describe) -> Component[Metadata]:
             except PvcdError as error:
                 log.warning("the metadata address vanishes by itself only: %s", error)
 
-    return Component(METADATA, open_metadata, roles=(Role.PRIMARY,), needs=(ATTACHMENTS,), fake=fake_metadata)
+    return Component(METADATA, open_metadata, roles=(Role.PRIMARY,), needs=(NETWORK_INDEX,), fake=fake_metadata)
 
 
 @contextlib.asynccontextmanager
@@ -49,10 +49,10 @@ async def fake_metadata(context: Context) -> AsyncIterator[Metadata]:
 
 
 @primary.on(Primary)
-async def answer(context: Context, lease: Primary) -> Again | None:
+async def answer(context: Context, lease: Primary) -> Requeue | None:
     """Hold the address. Like the gateways it vanishes with our session, for then another one may have it."""
     if not context.settings.of(MetadataSettings).enabled:
         return None
     seconds = context.settings.zookeeper.session_timeout
     await context[METADATA].hold(seconds)
-    return Again(seconds / 3)
+    return Requeue(seconds / 3)

@@ -13,7 +13,7 @@ from math import ceil
 from aiohttp import web
 
 from pvcd import Context, Failed
-from pvcd.process import run
+from pvcd.programs.run import run
 from pvcd_plugins.provisioner.metadata import ADDRESS, PORT, Arrival, Describe
 from pvcd_plugins.provisioner.metadata.answers import Answers
 

@@ -44,7 +44,7 @@ class Guest:
     uuid: UUID
     name: str
     state: GuestState
-    turn: int | None
+    generation: int | None
     """The mark of the document that it was started with."""
     memory: int
     """The most that it may use, in MiB."""
@@ -62,7 +62,7 @@ class Capabilities:
 
 
 class Hypervisor(Protocol):
-    """Guests that run while they run: none is remembered, and only what is marked with a turn is ours.
+    """Guests that run while they run: none is remembered, and only what is marked with a generation is ours.
 
     Every verb ends within a deadline. It raises `HypervisorUnavailable` when nobody answers and `HypervisorError` when
     the answer is no.

@@ -130,7 +130,7 @@ class FakeHypervisor:
             uuid=wanted.uuid,
             name=wanted.name,
             state=GuestState.RUNNING,
-            turn=domain.turn_of(xml),
+            generation=domain.generation_of(xml),
             memory=wanted.memory,
             vcpus=wanted.vcpu,
         )

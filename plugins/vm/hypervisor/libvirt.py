@@ -16,7 +16,7 @@ from uuid import UUID
 import libvirt
 from lxml import etree
 
-from pvcd_plugins.vm.domain import turn_of
+from pvcd_plugins.vm.domain import generation_of
 from pvcd_plugins.vm.hypervisor import (
     Capabilities,
     Guest,
@@ -56,8 +56,8 @@ class _Link:
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
-        self.turns: dict[UUID, tuple[int, int | None]] = {}
-        """The turn of each guest, with the number that libvirt gave to this run of it."""
+        self.generations: dict[UUID, tuple[int, int | None]] = {}
+        """The generation of each guest, with the number that libvirt gave to this run of it."""
         self.events: int | None = None
         """The number of the callback for events."""
         self._users = 1
@@ -221,8 +221,8 @@ def _answer(link: _Link, what: str, call: Callable[[], T]) -> T:
 def _domains(link: _Link) -> dict[UUID, Guest]:
     guests = (_unless_gone(_guest, link, domain) for domain in link.connection.listAllDomains())
     found = {guest.uuid: guest for guest in guests if guest is not None}
-    for uuid in link.turns.keys() - found.keys():
-        link.turns.pop(uuid, None)
+    for uuid in link.generations.keys() - found.keys():
+        link.generations.pop(uuid, None)
     return found
 
 
@@ -234,14 +234,14 @@ def _look(link: _Link, uuid: UUID) -> Guest | None:
 def _guest(link: _Link, domain: Any) -> Guest:
     uuid, run = UUID(bytes=domain.UUID()), domain.ID()
     state, memory, _, vcpus, _ = domain.info()
-    known = link.turns.get(uuid)
+    known = link.generations.get(uuid)
     if known is None or known[0] != run:
-        known = link.turns[uuid] = (run, turn_of(domain.XMLDesc(0)))
+        known = link.generations[uuid] = (run, generation_of(domain.XMLDesc(0)))
     return Guest(
         uuid=uuid,
         name=domain.name(),
         state=_STATES.get(state, GuestState.RUNNING),
-        turn=known[1],
+        generation=known[1],
         memory=memory // 1024,
         vcpus=vcpus,
     )

@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from pvcd.lease import assign
+from pvcd.cluster.lease import assign
 from pvcd_plugins.ceph.cluster import CephError, InUse
 from pvcd_plugins.ceph.records import Osd, Volume
 from tests.unit.ceph.conftest import Storage

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pvcd.errors import NotFound, Refused, TimedOut
-from pvcd.process import ProgramFailed, Result
-from pvcd_plugins.ceph import mapping as door
+from pvcd.programs.run import ProgramFailed, Result
 from pvcd_plugins.ceph.cluster import InUse
-from pvcd_plugins.ceph.mapping import IsMapped, Mapped, choose, rbd
+from pvcd_plugins.ceph.mapping import IsMapped, Mapped, choice, rbd
+from pvcd_plugins.ceph.mapping.choice import choose
 from pvcd_plugins.ceph.mapping.fuse import FuseMapping
 from pvcd_plugins.ceph.mapping.krbd import KernelMapping
 
@@ -135,7 +135,7 @@ async def test_what_the_kernel_lost_is_forgotten(mapping: KernelMapping, kernel:
 
 async def test_the_kernels_rbd_is_chosen_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bus").mkdir()
-    monkeypatch.setattr(door, "BUS", tmp_path / "bus")
+    monkeypatch.setattr(choice, "BUS", tmp_path / "bus")
     assert isinstance(await choose(tmp_path, conf=CONF, user="pvcd"), KernelMapping)
 
 
@@ -145,12 +145,12 @@ async def test_else_the_storage_daemon_and_what_is_missing_for_it_is_named(
     async def missing(*_: Any, **__: Any) -> Result:
         raise ProgramFailed("modprobe failed with exit status 1.")
 
-    monkeypatch.setattr(door, "BUS", tmp_path / "none")
-    monkeypatch.setattr(door, "run", missing)
-    monkeypatch.setattr(door.os, "access", lambda *_: True)
-    monkeypatch.setattr(door.shutil, "which", lambda program: f"/bin/{program}")
+    monkeypatch.setattr(choice, "BUS", tmp_path / "none")
+    monkeypatch.setattr(choice, "run", missing)
+    monkeypatch.setattr(choice.os, "access", lambda *_: True)
+    monkeypatch.setattr(choice.shutil, "which", lambda program: f"/bin/{program}")
     assert isinstance(await choose(tmp_path, conf=CONF, user="pvcd"), FuseMapping)
-    monkeypatch.setattr(door.shutil, "which", lambda program: None if program == "rbd" else "/bin/it")
+    monkeypatch.setattr(choice.shutil, "which", lambda program: None if program == "rbd" else "/bin/it")
     with pytest.raises(Refused, match=r"rbd is not installed.*ceph-common") as caught:
         await choose(tmp_path, conf=CONF, user="pvcd")
     assert caught.value.code == "mapping-not-available"

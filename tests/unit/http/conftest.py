@@ -59,7 +59,7 @@ def read() -> Read:
     async def read(
         route: Route, query: str = "", body: bytes | None = None, kind: str | None = None, **more: Any
     ) -> dict[str, Any]:
-        return await read_arguments(make_request(query, body, kind, **more), route)
+        return await read_arguments(make_request(query, body, kind, **more), route.parameters)
 
     return read
 

@@ -10,9 +10,10 @@ import pytest
 from pydantic import Field
 
 from pvcd.http import Document, Flag, Message, Parameter, Path, Place, Route, Routes, Value
+from pvcd.http.values import document_of
 
 if TYPE_CHECKING:
-    from pvcd.context import Context  # type: ignore[import-not-found,unused-ignore]
+    from pvcd.declare.context import Context  # type: ignore[import-not-found,unused-ignore]
 
 
 class State(StrEnum):
@@ -68,7 +69,6 @@ def test_a_route_says_all_that_was_declared() -> None:
     assert route.function is set_state
     assert route.returns is Message
     assert route.operations == ("vm-start", "vm-stop")
-    assert route.document is None
     vm, state = route.parameters
     assert (vm.name, vm.place, vm.doc, vm.required, vm.names) == (
         "vm",
@@ -117,7 +117,7 @@ def test_defaults_and_names_of_arguments() -> None:
         return Message(message="")
 
     route = declare(define)
-    assert route.document is parameter(route, "xml")
+    assert document_of(route.parameters) is parameter(route, "xml")
     assert parameter(route, "xml").required
     assert [(each.name, each.required, each.default) for each in route.parameters[1:]] == [
         ("limit", False, None),

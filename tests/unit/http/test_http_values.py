@@ -544,7 +544,7 @@ async def test_a_body_that_breaks_off_is_refused(ask: Callable[..., web.Request]
     request = ask("", b"", kind, ends=False)
     request.content.set_exception(error)
     with pytest.raises(Invalid, match="did not arrive whole"):
-        await read_arguments(request, CHANGE)
+        await read_arguments(request, CHANGE.parameters)
 
 
 # Whatever is sent, there is an answer

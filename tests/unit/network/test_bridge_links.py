@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pvcd.process import Result
+from pvcd.programs.run import Result
 from pvcd_plugins.network.bridge import links
 from pvcd_plugins.network.bridge.links import Batch, Step, failure, floods_of, links_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pvcd.process import Result
+from pvcd.programs.run import Result
 from pvcd_plugins.network.bridge import Bridge, Kind, links, sysctls
 from pvcd_plugins.network.bridge.links import FLOOD, GROUP
 from pvcd_plugins.network.bridge.linux import LinuxBridges

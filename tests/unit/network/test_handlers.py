@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pvcd import Create
-from pvcd.lease import assign
-from pvcd.sitehooks import SITE_HOOKS
+from pvcd.cluster.lease import assign
+from pvcd.declare.operations import SITE_HOOKS
 from pvcd.sitehooks.fake import FakeHooks
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.network.bridge.fake import FakeBridges

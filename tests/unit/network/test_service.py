@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pvcd import Changed, Check, Context, Create, Delete, Guard, Invalid, Listener, Operation, Put, Refused, Role
-from pvcd.context import make_context
+from pvcd.daemon.components import make_context
 from pvcd.store.memory import MemoryTree
 from pvcd.testing import Reply
 from pvcd_plugins.network import service

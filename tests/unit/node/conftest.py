@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pvcd import Create, Session
-from pvcd.sessions import Life
+from pvcd import Create, Presence
+from pvcd.process import ProcessIdentity
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
 
@@ -22,11 +22,13 @@ async def add_node(
     report: dict[str, Any] | None = None,
 ) -> None:
     """A node as its agent leaves it in the store: running and ready, unless told otherwise."""
-    said = {"daemon_state": DaemonState.RUN, "settled_turn": 0} | (report or {})
+    said = {"daemon_state": DaemonState.RUN, "settled_generation": 0} | (report or {})
     await cluster.api.store.write(Create(Node(name=name, **({"coordinator": True} | (node or {})))))
     await cluster.api.store.write(Create(NodeReport(name=name, **said)))
     if alive:
-        await cluster.api.store.write(Create(Session(node=name, session=1, life=Life.current(), since=0)))
+        await cluster.api.store.write(
+            Create(Presence(node=name, session=1, process=ProcessIdentity.current(), since=0))
+        )
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd.lease import assign
+from pvcd.cluster.lease import assign
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node.health import look
 from pvcd_plugins.node.records import DaemonState

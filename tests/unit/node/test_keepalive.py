@@ -60,7 +60,7 @@ async def test_a_node_registers_itself_and_then_runs(start: Start) -> None:
     async with start("hv1", node={"coordinator": False}) as cluster:
         node = cluster.api.store.get(Node, "hv1")
         assert node is not None
-        assert (node.coordinator, node.turn) == (False, 0)
+        assert (node.coordinator, node.generation) == (False, 0)
         assert report(cluster).daemon_state is DaemonState.RUN
 
 
@@ -81,12 +81,12 @@ async def test_a_restart_keeps_what_was_asked_and_done(start: Start) -> None:
     async with start("hv1") as cluster:
         await cluster.request("POST", "/api/v1/node/hv1/domain-state", **{"domain-state": "flush"})
         await cluster.advance(2)
-        assert report(cluster).settled_turn == 1
+        assert report(cluster).settled_generation == 1
         await cluster.stop_agent("hv1")
         await cluster.start_agent("hv1")
         node = cluster.api.store.get(Node, "hv1")
         assert node is not None
-        assert (node.turn, report(cluster).settled_turn) == (1, 1)
+        assert (node.generation, report(cluster).settled_generation) == (1, 1)
 
 
 async def test_what_the_settings_say_of_the_node_is_followed(start: Start) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pvcd.clock import settle
+from pvcd.cluster.lease import Primary, assign
 from pvcd.errors import Invalid, NotFound, Refused
-from pvcd.lease import Primary, assign
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node import service
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node
@@ -35,7 +35,7 @@ async def test_a_node_that_went_without_a_farewell_is_dead(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "turn", "settled", "shown"),
+    ("wanted", "generation", "settled", "shown"),
     [
         (DomainState.READY, 0, 0, DomainState.READY),
         (DomainState.READY, 0, None, DomainState.UNFLUSH),
@@ -47,9 +47,11 @@ async def test_a_node_that_went_without_a_farewell_is_dead(
     ],
 )
 async def test_a_domain_state_is_on_the_way_until_the_node_has_done_it(
-    cluster: SimulatedCluster, wanted: DomainState, turn: int, settled: int | None, shown: DomainState
+    cluster: SimulatedCluster, wanted: DomainState, generation: int, settled: int | None, shown: DomainState
 ) -> None:
-    await add_node(cluster, "hv1", node={"domain_state": wanted, "turn": turn}, report={"settled_turn": settled})
+    await add_node(
+        cluster, "hv1", node={"domain_state": wanted, "generation": generation}, report={"settled_generation": settled}
+    )
     node = service.find(cluster.api, "hv1")
     assert service.domain_state(cluster.api, node) is shown
     assert service.takes_vms(cluster.api, node) is (shown is DomainState.READY)
@@ -134,23 +136,23 @@ async def set_domain(cluster: SimulatedCluster, wanted: DomainState) -> tuple[An
 async def test_each_request_for_a_domain_state_is_a_turn_of_its_own(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     _, node = await set_domain(cluster, DomainState.FLUSH)
-    assert (node.domain_state, node.turn) == (DomainState.FLUSH, 1)
+    assert (node.domain_state, node.generation) == (DomainState.FLUSH, 1)
     _, node = await set_domain(cluster, DomainState.FLUSH)
-    assert node.turn == 2, "what did not finish should start again"
+    assert node.generation == 2, "what did not finish should start again"
     _, node = await set_domain(cluster, DomainState.READY)
-    assert (node.domain_state, node.turn) == (DomainState.READY, 3)
+    assert (node.domain_state, node.generation) == (DomainState.READY, 3)
 
 
 async def test_a_domain_state_that_holds_is_not_asked_for_again(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     message, node = await set_domain(cluster, DomainState.READY)
-    assert (message.message, node.turn) == ("Node hv1 is ready already.", 0)
+    assert (message.message, node.generation) == ("Node hv1 is ready already.", 0)
 
 
 async def test_who_asks_a_node_that_does_not_run_is_warned(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1", alive=False)
     message, node = await set_domain(cluster, DomainState.FLUSH)
-    assert node.turn == 1
+    assert node.generation == 1
     assert message.warnings == ["Node hv1 is in daemon state dead: it will act when it runs."]
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from pvcd import Context
 from pvcd.clock import settle
-from pvcd.context import Role, make_context
+from pvcd.daemon.components import make_context
+from pvcd.declare.context import Role
 from pvcd.errors import Conflict, NotFound, PvcdError
 from pvcd.store.memory import MemoryTree
 from pvcd_plugins.provisioner import profiles, templates

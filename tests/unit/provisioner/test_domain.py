@@ -67,7 +67,7 @@ def test_its_volumes_are_known_and_where_ceph_is_comes_with_the_start() -> None:
     assert judged.lacks_storage(document)
     assert not built().findall(".//auth") + built().findall(".//host")
     storage = judged.Storage((("ceph1", 3300),), "libvirt", ID)
-    prepared = judged.prepare(document, turn=1, console_log="/var/log/web1.log", storage=storage)
+    prepared = judged.prepare(document, generation=1, console_log="/var/log/web1.log", storage=storage)
     assert not judged.lacks_storage(prepared)
     judged.validate(prepared)
 

@@ -14,7 +14,7 @@ from pvcd.tasks import StepRecord
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.mapping.fake import FakeMapping
 from pvcd_plugins.ceph.service import MAPPING
-from pvcd_plugins.provisioner.components import let_go
+from pvcd_plugins.provisioner.components import unmap_orphans
 
 
 def task(volume: str, **values: Any) -> Task:
@@ -32,7 +32,7 @@ async def test_what_no_task_claims_that_is_not_over_is_unmapped(
     async with SimulatedCluster([]) as cluster:
         context = cluster.api.derive(components={**cluster.api.components, MAPPING: mapping})
         await context.store.write(Create(task("over", state="failure")), Create(task("needed", state="running")))
-        await let_go(context)
+        await unmap_orphans(context)
     assert [each.volume for each in await mapping.mapped()] == ["needed"]
     assert "vms/over was mapped for a task that is over, and is unmapped" in caplog.messages
 
@@ -43,5 +43,5 @@ async def test_where_nothing_can_be_mapped_it_is_no_trouble(caplog: pytest.LogCa
             raise Refused("Volumes cannot be mapped here.")
 
     async with SimulatedCluster([]) as cluster:
-        await let_go(cluster.api.derive(components={**cluster.api.components, MAPPING: NoMapping()}))
+        await unmap_orphans(cluster.api.derive(components={**cluster.api.components, MAPPING: NoMapping()}))
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []

@@ -15,8 +15,7 @@ from pvcd_plugins.ceph.components import CLUSTER
 from pvcd_plugins.provisioner.records import Built
 from pvcd_plugins.provisioner.steps import disks, machine
 from pvcd_plugins.provisioner.volumes import Left
-from pvcd_plugins.vm.records import VM, VMName
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State, VMName
 
 UUID = uuid4()
 VALUES = {"profile": "tiny", "uuid": str(UUID), "arguments": [], "define_vm": True, "start_vm": False}

@@ -3,8 +3,8 @@
 import pytest
 
 from pvcd.errors import Refused
-from pvcd.registry import start
-from pvcd.sandbox.cluster import Sandbox, settings, write_settings
+from pvcd.plugin.registry import start
+from pvcd_plugins.sandbox.cluster import Sandbox, settings, write_settings
 
 
 def sandbox_at(directory):

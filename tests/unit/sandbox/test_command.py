@@ -7,9 +7,9 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from pvcd.sandbox import state
-from pvcd.sandbox.command import sandbox as command
-from pvcd.sandbox.state import Phase, ProcessId, Server, State
+from pvcd_plugins.sandbox import state
+from pvcd_plugins.sandbox.command import sandbox as command
+from pvcd_plugins.sandbox.state import Phase, ProcessId, Server, State
 
 OURSELVES = ProcessId(os.getpid(), state.start_time(os.getpid()))
 NOBODY = ProcessId(os.getpid(), 1)

@@ -3,8 +3,8 @@
 import pytest
 
 from pvcd.errors import Failed
-from pvcd.sandbox.cluster import ALL
-from pvcd.sandbox.packages import NEEDS, check, missing
+from pvcd_plugins.sandbox.cluster import ALL
+from pvcd_plugins.sandbox.packages import NEEDS, check, missing
 
 
 def test_nothing_is_missing_where_everything_is_there():

@@ -3,7 +3,7 @@
 import pytest
 
 from pvcd.errors import Conflict, Failed
-from pvcd.sandbox.ports import USUAL, choose
+from pvcd_plugins.sandbox.ports import USUAL, choose
 
 
 def test_the_usual_ports_are_taken_when_they_are_free():

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from pvcd.errors import Conflict
-from pvcd.sandbox import state
-from pvcd.sandbox.state import Phase, ProcessId, Server, State
+from pvcd_plugins.sandbox import state
+from pvcd_plugins.sandbox.state import Phase, ProcessId, Server, State
 
 
 class Proc:

@@ -8,12 +8,14 @@ import jsonschema
 import pytest
 
 from pvcd import Message
+from pvcd.declare.hook_schema import FIELDS, schema, schemas
+from pvcd.declare.operations import Operation, OperationKind
 from pvcd.errors import Conflict
 from pvcd.http.replies import Encoded
-from pvcd.operations import Operation, OperationKind
-from pvcd.registry import Registry, collect, load
+from pvcd.plugin.loading import load
+from pvcd.plugin.registry import Registry, collect
 from pvcd.settings import PluginsSection
-from pvcd.sitehooks.envelope import FIELDS, envelope, environment, schema, schemas
+from pvcd.sitehooks.envelope import envelope, environment
 
 KIND = OperationKind(
     "door-open",
@@ -92,7 +94,7 @@ def test_what_is_told_fits_the_schema() -> None:
 
 
 def test_every_operation_has_a_schema_that_is_one(registry: Registry) -> None:
-    all_of_them = schemas(registry.known_operations)
+    all_of_them = schemas(registry.known_operations.values())
     assert {"vm-define", "vm-start", "guest-start", "task-provision", "ceph-volume-resize"} <= set(all_of_them)
     for name, one in all_of_them.items():
         jsonschema.Draft202012Validator.check_schema(one)

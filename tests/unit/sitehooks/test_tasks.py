@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from pvcd import Failed, Outcome, Role, Run, Step, tasks
-from pvcd.context import make_context
-from pvcd.sessions import Life
-from pvcd.sitehooks import SITE_HOOKS
+from pvcd.daemon.components import make_context
+from pvcd.daemon.worker import worker
+from pvcd.declare.operations import SITE_HOOKS
+from pvcd.process import ProcessIdentity
 from pvcd.sitehooks.fake import FakeHooks
 from pvcd.store.memory import MemoryTree
 from pvcd.testing import SimulatedCluster
-from pvcd.worker import worker
 from tests.unit.conftest import plugin
 
 
@@ -32,7 +32,7 @@ async def test_the_end_of_a_task_is_told(fails: bool) -> None:
     async with SimulatedCluster([], [plugin(steps=steps)], {SITE_HOOKS: hooks.open}, others) as cluster:
         registry, settings = cluster.registry, cluster.settings
         context = make_context(Role.WORKER, settings, registry, MemoryTree(cluster.server), cluster.clock)
-        async with worker(context, Life.current()):
+        async with worker(context, ProcessIdentity.current()):
             task = await tasks.submit(cluster.api.derive(user="cook"), "baking", "cake", {"size": 3})
             await cluster.advance(5)
     (document,) = told

@@ -8,12 +8,11 @@ from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import pytest
 
-from pvcd import Create, Record, Session
-from pvcd.sessions import Life
+from pvcd import Create, Presence, Record
+from pvcd.process import ProcessIdentity
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node.service import DaemonState, Node, NodeReport
-from pvcd_plugins.vm.records import VM, VMName
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State, VMName
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 
@@ -48,8 +47,8 @@ class Cluster:
         }
         await self.create(
             Node(name=name),
-            NodeReport(name=name, daemon_state=DaemonState.RUN, settled_turn=0, facts=facts),
-            *([Session(node=name, session=1, life=Life.current(), since=0)] if alive else []),
+            NodeReport(name=name, daemon_state=DaemonState.RUN, settled_generation=0, facts=facts),
+            *([Presence(node=name, session=1, process=ProcessIdentity.current(), since=0)] if alive else []),
         )
 
     async def add_vm(
@@ -64,7 +63,9 @@ class Cluster:
     ) -> VM:
         """A VM as the API leaves it in the store."""
         xml = domain_xml(name, memory, vcpus)
-        vm = VM(**({"uuid": uuid_of(name), "name": name, "state": state, "turn": 1, "node": node, "xml": xml} | more))
+        vm = VM(
+            **({"uuid": uuid_of(name), "name": name, "state": state, "generation": 1, "node": node, "xml": xml} | more)
+        )
         await self.create(VMName(name=name, uuid=vm.uuid), vm)
         return vm
 

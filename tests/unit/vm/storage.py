@@ -51,7 +51,7 @@ class Ceph:
         """In place of the storage plugin."""
         primary = Handlers(scope="primary")
 
-        @primary.answer("ceph-volume-remove")
+        @primary.node_command("ceph-volume-remove")
         async def remove(context: Context, pool: str, volume: str) -> None:
             self.find(pool, volume)
             if context.clock.time() < self.in_use_until:
@@ -59,11 +59,11 @@ class Ceph:
             del self.volumes[pool, volume]
             self.removed.append(f"{pool}/{volume}")
 
-        @primary.answer("ceph-volume-locks")
+        @primary.node_command("ceph-volume-locks")
         async def locks(context: Context, pool: str, volume: str) -> list[Lock]:
             return self.find(pool, volume)
 
-        @primary.answer("ceph-volume-unlock")
+        @primary.node_command("ceph-volume-unlock")
         async def unlock(context: Context, pool: str, volume: str) -> list[Lock]:
             found = self.find(pool, volume)
             self.volumes[pool, volume] = []

@@ -14,9 +14,9 @@ from pvcd_plugins.vm.domain import (
     Disk,
     Domain,
     Network,
+    generation_of,
     parse,
     prepare,
-    turn_of,
     validate,
 )
 
@@ -192,7 +192,9 @@ class TestRefusal:
             parse(xml)
         assert caught.value.sentence.endswith(".") and "\n" not in caught.value.sentence
 
-    @pytest.mark.parametrize("read", [parse, validate, turn_of, lambda xml: prepare(xml, turn=1, console_log=None)])
+    @pytest.mark.parametrize(
+        "read", [parse, validate, generation_of, lambda xml: prepare(xml, generation=1, console_log=None)]
+    )
     @pytest.mark.parametrize(
         "prologue",
         [
@@ -235,7 +237,7 @@ class TestRefusal:
 class TestValidate:
     def test_a_good_document_is_accepted(self) -> None:
         validate(WEB1)
-        validate(prepare(WEB1, turn=1, console_log="/var/log/console/web1.log"))
+        validate(prepare(WEB1, generation=1, console_log="/var/log/console/web1.log"))
 
     @pytest.mark.parametrize(
         ("right", "wrong", "sentence"),
@@ -264,18 +266,18 @@ class TestValidate:
 
 class TestPrepare:
     def test_the_document_is_marked_with_its_turn(self) -> None:
-        assert turn_of(SMALL) is None
-        assert turn_of(prepare(SMALL, turn=7, console_log=None)) == 7
+        assert generation_of(SMALL) is None
+        assert generation_of(prepare(SMALL, generation=7, console_log=None)) == 7
 
     def test_a_document_that_is_prepared_twice_is_as_if_it_was_prepared_once(self) -> None:
-        once = prepare(WEB1, turn=8, console_log="/b")
-        assert prepare(once, turn=8, console_log="/b") == once
-        assert prepare(prepare(WEB1, turn=7, console_log="/a"), turn=8, console_log="/b") == once
+        once = prepare(WEB1, generation=8, console_log="/b")
+        assert prepare(once, generation=8, console_log="/b") == once
+        assert prepare(prepare(WEB1, generation=7, console_log="/a"), generation=8, console_log="/b") == once
 
     def test_metadata_of_others_stays(self) -> None:
-        other = "<metadata><o:x xmlns:o='urn:other' turn='3'/></metadata>"
-        prepared = prepare(SMALL.replace("</domain>", f"{other}</domain>"), turn=7, console_log=None)
-        assert turn_of(prepared) == 7
+        other = "<metadata><o:x xmlns:o='urn:other' generation='3'/></metadata>"
+        prepared = prepare(SMALL.replace("</domain>", f"{other}</domain>"), generation=7, console_log=None)
+        assert generation_of(prepared) == 7
         assert [child.tag for child in etree.fromstring(prepared).iterfind("metadata/*")] == [
             "{urn:other}x",
             "{urn:pvcd:domain:1}vm",
@@ -283,22 +285,24 @@ class TestPrepare:
 
     def test_the_first_serial_device_is_logged_in_place_of_any_log_of_its_own(self) -> None:
         serial = "<serial type='pty'><log file='/etc/shadow' append='off'/></serial>"
-        prepared = etree.fromstring(prepare(with_devices(serial, "<serial type='pty'/>"), turn=1, console_log="/log"))
+        prepared = etree.fromstring(
+            prepare(with_devices(serial, "<serial type='pty'/>"), generation=1, console_log="/log")
+        )
         assert [dict(log.attrib) for log in prepared.iterfind("devices/serial/log")] == [
             {"file": "/log", "append": "on"}
         ]
         assert prepared.find("devices/serial[1]/log") is not None
 
     def test_without_a_serial_device_nothing_is_logged(self) -> None:
-        assert "log" not in prepare(with_devices("<console type='pty'/>"), turn=1, console_log="/log")
+        assert "log" not in prepare(with_devices("<console type='pty'/>"), generation=1, console_log="/log")
 
-    @pytest.mark.parametrize("turn", ["", "-1", "x", "9" * 30])
-    def test_a_mark_that_is_no_number_is_none(self, turn: str) -> None:
-        mark = f"<metadata><p:vm xmlns:p='urn:pvcd:domain:1' turn='{turn}'/></metadata>"
-        assert turn_of(SMALL.replace("</domain>", f"{mark}</domain>")) is None
+    @pytest.mark.parametrize("generation", ["", "-1", "x", "9" * 30])
+    def test_a_mark_that_is_no_number_is_none(self, generation: str) -> None:
+        mark = f"<metadata><p:vm xmlns:p='urn:pvcd:domain:1' generation='{generation}'/></metadata>"
+        assert generation_of(SMALL.replace("</domain>", f"{mark}</domain>")) is None
 
     def test_what_a_document_says_is_not_changed(self) -> None:
-        assert parse(prepare(WEB1, turn=7, console_log="/log & <more>")) == parse(WEB1)
+        assert parse(prepare(WEB1, generation=7, console_log="/log & <more>")) == parse(WEB1)
 
 
 def test_the_schema_that_is_missing_is_an_error_of_ours(tmp_path: Path) -> None:

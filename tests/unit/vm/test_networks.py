@@ -10,8 +10,7 @@ import pytest
 
 from pvcd import Delete, Put
 from pvcd_plugins.network.records import Lease
-from pvcd_plugins.vm.records import VM
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State
 
 from .conftest import Cluster, domain_xml
 

@@ -9,8 +9,7 @@ import pytest
 from pvcd import Conflict, Delete, Invalid, Put
 from pvcd_plugins.vm import placement
 from pvcd_plugins.vm.domain import parse
-from pvcd_plugins.vm.records import VM
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State
 
 from .conftest import Cluster, domain_xml
 

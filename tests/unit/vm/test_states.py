@@ -7,24 +7,24 @@ from uuid import UUID
 import pytest
 
 from pvcd_plugins.vm.hypervisor import Guest, GuestState
-from pvcd_plugins.vm.records import VM, VMReport
-from pvcd_plugins.vm.states import ACTS, SETTABLE, WANTS_GUEST, Act, Seen, State, decide, seen, shown
+from pvcd_plugins.vm.records import VM, State, VMReport
+from pvcd_plugins.vm.states import ACTS, SETTABLE, WANTS_GUEST, Act, Seen, decide, seen, shown
 
 UUID_OF_ALL = UUID(int=7)
 NEVER_STORED = {State.FAIL, State.MIGRATE, State.UNMIGRATE}
 """Words of the manual that are only shown, or only asked for."""
 
 
-def vm(state: State, turn: int = 5) -> VM:
-    return VM(uuid=UUID_OF_ALL, name="web1", state=state, turn=turn, node="hv1", xml="<domain/>")
+def vm(state: State, generation: int = 5) -> VM:
+    return VM(uuid=UUID_OF_ALL, name="web1", state=state, generation=generation, node="hv1", xml="<domain/>")
 
 
-def guest(state: GuestState, turn: int | None) -> Guest:
-    return Guest(uuid=UUID_OF_ALL, name="web1", state=state, turn=turn, memory=128, vcpus=1)
+def guest(state: GuestState, generation: int | None) -> Guest:
+    return Guest(uuid=UUID_OF_ALL, name="web1", state=state, generation=generation, memory=128, vcpus=1)
 
 
-def report(turn: int = 5, **values: object) -> VMReport:
-    return VMReport.model_validate({"uuid": UUID_OF_ALL, "node": "hv1", "seen_turn": turn} | values)
+def report(generation: int = 5, **values: object) -> VMReport:
+    return VMReport.model_validate({"uuid": UUID_OF_ALL, "node": "hv1", "observed_generation": generation} | values)
 
 
 def test_every_state_that_is_stored_says_what_to_do_about_everything_that_is_seen() -> None:
@@ -42,12 +42,12 @@ ALIVE = [GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTTING_DOWN]
 
 @pytest.mark.parametrize("state", ALIVE)
 @pytest.mark.parametrize(
-    ("turn", "expected"), [(5, Seen.PRESENT), (6, Seen.PRESENT), (4, Seen.EARLIER), (None, Seen.EARLIER)]
+    ("generation", "expected"), [(5, Seen.CURRENT), (6, Seen.CURRENT), (4, Seen.STALE), (None, Seen.STALE)]
 )
 def test_a_guest_is_of_the_present_request_or_of_an_earlier_one(
-    state: GuestState, turn: int | None, expected: Seen
+    state: GuestState, generation: int | None, expected: Seen
 ) -> None:
-    assert seen(vm(State.START), guest(state, turn)) is expected
+    assert seen(vm(State.START), guest(state, generation)) is expected
 
 
 def test_no_guest_one_that_is_off_and_one_that_is_dead_are_told_apart() -> None:
@@ -56,7 +56,7 @@ def test_no_guest_one_that_is_off_and_one_that_is_dead_are_told_apart() -> None:
     assert seen(vm(State.START), guest(GuestState.CRASHED, 5)) is Seen.CRASHED
 
 
-GONE, EARLIER, PRESENT = None, guest(GuestState.RUNNING, 4), guest(GuestState.RUNNING, 5)
+GONE, STALE, PRESENT = None, guest(GuestState.RUNNING, 4), guest(GuestState.RUNNING, 5)
 CRASHED = guest(GuestState.CRASHED, 5)
 
 
@@ -64,14 +64,14 @@ CRASHED = guest(GuestState.CRASHED, 5)
     ("state", "look", "act"),
     [
         (State.START, GONE, Act.START),
-        (State.START, EARLIER, Act.NOTHING),
+        (State.START, STALE, Act.NOTHING),
         (State.START, PRESENT, Act.NOTHING),
         (State.START, CRASHED, Act.DESTROY),
         (State.RESTART, GONE, Act.START),
-        (State.RESTART, EARLIER, Act.SHUTDOWN),
+        (State.RESTART, STALE, Act.SHUTDOWN),
         (State.RESTART, PRESENT, Act.NOTHING),
         (State.SHUTDOWN, GONE, Act.NOTHING),
-        (State.SHUTDOWN, EARLIER, Act.SHUTDOWN),
+        (State.SHUTDOWN, STALE, Act.SHUTDOWN),
         (State.STOP, GONE, Act.NOTHING),
         (State.STOP, PRESENT, Act.DESTROY),
         (State.DISABLE, PRESENT, Act.DESTROY),
@@ -85,9 +85,9 @@ def test_what_is_wanted_and_what_is_seen_decide_what_is_done(state: State, look:
     assert decide(vm(state), look) is act
 
 
-@pytest.mark.parametrize("look", [GONE, EARLIER, PRESENT, CRASHED])
+@pytest.mark.parametrize("look", [GONE, STALE, PRESENT, CRASHED])
 def test_nothing_is_done_while_nobody_has_asked_for_anything(look: Guest | None) -> None:
-    assert decide(vm(State.STOP, turn=0), look) is Act.NOTHING
+    assert decide(vm(State.STOP, generation=0), look) is Act.NOTHING
 
 
 @pytest.mark.parametrize("state", sorted(ACTS))
@@ -104,15 +104,15 @@ def test_until_the_node_has_taken_a_request_up_the_request_is_shown(state: State
 @pytest.mark.parametrize(
     ("state", "said", "expected"),
     [
-        (State.START, report(running=True, guest_turn=5), State.START),
-        (State.START, report(running=True, guest_turn=3), State.START),
+        (State.START, report(running=True, guest_generation=5), State.START),
+        (State.START, report(running=True, guest_generation=3), State.START),
         (State.START, report(running=False), State.START),
         (State.START, report(running=False, failed_reason="no disk"), State.FAIL),
-        (State.START, report(running=True, guest_turn=5, failed_reason="late"), State.START),
-        (State.RESTART, report(running=True, guest_turn=4), State.RESTART),
-        (State.RESTART, report(running=True, guest_turn=None), State.RESTART),
+        (State.START, report(running=True, guest_generation=5, failed_reason="late"), State.START),
+        (State.RESTART, report(running=True, guest_generation=4), State.RESTART),
+        (State.RESTART, report(running=True, guest_generation=None), State.RESTART),
         (State.RESTART, report(running=False), State.RESTART),
-        (State.RESTART, report(running=True, guest_turn=5), State.START),
+        (State.RESTART, report(running=True, guest_generation=5), State.START),
         (State.RESTART, report(running=False, failed_reason="no disk"), State.FAIL),
         (State.SHUTDOWN, report(running=True), State.SHUTDOWN),
         (State.SHUTDOWN, report(running=False), State.STOP),

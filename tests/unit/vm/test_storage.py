@@ -21,7 +21,7 @@ OWN_HOST = "<host name='ceph1' port='6789'/>"
 
 def source(xml: str) -> str:
     """The first disk's source, as it would be started."""
-    root = etree.fromstring(prepare(xml, turn=1, console_log=None, storage=STORAGE))
+    root = etree.fromstring(prepare(xml, generation=1, console_log=None, storage=STORAGE))
     found = root.find("devices/disk/source")
     assert found is not None
     return etree.tostring(found, encoding="unicode").replace('"', "'")
@@ -52,7 +52,7 @@ def test_only_what_lacks_something_needs_to_ask() -> None:
 
 @pytest.mark.skipif(not SCHEMA.exists(), reason="libvirt's schema is not installed")
 def test_what_is_completed_is_as_libvirt_wants_it() -> None:
-    xml = prepare(with_disks("web1", "vms/a", "vms/b"), turn=1, console_log=None, storage=STORAGE)
+    xml = prepare(with_disks("web1", "vms/a", "vms/b"), generation=1, console_log=None, storage=STORAGE)
     validate(re.sub(r"<metadata>.*</metadata>", "", xml))
 
 

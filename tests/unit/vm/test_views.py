@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Create, Delete, Put
-from pvcd_plugins.vm.records import VM, VMReport
-from pvcd_plugins.vm.states import State
+from pvcd_plugins.vm.records import VM, State, VMReport
 
 from .conftest import Cluster, domain_xml, uuid_of
 
@@ -25,7 +24,7 @@ async def shown(cluster: Cluster, name: str = "web1") -> dict[str, object]:
 
 async def report(cluster: Cluster, name: str = "web1", **values: object) -> None:
     old = cluster.context.store.get(VMReport, uuid_of(name))
-    said = {"uuid": uuid_of(name), "node": "hv1", "seen_turn": 1, "updated": 17.5} | values
+    said = {"uuid": uuid_of(name), "node": "hv1", "observed_generation": 1, "updated": 17.5} | values
     new = VMReport.model_validate(said)
     await cluster.context.store.write(Put(old.changed(**said)) if old else Create(new))
 
@@ -33,7 +32,7 @@ async def report(cluster: Cluster, name: str = "web1", **values: object) -> None
 async def test_everything_of_a_vm_is_shown_with_its_type(cluster: Cluster) -> None:
     xml = FULL.format(uuid=uuid_of("web1"))
     await cluster.add_vm("web1", xml=xml, last_node="hv2", node_limit=("hv1", "hv2"), node_selector="load")
-    await report(cluster, running=True, guest_turn=1)
+    await report(cluster, running=True, guest_generation=1)
     vm = await shown(cluster)
     networks, disks = vm.pop("networks"), vm.pop("disks")
     assert vm == {
@@ -69,7 +68,7 @@ async def test_everything_of_a_vm_is_shown_with_its_type(cluster: Cluster) -> No
 
 
 async def test_what_is_not_said_is_null_and_the_default_selector_is_named(cluster: Cluster) -> None:
-    await cluster.add_vm("web1", turn=0, state=State.STOP)
+    await cluster.add_vm("web1", generation=0, state=State.STOP)
     vm = await shown(cluster)
     for key in ("last_node", "failed_reason", "updated", "node_limit", "description", "profile", "vcpu_topology"):
         assert vm[key] is None, key
@@ -79,7 +78,7 @@ async def test_what_is_not_said_is_null_and_the_default_selector_is_named(cluste
 async def test_what_the_node_says_is_shown_at_once(cluster: Cluster) -> None:
     await cluster.add_vm("web1")
     assert (await shown(cluster))["running"] is False
-    await report(cluster, running=True, guest_turn=1)
+    await report(cluster, running=True, guest_generation=1)
     assert (await shown(cluster))["running"] is True
     await report(cluster, running=False, failed_reason="It has no disk.")
     vm = await shown(cluster)

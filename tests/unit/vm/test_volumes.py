@@ -11,7 +11,7 @@ import pytest
 from pvcd import Conflict, Context, Create, Operation
 from pvcd_plugins.ceph.records import Volume
 from pvcd_plugins.vm.records import VM, VolumeClaim
-from pvcd_plugins.vm.volumes import GUARDED, USERS, Users, let_run, protect
+from pvcd_plugins.vm.volumes import GUARDED, VOLUME_INDEX, VolumeIndex, protect, write_with_volume_claims
 from tests.unit.vm.conftest import uuid_of
 from tests.unit.vm.storage import StorageCluster, with_disks
 
@@ -73,12 +73,12 @@ async def test_two_who_each_know_nothing_of_the_other_do_not_both_start(cluster:
     await cluster.define("web2", "vms/a")
     context = cluster.simulated.api
     vms = [context.store.get(VM, uuid_of(name)) for name in ("web1", "web2")]
-    blind = Users()  # which knows of no VM
-    unaware = context.derive(components={**context.components, USERS: blind})
+    blind = VolumeIndex()  # which knows of no VM
+    unaware = context.derive(components={**context.components, VOLUME_INDEX: blind})
 
     async def start(vm: VM | None) -> None:
         assert vm is not None
-        await let_run(unaware, vm.changed(state="start", turn=vm.turn + 1))
+        await write_with_volume_claims(unaware, vm.changed(state="start", generation=vm.generation + 1))
 
     results = await asyncio.gather(*map(start, vms), return_exceptions=True)
     assert [type(result) for result in results].count(type(None)) == 1
@@ -246,7 +246,7 @@ async def test_a_volume_that_a_guest_still_has_open_is_guarded_although_its_vm_n
 
 
 def test_the_users_of_a_volume_follow_the_store() -> None:
-    users = Users()
+    users = VolumeIndex()
 
     def vm(name: str, *volumes: str, read_only: bool = False) -> VM:
         return VM(uuid=uuid_of(name), name=name, node="hv1", xml=with_disks(name, *volumes, read_only=read_only))

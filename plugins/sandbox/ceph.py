@@ -1,0 +1,372 @@
+"""A small Ceph on loopback: a monitor, a manager and OSDs on sparse files, all in one directory, with cephx.
+
+Its clients are `client.admin`, who may do everything, and `client.libvirt`, who may use volumes. At its first start it
+gets the pool `vms`. OSDs that were added to it later, on devices, are started by whoever added them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4, uuid5
+
+from pvcd.errors import Failed
+from pvcd.programs.run import run
+from pvcd_plugins.sandbox.packages import PATH
+from pvcd_plugins.sandbox.service import Service
+
+MON, MGR, OSD = "ceph-mon", "ceph-mgr", "ceph-osd"
+NAMES = (MON, MGR, OSD)
+POOL = "vms"
+OSD_BYTES = 8 * 1024**3
+PLACEMENT_GROUPS = 8
+COMMAND_LIMIT = 30.0
+HEALTHY_LIMIT = 15.0
+"""Seconds that it may take to be in good health; then one is told what is wrong with it, and goes on."""
+
+_MAX_SOCKET = 107  # bytes in the address of a Unix socket
+_LONGEST_SOCKET = "ceph-client.libvirt.12345.1234567890123456.asok"
+_CAPS = {
+    "mon.": {"mon": "allow *"},
+    "client.admin": {"mon": "allow *", "osd": "allow *", "mgr": "allow *", "mds": "allow *"},
+    "client.libvirt": {"mon": "profile rbd", "osd": "profile rbd", "mgr": "profile rbd"},
+    "mgr.x": {"mon": "allow profile mgr", "osd": "allow *", "mds": "allow *"},
+}
+_OSD_CAPS = {"mon": "allow profile osd", "osd": "allow *", "mgr": "allow profile osd"}
+_NEEDLESS_MODULES = (
+    "alerts influx insights iostat localpool mirroring nfs osd_support prometheus restful selftest snap_schedule "
+    "stats telegraf test_orchestrator zabbix"
+)
+
+# One copy of everything, no space or time kept for what only large clusters need.
+_CONF = """\
+[global]
+fsid = {fsid}
+mon_host = v2:127.0.0.1:{port}/0
+mon_initial_members = a
+ms_bind_msgr1 = false
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+auth_cluster_required = cephx
+auth_service_required = cephx
+auth_client_required = cephx
+auth_allow_insecure_global_id_reclaim = false
+run_dir = {run}
+admin_socket = {run}/$cluster-$name.asok
+log_file = {at}/log/$name.log
+log_to_stderr = false
+err_to_stderr = true
+mon_cluster_log_file = {at}/log/cluster.log
+mon_cluster_log_file_level = info
+crash_dir = {at}/log
+setuser_match_path =
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = {pgs}
+osd_pool_default_pgp_num = {pgs}
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+mon_allow_pool_size_one = true
+mon_allow_pool_delete = true
+mon_warn_on_pool_no_redundancy = false
+mon_warn_on_too_few_osds = false
+mon_max_pg_per_osd = 1000
+mon_pg_warn_min_per_osd = 0
+mon_data_avail_warn = 2
+mon_data_avail_crit = 1
+mon_osd_down_out_interval = 30
+mon_osd_min_down_reporters = 1
+mon_osd_report_timeout = 20
+mon_compact_on_start = false
+mon_memory_autotune = false
+paxos_propose_interval = 0.05
+paxos_min_wait = 0.01
+mgr_tick_period = 1
+mgr_stats_period = 1
+mgr_service_beacon_grace = 20
+mgr_initial_modules =
+mgr_disabled_modules = {needless}
+bdev_aio_poll_ms = 10
+bdev_enable_discard = false
+bluestore_block_size = {osd_bytes}
+bluestore_block_create = true
+bluestore_cache_autotune = false
+bluestore_cache_size = 67108864
+bluestore_fsck_on_mount = false
+rocksdb_cache_size = 16777216
+osd_memory_target = 939524096
+osd_heartbeat_interval = 2
+osd_heartbeat_grace = 8
+osd_mon_heartbeat_interval = 5
+osd_beacon_report_interval = 5
+osd_op_num_shards = 2
+osd_op_num_threads_per_shard = 1
+osd_max_backfills = 4
+osd_recovery_max_active = 16
+osd_recovery_sleep_hdd = 0
+osd_recovery_sleep_hybrid = 0
+osd_recovery_retry_interval = 2
+osd_backfill_retry_interval = 2
+osd_delete_sleep_hdd = 0
+osd_snap_trim_sleep_hdd = 0
+osd_max_pg_log_entries = 500
+osd_min_pg_log_entries = 100
+ms_async_op_threads = 2
+debug_mon = 1
+debug_osd = 0
+debug_bluestore = 0
+debug_rocksdb = 1
+debug_ms = 0
+[mon]
+mon_data = {at}/mon
+[mgr]
+mgr_data = {at}/mgr
+keyring = {at}/keyring
+[osd]
+osd_data = {at}/osd/$id
+[client]
+keyring = {at}/$name.keyring
+log_file =
+admin_socket =
+"""
+_OSD_CONF = """\
+[osd.{osd}]
+keyring = {at}/keyring
+crush_location = root=default host={node}
+osd_crush_initial_weight = 1
+"""
+
+
+def conf(directory: Path) -> Path:
+    """What clients read to find the cluster in `directory`."""
+    return directory / "ceph.conf"
+
+
+class Ceph:
+    """The servers of the cluster in one directory. The monitor listens on 127.0.0.1:`port`."""
+
+    def __init__(self, directory: Path, port: int, *, node: str, osds: int = 1) -> None:
+        self._at = Path(os.path.abspath(directory))
+        self._port = port
+        self._node = node
+        self._osds = osds
+        """As many as it has got at its first start, whatever is asked for later."""
+        self._conf = conf(self._at)
+
+    def stages(self) -> tuple[tuple[Service, ...], ...]:
+        """Its servers; those of a stage start when those before are ready."""
+        mon = Service(MON, self._argv("mon", "a"), self._mon_ready, prepare=self._prepare_mon)
+        mgr = Service(MGR, self._argv("mgr", "x"), self._mgr_ready, prepare=self._prepare_mgr)
+        return (mon,), (mgr, *map(self._osd, range(self._osds)))
+
+    async def finish(self) -> str:
+        """Make the first pool if that was not yet done, and return how its health is."""
+        marked = self._at / "pool-made"
+        if not marked.exists():
+            await self._ask("osd", "pool", "create", POOL, str(PLACEMENT_GROUPS))
+            await self._ask("osd", "pool", "application", "enable", POOL, "rbd")
+            marked.touch()
+        pools = json.loads(await self._ask("osd", "pool", "ls", "--format", "json"))
+        begun = time.monotonic()
+        while True:
+            status = json.loads(await self._ask("status", "--format", "json"))
+            # Added ones are started later.
+            limit = HEALTHY_LIMIT if status["osdmap"]["num_osds"] <= self._osds else HEALTHY_LIMIT / 5
+            if _is_well(status, len(pools)) or time.monotonic() - begun > limit:
+                return " ".join((await self._ask("health")).split())
+            await asyncio.sleep(0.1)
+
+    def _argv(self, kind: str, name: str) -> tuple[str, ...]:
+        return (f"ceph-{kind}", "--conf", str(self._conf), "-i", name, "-f")
+
+    def _osd(self, osd: int) -> Service:
+        async def ready() -> bool:
+            # The map of a cluster that was killed says that all are up.
+            return (await _state(self._socket(f"osd.{osd}"), "status")).get("state") == "active"
+
+        name = OSD if osd == 0 else f"{OSD}-{osd}"
+        return Service(name, self._argv("osd", str(osd)), ready, prepare=lambda: self._prepare_osd(osd))
+
+    async def _mon_ready(self) -> bool:
+        return (await _state(self._socket("mon.a"), "mon_status")).get("state") == "leader"
+
+    async def _mgr_ready(self) -> bool:
+        return bool((await _state(self._socket("mgr.x"), "mgr_status")).get("initialized"))
+
+    def _prepare_mon(self) -> None:
+        """Write all that a cluster begins with, and its settings anew at each start."""
+        for name in ("log", "run", "osd", "mgr"):
+            (self._at / name).mkdir(parents=True, exist_ok=True)
+        _shorten(self._at)
+        fsid = _once(self._at / "fsid", lambda: str(uuid4()))
+        keys = json.loads(_once(self._at / "keys.json", lambda: json.dumps(_make_keys(self._osds))))
+        self._conf.write_text(self._text(fsid, [name for name in keys if name.startswith("osd.")]))
+        _write_keyring(self._at / "keyring", keys)
+        for client in ("client.admin", "client.libvirt"):
+            _write_keyring(self._at / f"{client}.keyring", {client: keys[client]})
+        if not (self._at / "mon").exists():
+            self._make_mon(fsid)
+        elif (self._at / "port").read_text() != str(self._port):
+            self._move_mon()
+        (self._at / "port").write_text(str(self._port))
+
+    def _text(self, fsid: str, osds: list[str]) -> str:
+        values = {"fsid": fsid, "port": self._port, "at": self._at, "run": _run_directory(self._at)}
+        text = _CONF.format(**values, pgs=PLACEMENT_GROUPS, needless=_NEEDLESS_MODULES, osd_bytes=OSD_BYTES)
+        return text + "".join(_OSD_CONF.format(osd=name[4:], at=self._at, node=self._node) for name in osds)
+
+    def _make_mon(self, fsid: str) -> None:
+        new, map = self._at / "mon.new", self._at / "monmap"
+        shutil.rmtree(new, ignore_errors=True)
+        self._call("monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", self._address, str(map))
+        options = ("--monmap", str(map), "--keyring", str(self._at / "keyring"), "--mon-data", str(new))
+        self._call("ceph-mon", "--conf", str(self._conf), "-i", "a", "--mkfs", *options)
+        new.rename(self._at / "mon")
+
+    def _move_mon(self) -> None:
+        """Tell the monitor that it has another port than before."""
+        map = str(self._at / "monmap")
+        mon = ("ceph-mon", "--conf", str(self._conf), "-i", "a")
+        self._call(*mon, "--extract-monmap", map)
+        self._call("monmaptool", "--rm", "a", map)
+        self._call("monmaptool", "--addv", "a", self._address, map)
+        self._call(*mon, "--inject-monmap", map)
+
+    @property
+    def _address(self) -> str:
+        return f"[v2:127.0.0.1:{self._port}/0]"
+
+    def _prepare_mgr(self) -> None:
+        # Otherwise it makes a pool for the health of disks that are none.
+        if not (self._at / "mgr/set").exists():
+            self._call(
+                "ceph", *self._admin, "config", "set", "mgr", "mgr/devicehealth/enable_monitoring", "false", "--force"
+            )
+            (self._at / "mgr/set").touch()
+
+    def _prepare_osd(self, osd: int) -> None:
+        """Make the OSD unless that was done; begins again where it was interrupted."""
+        data = self._at / f"osd/{osd}"
+        if (data / "ready").exists():
+            return
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir()
+        uuid = str(uuid5(UUID((self._at / "fsid").read_text()), f"osd.{osd}"))
+        self._call("ceph", *self._admin, "osd", "new", uuid, str(osd))
+        self._call("ceph-osd", "--conf", str(self._conf), "-i", str(osd), "--mkfs", "--osd-uuid", uuid)
+
+    @property
+    def _admin(self) -> tuple[str, ...]:
+        return ("--conf", str(self._conf), "--connect-timeout", str(int(COMMAND_LIMIT)))
+
+    async def _ask(self, *words: str) -> str:
+        result = await run(("ceph", *self._admin, *words), timeout=COMMAND_LIMIT)
+        return result.stdout.decode()
+
+    def _call(self, *argv: str) -> None:
+        """Run a program that prepares something; never in the event loop."""
+        environment = {**os.environ, "PATH": PATH}
+        try:
+            subprocess.run(argv, check=True, capture_output=True, timeout=COMMAND_LIMIT, env=environment)
+        except subprocess.CalledProcessError as error:
+            raise Failed(f"{argv[0]} failed: {error.stderr.decode(errors='replace').strip()[-500:]}") from error
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{argv[0]} did not finish within {COMMAND_LIMIT:g} s.") from error
+
+    def _socket(self, name: str) -> Path:
+        return _run_directory(self._at) / f"ceph-{name}.asok"
+
+
+def settings(directory: Path) -> dict[str, str]:
+    """What the daemons are told of the cluster in `directory`."""
+    return {"conf": str(conf(directory)), "user": "admin", "libvirt_user": "libvirt"}
+
+
+def release(directory: Path) -> None:
+    """Remove the one thing that may lie outside of `directory`: the short name of its sockets."""
+    _link(directory).unlink(missing_ok=True)
+
+
+def _is_well(status: Mapping[str, Any], pools: int) -> bool:
+    """Whether nothing is wrong, everything has said how it is, and the manager has counted so many pools."""
+    pgs = status["pgmap"]
+    clean = all(each["state_name"] == "active+clean" for each in pgs["pgs_by_state"])
+    counted = pgs["bytes_total"] and pgs["num_pools"] >= pools
+    return bool(status["health"]["status"] == "HEALTH_OK" and counted and clean)
+
+
+async def _state(socket: Path, question: str) -> Mapping[str, Any]:
+    """What a daemon answers at its admin socket; nothing before it knows the question."""
+    return await _ask(socket, question) if question in await _ask(socket, "help") else {}
+
+
+async def _ask(socket: Path, question: str) -> Mapping[str, Any]:
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    try:
+        writer.write(json.dumps({"prefix": question, "format": "json"}).encode() + b"\0")
+        size = int.from_bytes(await reader.readexactly(4), "big")
+        answer = json.loads(await reader.readexactly(size))
+    except (asyncio.IncompleteReadError, ValueError):
+        return {}
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    return answer if isinstance(answer, dict) else {}
+
+
+def _run_directory(directory: Path) -> Path:
+    """Where the sockets lie: under a short link where their true path is too long for an address."""
+    true = directory / "run"
+    return true if len(os.fsencode(true / _LONGEST_SOCKET)) <= _MAX_SOCKET else _link(directory)
+
+
+def _shorten(directory: Path) -> None:
+    link = _link(directory)
+    if _run_directory(directory) == link and not link.is_symlink():
+        link.symlink_to(directory / "run")
+
+
+def _link(directory: Path) -> Path:
+    return Path("/run", f"pvcd-{hashlib.sha256(os.fsencode(os.path.abspath(directory))).hexdigest()[:12]}")
+
+
+def _once(file: Path, make: Callable[[], str]) -> str:
+    """What a file holds, which only its owner may read, or what is then written into it."""
+    if not file.exists():
+        new = file.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_text(make())
+        new.replace(file)
+    return file.read_text()
+
+
+def _make_keys(osds: int) -> dict[str, str]:
+    """A key for everybody."""
+    return {name: _key() for name in (*_CAPS, *(f"osd.{osd}" for osd in range(osds)))}
+
+
+def _key() -> str:
+    """A secret as Ceph writes it: kind, when it was made, length and 16 bytes, in base64."""
+    return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, 16) + secrets.token_bytes(16)).decode()
+
+
+def _write_keyring(file: Path, keys: Mapping[str, str]) -> None:
+    file.touch(mode=0o600)
+    lines = []
+    for name, key in keys.items():
+        lines += [f"[{name}]", f"key = {key}"]
+        lines += [f'caps {kind} = "{caps}"' for kind, caps in _CAPS.get(name, _OSD_CAPS).items()]
+    file.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,312 @@
+"""`pvcd sandbox up | down | status | exec`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from pvcd.errors import PvcdError
+from pvcd_plugins.sandbox import state
+from pvcd_plugins.sandbox.ports import USUAL
+from pvcd_plugins.sandbox.state import Phase, Server, State
+
+ALL_RUN, NOT_ALL_RUN = 0, 3
+
+directory_option = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/sandbox"),
+    show_default=True,
+    help="Where everything of the sandbox lives.",
+)
+
+
+def port_option(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option for the port of one server."""
+    return click.option(
+        f"--{name}-port",
+        type=click.IntRange(1, 65535),
+        help=f"The port of {name}; without it {USUAL[name]} or the next free one.",
+    )
+
+
+@click.group()
+def sandbox() -> None:
+    """A whole cluster of real servers on this machine, for trying out, developing and testing."""
+
+
+@sandbox.command()
+@directory_option
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/cache"),
+    show_default=True,
+    help="Where what is made once is kept for all sandboxes.",
+)
+@click.option("--detach", is_flag=True, help="Return when all is ready and leave it running in the background.")
+@click.option("--tour", is_flag=True, help="Show the main job: a small guest is built from a profile.")
+@click.option("--temporary", is_flag=True, help="Begin with an empty directory and remove it at the end.")
+@click.option(
+    "--host-network",
+    is_flag=True,
+    help="Use the network in which this runs, and not one of its own.",
+)
+@click.option("--without-ceph", is_flag=True, help="Leave Ceph out, which needs about half a gigabyte of memory.")
+@port_option("api")
+@port_option("zookeeper")
+@port_option("redis")
+@port_option("ceph-mon")
+def up(
+    directory: Path,
+    cache: Path,
+    detach: bool,
+    tour: bool,
+    temporary: bool,
+    host_network: bool,
+    without_ceph: bool,
+    **asked: int | None,
+) -> None:
+    """Start the sandbox; without --detach it runs until Ctrl-C."""
+    if detach and (tour or temporary):
+        raise click.UsageError("--tour and --temporary are not for a detached sandbox.")
+    _need_root()
+    directory, cache = directory.resolve(), cache.resolve()
+    if _is_up(directory):
+        return
+    ports = {name.removesuffix("_port").replace("_", "-"): port for name, port in asked.items()}
+    plan = _Plan(directory, cache, ports, without_ceph=without_ceph, host_network=host_network)
+    if detach:
+        _run(lambda: _detached(plan))
+    else:
+        _attached(plan, tour=tour, temporary=temporary)
+
+
+@sandbox.command("exec", context_settings={"ignore_unknown_options": True})
+@directory_option
+@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(directory: Path, program: tuple[str, ...]) -> None:
+    """Run a program in the sandbox's network, with its settings: pvcd sandbox exec ping 10.20.0.10"""
+    from pvcd_plugins.sandbox import network
+
+    _need_root()
+    known = state.read(directory.resolve())
+    if known is None or not state.runs(known.supervisor):
+        raise click.ClickException(f"No sandbox runs in {directory}: start it with `pvcd sandbox up`.")
+    with _refusals():
+        network.join(known.supervisor.pid)
+    environment = {**os.environ, "PVC_CONFIG_FILE": str(directory.resolve() / "pvc-api.yaml")}
+    try:
+        os.execvpe(program[0], program, environment)  # noqa: S606 - an argument vector, and no shell is wanted
+    except OSError as error:
+        raise click.ClickException(f"{program[0]} cannot be run: {error.strerror}.") from error
+
+
+@sandbox.command()
+@directory_option
+def down(directory: Path) -> None:
+    """Stop the sandbox and remove whatever runs of it, also what a killed one left behind."""
+    from pvcd_plugins.sandbox import cluster
+
+    _need_root()
+    _run(lambda: cluster.end(directory.resolve(), _say))
+
+
+@sandbox.command()
+@directory_option
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def status(directory: Path, as_json: bool) -> None:
+    """Show each server; exit status 0 if all run, 3 if not."""
+    facts = describe(directory.resolve())
+    click.echo(json.dumps(facts, indent=2) if as_json else _table(facts))
+    sys.exit(ALL_RUN if facts["ready"] else NOT_ALL_RUN)
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """How the sandbox in a directory stands, for people and programs."""
+    known = state.read(directory)
+    up = known is not None and state.runs(known.supervisor)
+    servers = [_describe_server(server) for server in known.servers] if known else []
+    return {
+        "directory": str(directory),
+        "api": state.api_address(known.ports) if known and up and "api" in known.ports else None,
+        "pid": known.supervisor.pid if known and up else None,
+        "ready": up and _whole(known),
+        "servers": servers,
+    }
+
+
+def _describe_server(server: Server) -> dict[str, Any]:
+    runs = state.runs(server.process)
+    return {
+        "name": server.name,
+        "state": str(server.phase if runs else Phase.STOPPED),
+        "pid": server.process.pid if runs else None,
+        "port": server.port,
+        "uptime": round(time.time() - server.since, 1) if runs else None,
+        "restarts": server.restarts,
+    }
+
+
+def _whole(known: State | None) -> bool:
+    """Whether all of its servers are ready."""
+    return (
+        known is not None
+        and known.ready
+        and all(server.phase is Phase.RUNNING and state.runs(server.process) for server in known.servers)
+    )
+
+
+def _table(facts: dict[str, Any]) -> str:
+    if not facts["servers"]:
+        return f"Nothing runs in {facts['directory']}."
+    rows: list[tuple[str, ...]] = [("SERVER", "STATE", "PID", "PORT", "UPTIME", "RESTARTS")]
+    for server in facts["servers"]:
+        uptime = None if server["uptime"] is None else f"{server['uptime']:.0f} s"
+        cells = (server["name"], server["state"], server["pid"], server["port"], uptime, server["restarts"])
+        rows.append(tuple("-" if cell is None else str(cell) for cell in cells))
+    lines = ["{:<11} {:<9} {:>8} {:>6} {:>9} {:>9}".format(*row) for row in rows]
+    return "\n".join([*lines, f"API: {facts['api']}" if facts["api"] else "Its supervisor does not run."])
+
+
+def _is_up(directory: Path) -> bool:
+    """Say so if it is up already; raises if it is only partly so."""
+    facts = describe(directory)
+    if facts["pid"] is None:
+        return False
+    if facts["ready"]:
+        _say(f"The sandbox in {directory} is up already. API: {facts['api']}")
+        return True
+    waiting = ", ".join(server["name"] for server in facts["servers"] if server["state"] != Phase.RUNNING)
+    raise click.ClickException(
+        f"The sandbox in {directory} runs as process {facts['pid']} but is not ready"
+        + (f" (not running: {waiting})" if waiting else "")
+        + ": wait, or end it with `pvcd sandbox down`."
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What was asked of `up`."""
+
+    directory: Path
+    cache: Path
+    ports: dict[str, int | None]
+    without_ceph: bool
+    host_network: bool
+
+    def options(self) -> list[str]:
+        """How another process is asked for the same."""
+        flags = {"--without-ceph": self.without_ceph, "--host-network": self.host_network}
+        ports = [(f"--{name}-port", str(port)) for name, port in self.ports.items() if port]
+        places = ["--directory", str(self.directory), "--cache", str(self.cache)]
+        return [*places, *chain(*ports), *(flag for flag, on in flags.items() if on)]
+
+
+def _attached(plan: _Plan, *, tour: bool, temporary: bool) -> None:
+    """Run it until it is told to stop."""
+    from pvcd_plugins.sandbox import cluster, network, ports
+    from pvcd_plugins.sandbox.tour import show
+
+    listener = None
+    asked = dict(plan.ports)
+    if not plan.host_network:
+        with _refusals():
+            port = ports.choose_one("api", asked.get("api"))
+            asked["api"], listener = port, network.listen(port)
+            network.enter()
+    servers = cluster.WITHOUT_CEPH if plan.without_ceph else cluster.ALL
+
+    async def work() -> None:
+        if temporary:
+            await cluster.remove(plan.directory)
+        sandbox = cluster.Sandbox(
+            plan.directory, cache=plan.cache, asked=asked, only=servers, listener=listener, report=_say
+        )
+
+        async def then() -> None:
+            if tour:
+                await show(sandbox, _say)
+            _say(f"ready: {sandbox.api}")
+
+        try:
+            await sandbox.run_until_stopped(then)
+        finally:
+            if temporary:
+                await cluster.remove(plan.directory)
+
+    _run(work)
+
+
+async def _detached(plan: _Plan) -> None:
+    """Start a supervisor in the background and pass on what it says until it is ready or has ended."""
+    await asyncio.to_thread(state.make, plan.directory)
+    process, log = await asyncio.to_thread(_launch, plan)
+    ready = False
+    try:
+        with log:
+            while not ready and process.poll() is None:
+                await asyncio.sleep(0.05)
+                known = state.read(plan.directory)
+                ready = known is not None and known.ready and known.supervisor.pid == process.pid
+                click.echo(log.read(), nl=False)
+            click.echo(log.read(), nl=False)
+    finally:
+        if not ready and process.poll() is None:
+            process.terminate()
+    if not ready:
+        sys.exit(process.returncode or 1)
+
+
+def _launch(plan: _Plan) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+    """The background supervisor, and its log from where it begins."""
+    path = plan.directory / "log" / "sandbox.log"
+    with path.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pvcd", "sandbox", "up", *plan.options()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        begin = output.tell()
+    log = path.open("rb")
+    log.seek(begin)
+    return process, log
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with _refusals():
+        asyncio.run(work())
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What goes wrong in this block is told in one sentence."""
+    try:
+        yield
+    except PvcdError as error:
+        raise click.ClickException(error.sentence) from error
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise click.ClickException("The sandbox starts libvirt and virtual machines: run it as root.")
+
+
+def _say(text: str) -> None:
+    # A terminal that went away must not keep the sandbox from stopping.
+    with contextlib.suppress(OSError):
+        click.echo(text)

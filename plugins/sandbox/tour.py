@@ -1,0 +1,155 @@
+"""The tour: shows the main job through the API, as a user would do it with curl."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from pvcd.errors import Failed
+from pvcd_plugins.sandbox import guest
+from pvcd_plugins.sandbox.cluster import NODE, Sandbox
+
+NAME = "hello"
+BOOT_SECONDS = 120.0
+REPLY_SECONDS = 30.0
+POLL = 0.3
+EXAMPLES = Path(__file__).parents[2] / "plugins/provisioner/examples"
+FOLDER = "/var/tmp"  # noqa: S108 - a script sees a /tmp of its own
+Say = Callable[[str], None]
+NETWORK = {
+    "vni": "200",
+    "description": "app",
+    "nettype": "managed",
+    "ip4_network": "10.20.0.0/24",
+    "ip4_gateway": "10.20.0.1",
+    "dhcp4": "true",
+    "dhcp4_start": "10.20.0.100",
+    "dhcp4_end": "10.20.0.199",
+}
+TEMPLATES = {
+    "/template/system": {"name": "small", "vcpus": "1", "vram": "128", "serial": "true"},
+    "/template/network": {"name": "app"},
+    "/template/network/app/net": {"vni": "200"},
+    "/template/storage": {"name": "root"},
+    "/template/storage/root/disk": {
+        "disk_id": "sda",
+        "pool": "vms",
+        "disk_size": "1",
+        "filesystem": "ext4",
+        "filesystem_arg": "-O=^64bit,^metadata_csum",
+        "mountpoint": "/",
+    },
+}
+PROFILE = {
+    "name": "tiny",
+    "system_template": "small",
+    "network_template": "app",
+    "storage_template": "root",
+    "userdata_template": "empty",
+    "script": "tiny",
+}
+
+
+async def show(sandbox: Sandbox, say: Say) -> None:
+    """Build a small guest from a profile, and show its console; says what was sent and what came back."""
+    api = sandbox.api
+    files = await guest.tiny(sandbox.cache / "guest")
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPLY_SECONDS)) as session:
+        curl = _Curl(session, api, say)
+        await curl.show("GET", "/node")
+        await curl.show("POST", "/network", **NETWORK)
+        for path, values in TEMPLATES.items():
+            await curl.show("POST", f"/provisioner{path}", **values)
+        with tempfile.TemporaryDirectory(dir=FOLDER, prefix="pvcd-tour-") as folder:
+            for file in files:
+                await asyncio.to_thread(shutil.copy, file, folder)
+            await _build(curl, say, [f"kernel={folder}/{files.kernel.name}", f"initrd={folder}/{files.initrd.name}"])
+        say("\nIt boots; this is its console:\n")
+        await _show_console(curl, say)
+        await curl.show("GET", f"/vm/{NAME}/state")
+        await curl.show("GET", "/network/app/lease")
+    say(
+        f"\nThe cluster stays up. Try in another terminal:\n"
+        f"  curl {api}/vm\n"
+        f"  curl '{api}/vm/{NAME}/console?lines=5'\n"
+        f"  curl {api}/vm/{NAME}/dump\n"
+        f"  sudo .venv/bin/pvcd sandbox exec --directory {sandbox.directory} ping -c 3 10.20.0.1\n"
+        f"  curl -X POST {api}/vm/{NAME}/state -d state=restart\n"
+        f"  curl -X POST {api}/vm/{NAME}/state -d state=shutdown\n"
+        f"  curl -X POST {api}/node/{NODE}/domain-state -d domain-state=flush\n"
+        f"  curl -X DELETE '{api}/vm/{NAME}?delete_disks'\n"
+        f"Ctrl-C ends the cluster and removes it.\n"
+    )
+
+
+async def _build(curl: _Curl, say: Say, arguments: list[str]) -> None:
+    """Let the provisioner build the guest, and show each step as it ends."""
+    script = EXAMPLES / "tiny.py"
+    say(f"\n$ curl -X POST {curl.api}/provisioner/script?name=tiny --data-binary @{script}")
+    await curl.ask("POST", "/provisioner/script", name="tiny", data=await asyncio.to_thread(script.read_text))
+    await curl.show("POST", "/provisioner/profile", **PROFILE, arg=arguments)
+    task = await curl.show("POST", "/provisioner/create", name=NAME, profile=PROFILE["name"])
+    shown = 0
+    while True:
+        status = await curl.ask("GET", f"/provisioner/status/{task['task_id']}")
+        done = [step for step in status["steps"] if step["state"] not in ("waiting", "running")]
+        for step in done[shown:]:
+            say(f"  {step['state']:<8} {step['title']}: {step['message']}")
+        shown = len(done)
+        if status["state"] not in ("PENDING", "RUNNING"):
+            break
+        await asyncio.sleep(POLL)
+    if status["state"] != "SUCCESS":
+        raise Failed(f"The VM was not built: {status['status']}", code="tour-failed")
+
+
+class _Curl:
+    """Sends requests and shows them as the commands that would do the same."""
+
+    def __init__(self, session: aiohttp.ClientSession, api: str, say: Say) -> None:
+        self._session = session
+        self.api = api
+        self._say = say
+
+    async def ask(self, method: str, path: str, **values: str | list[str]) -> Any:
+        """Send a request and return the decoded reply; raises `Failed` with the API's words if it was refused."""
+        pairs = _pairs(values)
+        async with self._session.request(method, self.api + path, data=pairs or None) as reply:
+            body = await reply.json()
+            if not reply.ok:
+                raise Failed(f"{method} {path}: {body.get('message')}", code="tour-failed")
+            return body
+
+    async def show(self, method: str, path: str, **values: str | list[str]) -> Any:
+        """Send a request and show both sides."""
+        words = [word for name, value in _pairs(values) for word in ("--data-urlencode", f"{name}={value}")]
+        self._say(f"\n$ {shlex.join(['curl', '-X', method, self.api + path, *words])}")
+        body = await self.ask(method, path, **values)
+        self._say(json.dumps(body, indent=2))
+        return body
+
+
+def _pairs(values: dict[str, str | list[str]]) -> list[tuple[str, str]]:
+    return [(name, each) for name, value in values.items() for each in ([value] if isinstance(value, str) else value)]
+
+
+async def _show_console(curl: _Curl, say: Say) -> None:
+    """Show the guest's console until it says that it is up and has an address."""
+    shown = 0
+    async with asyncio.timeout(BOOT_SECONDS):
+        while True:
+            lines = (await curl.ask("GET", f"/vm/{NAME}/console?lines=1000"))["data"].splitlines()
+            for line in lines[shown:]:
+                say(f"  | {line}")
+            shown = len(lines)
+            if all(any(text in line for line in lines) for text in (guest.GREETING, guest.ADDRESS)):
+                return
+            await asyncio.sleep(0.5)

@@ -1,0 +1,80 @@
+"""The node agent's life: enter the cluster, open the components, run the handlers, and stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from pvcd.cluster import schema
+from pvcd.cluster.dispatcher import HandlerRunner
+from pvcd.cluster.lease import Lease
+from pvcd.cluster.presence import PresenceHolder
+from pvcd.daemon.components import open_components
+from pvcd.declare.context import ComponentKey, Context, Role
+from pvcd.declare.handlers import Handler, Scope
+
+log = logging.getLogger(__name__)
+PRESENCE: ComponentKey[PresenceHolder] = ComponentKey("presence")
+LEASE: ComponentKey[Lease] = ComponentKey("lease")
+
+
+@contextlib.asynccontextmanager
+async def agent(context: Context) -> AsyncIterator[Context]:
+    """A running agent of node `context.node`; leaves the cluster in order when the block ends."""
+    runner, primary_runner = _runner(context, "node"), _runner(context, "primary")
+    context = context.derive(wake=runner.wake)
+    async with contextlib.AsyncExitStack() as stack:
+        await context.store.open()
+        stack.push_async_callback(context.store.close)
+        await schema.prepare(context.store)
+
+        def allowed(held: bool) -> None:
+            log.info("node %s %s the cluster", context.node, "is in" if held else "has lost touch with")
+            runner.resume() if held else runner.pause()
+            primary_runner.resume() if lease.held else primary_runner.pause()
+            lease.wake()
+
+        presence = PresenceHolder(context.store, context.clock, context.node, allowed)
+        candidate = context.settings.node.coordinator
+        # Touch is lost with a third of the session left, or more.
+        grace = context.settings.zookeeper.session_timeout / 3
+        lease = Lease(context.store, context.clock, context.node, presence, candidate=candidate, grace=grace)
+        context.components.update({PRESENCE: presence, LEASE: lease})
+        await presence.enter()
+        stack.push_async_callback(presence.leave)
+        await stack.enter_async_context(open_components(context))
+        runner.start(context)
+        stack.push_async_callback(runner.stop)
+        await stack.enter_async_context(_primary_duties(context, lease, primary_runner))
+        yield context
+
+
+def _runner(context: Context, scope: Scope) -> HandlerRunner:
+    handlers = [handler for handler in context.declared(Handler) if handler.scope == scope]
+    return HandlerRunner(handlers, context.settings.handlers_resync)
+
+
+@contextlib.asynccontextmanager
+async def _primary_duties(context: Context, lease: Lease, runner: HandlerRunner) -> AsyncIterator[None]:
+    """While this node holds the lease, let its components for that be open and its handlers run, with fenced writes."""
+    fenced = context.derive(role=Role.PRIMARY, store=context.store.fenced(lease.fence), wake=runner.wake)
+
+    @contextlib.asynccontextmanager
+    async def duties() -> AsyncIterator[None]:
+        async with open_components(fenced):
+            runner.resume()
+            runner.start(fenced)
+            try:
+                yield
+            finally:
+                await runner.stop()
+
+    following = asyncio.ensure_future(lease.follow(duties))
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await lease.release()

@@ -1,0 +1,165 @@
+"""The command `pvcd`; each subcommand imports what it needs only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pvcd.plugin.registry import Registry
+
+SUBCOMMANDS = {
+    "hooks": "pvcd.daemon.hooks_command:hooks",
+    "plugin": "pvcd.kit.command:plugin",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose larger subcommands are imported when they are asked for, and plugins for any other name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all subcommands."""
+        return sorted([*super().list_commands(ctx), *SUBCOMMANDS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One subcommand by name."""
+        if cmd_name in SUBCOMMANDS:
+            module, _, name = SUBCOMMANDS[cmd_name].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), name)
+            return command
+        return super().get_command(ctx, cmd_name) or _command_of_a_plugin(cmd_name)
+
+
+def _command_of_a_plugin(name: str) -> click.Command | None:
+    declared = _gather()
+    command = next((one for one in declared.cli_commands if one.name == name), None)
+    if command is None:
+        click.echo("".join(f"{complaint}\n" for complaint in declared.complaints), nl=False, err=True)
+    return command
+
+
+def _gather() -> Registry:
+    """What the plugins declare that the settings load; without a settings file, the installed ones."""
+    from pvcd.plugin.loading import load
+    from pvcd.plugin.registry import gather
+    from pvcd.settings import SettingsError, plugins_section
+
+    try:
+        return gather(load(plugins_section(_values())))
+    except SettingsError as error:
+        click.echo(error, err=True)
+        sys.exit(2)
+
+
+def _values() -> dict[str, Any]:
+    """What the settings file says, if there is one."""
+    from pvcd.settings import DEFAULT_FILE, read_file, settings_file
+
+    file = settings_file()
+    return {} if file == DEFAULT_FILE and not file.exists() else read_file(file)
+
+
+@click.group(cls=LazyGroup, epilog="Plugins add more subcommands: `pvcd plugins` names them as cli_commands.")
+@click.version_option(package_name="pvcd")
+def main() -> None:
+    """Run a cluster of hypervisors: virtual machines behind one HTTP API.
+
+    The daemons read the file named by PVC_CONFIG_FILE, by default /etc/pvc/pvc-api.yaml.
+    """
+
+
+@main.command()
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many processes serve it."
+)
+@click.option("--shared-port", is_flag=True, hidden=True)
+@click.option("--fd", type=int, help="Listen on this inherited socket too.")
+def api(workers: int, shared_port: bool, fd: int | None) -> None:
+    """Serve the HTTP API until SIGTERM; SIGHUP reads the tokens and the certificate again."""
+    from pvcd.daemon.run import run, run_workers
+    from pvcd.declare.context import Role
+
+    if workers > 1 and fd is not None:
+        raise click.UsageError("--fd is for one process, not for several --workers.")
+    sys.exit(run_workers(workers) if workers > 1 else run(Role.API, shared_port=shared_port, fd=fd))
+
+
+@main.command()
+def node() -> None:
+    """Run the agent of this hypervisor until SIGTERM."""
+    from pvcd.daemon.run import run
+    from pvcd.declare.context import Role
+
+    sys.exit(run(Role.NODE))
+
+
+@main.command()
+def worker() -> None:
+    """Run tasks, such as the provisioning of VMs, until SIGTERM; those that run then are undone first."""
+    from pvcd.daemon.run import run
+    from pvcd.declare.context import Role
+
+    sys.exit(run(Role.WORKER))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def check(file: Path | None) -> None:
+    """Check a settings FILE and the plugins it loads; exit 2 with one sentence for each mistake.
+
+    A plugin that would be left out is named as well, with the exit code 1.
+    """
+    from pvcd.plugin.loading import PluginError
+    from pvcd.plugin.registry import start
+    from pvcd.settings import SettingsError, read_file, settings_file
+
+    file = file or settings_file()
+    try:
+        _, declared = start(read_file(file))
+    except (SettingsError, PluginError) as error:
+        click.echo(error, err=True)
+        sys.exit(2)
+    click.echo(f"{file} is good; plugins: {', '.join(plugin.name for plugin in declared.plugins)}.")
+    for complaint in declared.complaints:
+        click.echo(complaint, err=True)
+    sys.exit(1 if declared.complaints else 0)
+
+
+@main.command()
+def openapi() -> None:
+    """Print the API's OpenAPI document, with the plugins that the settings load.
+
+    Without a settings file these are the installed ones.
+    """
+    from pvcd.declare.hook_schema import schemas
+    from pvcd.http.openapi import document
+
+    declared = _gather()
+    for complaint in declared.complaints:
+        click.echo(complaint, err=True)
+    if any(plugin.required for plugin in declared.refused):
+        sys.exit(2)
+    click.echo(json.dumps(document(declared.routes, schemas(declared.known_operations.values())), indent=2))
+
+
+@main.command()
+def plugins() -> None:
+    """List the plugins that the settings load, where each comes from and what it declares.
+
+    One that cannot be used is listed with the reason: exit 2 if nothing starts without it, else 1.
+    """
+    declared = _gather()
+    refused = {(plugin.name, plugin.origin): plugin.reason for plugin in declared.refused}
+    for name, origin in sorted([*refused, *((plugin.name, plugin.origin) for plugin in declared.plugins)]):
+        click.echo(f"{name} ({origin})")
+        if (name, origin) in refused:
+            click.echo(f"  refused: {refused[name, origin]}")
+            continue
+        for kind, names in declared.names[name].items():
+            click.echo(f"  {kind}: {', '.join(names)}")
+    sys.exit(2 if any(plugin.required for plugin in declared.refused) else 1 if refused else 0)

@@ -1,0 +1,1 @@
+"""Other programs: run one to its end, keep one running, confine one."""

@@ -1,0 +1,158 @@
+"""The only door to other programs: run one from an argument vector, with a deadline and a bounded output.
+
+The program gets a session and process group of its own. The whole group is killed when the deadline passes, when the
+caller is cancelled, or when it writes more than `MAX_OUTPUT`. No shell is ever involved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pvcd.errors import Failed, TimedOut
+
+MAX_OUTPUT = 16 * 1024 * 1024
+"""Bytes of stdout, and of stderr, that are kept; a program that writes more is ended."""
+
+_REAP_LIMIT = 5.0
+
+
+class ProgramFailed(Failed):
+    """A program ended with an error, or could not be started."""
+
+    code = "program-failed"
+
+
+class TooMuchWritten(ProgramFailed):
+    """A program wrote more than it may, and was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a program ended and what it wrote."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    input: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
+    inherit: bool = True,
+    max_output: int = MAX_OUTPUT,
+    pass_fds: Collection[int] = (),
+    check: bool = True,
+) -> Result:
+    """Run a program to its end. `environment` is added to ours, unless it shall not `inherit` that; messages are in
+    English in any case.
+
+    Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
+    than 0, and `TimedOut` when it takes longer than `timeout` seconds.
+    """
+    stdin = DEVNULL if input is None else PIPE
+    env = {**(os.environ if inherit else {}), "LC_ALL": "C.UTF-8", **(environment or {})}
+    process = await start(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE, pass_fds=pass_fds)
+    result = None
+    try:
+        async with asyncio.timeout(timeout):
+            result = await _finish(process, argv[0], input, max_output)
+    except TimeoutError:
+        raise TimedOut(f"{_name(argv[0])} did not finish within {timeout:g} s and was ended.") from None
+    finally:
+        if result is None:
+            await _end(process)
+    if check and result.returncode:
+        raise ProgramFailed(_sentence(argv[0], result))
+    return result
+
+
+async def start(argv: Sequence[str], **options: Any) -> Process:
+    """Start a program that the caller ends, in a process group of its own; `options` are those of asyncio.
+
+    Raises `ProgramFailed` when it cannot be started. If the caller is cancelled, nothing of it is left.
+    """
+    creation = asyncio.create_subprocess_exec(*argv, start_new_session=True, **options)
+    starting = asyncio.ensure_future(creation)
+    try:
+        return await asyncio.shield(starting)
+    except FileNotFoundError:
+        raise ProgramFailed(f"The program {argv[0]} is not installed here.", code="program-missing") from None
+    except OSError as error:
+        raise ProgramFailed(f"The program {argv[0]} cannot be started: {error.strerror}.") from error
+    except asyncio.CancelledError:
+        # Cancelled itself, while its pipes are being connected, asyncio would wait for ever (python/cpython#119710).
+        with contextlib.suppress(OSError):
+            await _end(await starting)
+        raise
+
+
+async def _finish(process: Process, program: str, input: bytes | None, max_output: int) -> Result:
+    """Feed and read the program until it has ended."""
+    assert process.stdout is not None and process.stderr is not None  # noqa: S101
+    streams = (process.stdout, process.stderr)
+    try:
+        async with asyncio.TaskGroup() as group:
+            readers = [group.create_task(_read(stream, program, max_output)) for stream in streams]
+            if process.stdin is not None:
+                group.create_task(_feed(process.stdin, input or b""))
+    except* ProgramFailed as errors:
+        failure = errors.exceptions[0]
+    else:
+        stdout, stderr = (reader.result() for reader in readers)
+        return Result(await process.wait(), stdout, stderr)
+    raise failure
+
+
+async def _read(stream: asyncio.StreamReader, program: str, max_output: int) -> bytes:
+    chunks: list[bytes] = []
+    room = max_output
+    while chunk := await stream.read(65536):
+        room -= len(chunk)
+        if room < 0:
+            raise TooMuchWritten(f"{_name(program)} wrote more than {max_output} bytes and was ended.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _feed(stdin: asyncio.StreamWriter, input: bytes) -> None:
+    """Write the input; a program that does not read all of it is none of our business."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        stdin.write(input)
+        await stdin.drain()
+    stdin.close()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        await stdin.wait_closed()
+
+
+async def _end(process: Process) -> None:
+    """Kill the program's whole group (also when only its children are left) and reap it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # A descendant in a session of its own may still hold the pipes: let go of our ends.
+    process._transport.close()  # type: ignore[attr-defined]
+    # One that hangs in the kernel cannot be waited for; it is reaped whenever it lets go.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REAP_LIMIT):
+            await process.wait()
+
+
+def _sentence(program: str, result: Result) -> str:
+    status = result.returncode
+    how = f"failed with exit status {status}" if status > 0 else f"was ended by {signal.Signals(-status).name}"
+    text = result.stderr.decode(errors="replace")
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return f"{_name(program)} {how}" + (f": {line[:300]}" if line else ".")
+
+
+def _name(program: str) -> str:
+    return os.path.basename(program)

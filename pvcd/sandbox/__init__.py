@@ -1,1 +1,0 @@
-"""The sandbox: a whole cluster of real servers on one machine."""

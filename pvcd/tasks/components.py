@@ -1,0 +1,53 @@
+"""What stands behind the doors of tasks: Redis, or in simulations memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from weakref import WeakKeyDictionary, proxy
+
+from pvcd.clock import Clock
+from pvcd.declare.context import Component, Context, Role
+from pvcd.tasks.logs import TASK_LOGS, MemoryLogs, TaskLogs
+from pvcd.tasks.queue import TASK_QUEUE, NoQueue, TaskQueue
+
+_SIMULATIONS: WeakKeyDictionary[Clock, MemoryLogs] = WeakKeyDictionary()
+"""The processes of a simulation share its logs, as they share its clock."""
+
+
+@contextlib.asynccontextmanager
+async def _simulated_logs(context: Context) -> AsyncIterator[TaskLogs]:
+    yield _SIMULATIONS.setdefault(context.clock, MemoryLogs(proxy(context.clock)))
+
+
+@contextlib.asynccontextmanager
+async def _redis_logs(context: Context) -> AsyncIterator[TaskLogs]:
+    from pvcd.tasks.redis_logs import RedisLogs
+
+    logs = RedisLogs(context.settings.redis.url, context.clock)
+    try:
+        yield logs
+    finally:
+        await logs.close()
+
+
+@contextlib.asynccontextmanager
+async def _simulated_queue(context: Context) -> AsyncIterator[TaskQueue]:
+    yield NoQueue()
+
+
+@contextlib.asynccontextmanager
+async def _dramatiq_queue(context: Context) -> AsyncIterator[TaskQueue]:
+    from pvcd.tasks.dramatiq_queue import DramatiqQueue
+
+    queue = DramatiqQueue(context.settings.redis.url)
+    try:
+        yield queue
+    finally:
+        await queue.close()
+
+
+COMPONENTS = (
+    Component(TASK_LOGS, _redis_logs, roles=(Role.API, Role.WORKER), fake=_simulated_logs),
+    Component(TASK_QUEUE, _dramatiq_queue, roles=(Role.API, Role.WORKER), fake=_simulated_queue),
+)
