@@ -85,7 +85,9 @@ HOSTILE: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.alone] if name == "fork bomb" else []) for name in HOSTILE]
+)
 async def test_a_hostile_hook_is_ended_and_said_so(folder: FolderBench, cluster: SimulatedCluster, name: str) -> None:
     text, words = HOSTILE[name]
     folder.script(PLACE, text, interpreter="/bin/bash")
