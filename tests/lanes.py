@@ -1,7 +1,7 @@
 """Which tests run side by side: one worker runs all of a lane, file by file, so that no server of it is started twice.
 
 Each worker has a network namespace of its own, and in it its own servers, which all its lanes share. A worker that has
-nothing left to do takes the next lane in the order below. A test that none of them names is in the last one.
+nothing left to do takes the next lane in the order below. A file that none of them names is one by itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections import Counter
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+EACH = "each file by itself"
+"""Files that need no server of another file's."""
 LANES: dict[str, tuple[str, ...]] = {
     "sandbox": (
         "integration/test_provisioner",
@@ -22,10 +24,9 @@ LANES: dict[str, tuple[str, ...]] = {
         "integration/test_site_hooks.py",
     ),
     "second sandbox": (
+        "slow/",
         "integration/test_docs_examples.py",
         "integration/test_vm",
-        "slow/",
-        "manual/",
         "hostile/test_connections.py",
         "hostile/test_documents.py",
         "hostile/test_headers.py",
@@ -33,6 +34,7 @@ LANES: dict[str, tuple[str, ...]] = {
         "hostile/test_names.py",
         "hostile/test_networks.py",
         "hostile/test_provisioner.py",
+        "manual/",
     ),
     "Ceph": (
         "contract/test_ceph_cluster.py",
@@ -50,22 +52,20 @@ LANES: dict[str, tuple[str, ...]] = {
         "integration/test_two_servers.py",
         "integration/test_worker",
     ),
-    "contract": ("contract/",),
-    "programs": ("integration/", "hostile/"),
-    "processes": ("unit/", "scenarios/", "browser/"),
+    EACH: ("contract/", "integration/", "hostile/", "browser/", "scenarios/", "unit/"),
 }
-
-
-def lane_of(nodeid: str) -> str:
-    """The lane of a test, by the longest beginning of its name that a lane names."""
-    name = nodeid.removeprefix("tests/")
-    found = [(len(part), lane) for lane, parts in LANES.items() for part in parts if name.startswith(part)]
-    return max(found, default=(0, [*LANES][-1]))[1]
+PARTS = [(part, lane) for lane, parts in LANES.items() for part in parts]
 
 
 def place_of(nodeid: str) -> int:
-    """Where a lane stands among all."""
-    return [*LANES].index(lane_of(nodeid))
+    """Where a test stands among all, by the longest beginning of its name that a lane names."""
+    name = nodeid.removeprefix("tests/")
+    found = [(len(part), place) for place, (part, _) in enumerate(PARTS) if name.startswith(part)]
+    return max(found, default=(0, len(PARTS)))[1]
+
+
+def lane_of(nodeid: str) -> str:
+    return [*(lane for _, lane in PARTS), EACH][place_of(nodeid)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -87,7 +87,8 @@ class Lanes(LoadScopeScheduling):
     """Gives whole lanes to workers, in their order."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return lane_of(nodeid)
+        lane = lane_of(nodeid)
+        return nodeid.partition("::")[0] if lane == EACH else lane
 
 
 @pytest.hookimpl(trylast=True)
