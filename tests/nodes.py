@@ -1,7 +1,7 @@
 """`python -m tests.nodes NAME...`: the agents of several nodes in one process, on the settings of PVC_CONFIG_FILE.
 
-Only their hypervisors, links and packet filters and what their machines say of themselves are not real: each has a load of
-its own, and none removes the bridges of other agents that run in the same network namespace.
+Only their hypervisors, links and packet filters and what their machines say of themselves are not real: each has a load
+of its own, and none removes the bridges of other agents that run in the same network namespace.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pvcd.daemon.run import tree
 from pvcd.plugin import registry
 from pvcd.plugin.registry import Registry
 from pvcd.settings import read_file, settings_file
+from pvcd.testing import opened
 from pvcd_plugins.network.bridge.fake import FakeBridges
 from pvcd_plugins.network.components import BRIDGES, FIREWALL, GATEWAYS
 from pvcd_plugins.network.firewall.fake import FakeFirewall
