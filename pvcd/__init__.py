@@ -1,9 +1,11 @@
 """pvcd: a cluster of hypervisors behind one HTTP API. These are the names that plugins may use."""
 
-__version__ = "0.1.0"
+from importlib.metadata import version
 
-from pvcd import tasks
-from pvcd.cluster.presence import Presence
+from pvcd import programs, tasks
+from pvcd.clock import Clock, SystemClock
+from pvcd.cluster.lease import Primary, assign_primary, primary_of
+from pvcd.cluster.presence import PRESENCE, Presence
 from pvcd.declare.context import Component, ComponentKey, Context, Role
 from pvcd.declare.handlers import Handlers, Requeue
 from pvcd.declare.health import Health, HealthCheck
@@ -18,26 +20,41 @@ from pvcd.errors import (
     HookFailed,
     HookRefused,
     Invalid,
+    Locked,
     NotFound,
     PvcdError,
     Refused,
     StoreUnavailable,
     TimedOut,
+    did_you_mean,
+    wrong_value,
 )
+from pvcd.http.matching import matcher
 from pvcd.http.parameters import Document, Flag, Path, Value
 from pvcd.http.replies import Encoded, Message, Produces, Stream, Text
 from pvcd.http.routes import Routes
 from pvcd.http.views import View
 from pvcd.plugin.hookspecs import PLUGIN_API_1, hookimpl
-from pvcd.records import Name, Record
-from pvcd.settings import Section, SettingsSection
-from pvcd.store import Check, Create, Delete, Put, retried
-from pvcd.tasks import Outcome, Run, Step, Task
+from pvcd.records import NAME_PATTERN, Name, Record
+from pvcd.settings import Port, Section, SettingsSection
+from pvcd.store import Change, Check, Create, Delete, Put, Store, Upsert, retried
+from pvcd.store.index import Index
+from pvcd.store.locks import KeyedLocks
+from pvcd.store.tree import MAX_DOCUMENT_BYTES
+from pvcd.tasks import TASK_LOGS, LogLine, Outcome, Run, Step, StepRecord, Task
+from pvcd.tasks.records import TaskState
 
+__version__ = version("pvcd")
 __all__ = [
+    "MAX_DOCUMENT_BYTES",
+    "NAME_PATTERN",
     "PLUGIN_API_1",
+    "PRESENCE",
+    "TASK_LOGS",
+    "Change",
     "Changed",
     "Check",
+    "Clock",
     "Component",
     "ComponentKey",
     "Conflict",
@@ -55,8 +72,12 @@ __all__ = [
     "HealthCheck",
     "HookFailed",
     "HookRefused",
+    "Index",
     "Invalid",
+    "KeyedLocks",
     "Listener",
+    "Locked",
+    "LogLine",
     "Message",
     "Name",
     "NodeFact",
@@ -66,7 +87,9 @@ __all__ = [
     "OperationKind",
     "Outcome",
     "Path",
+    "Port",
     "Presence",
+    "Primary",
     "Produces",
     "Put",
     "PvcdError",
@@ -79,15 +102,26 @@ __all__ = [
     "Section",
     "SettingsSection",
     "Step",
+    "StepRecord",
+    "Store",
     "StoreUnavailable",
     "Stream",
+    "SystemClock",
     "Task",
+    "TaskState",
     "TemplateFilter",
     "Text",
     "TimedOut",
+    "Upsert",
     "Value",
     "View",
+    "assign_primary",
+    "did_you_mean",
     "hookimpl",
+    "matcher",
+    "primary_of",
+    "programs",
     "retried",
     "tasks",
+    "wrong_value",
 ]

@@ -1,23 +1,23 @@
-"""The tree of errors; each is one sentence for the person who asked, with a stable code and a true HTTP status.
+"""The errors that a user reads: one sentence, a stable code and an HTTP status each.
 
 PvcdError
-├── Refused               what was asked cannot be done as asked; nothing was changed
-│   ├── Unauthorized      401  it is not known who asks
-│   ├── CrossSite         403  another site asks in the name of who is logged in
-│   ├── Invalid           400  a value is wrong: names the value and what would be valid
+├── Refused               cannot be done as asked; nothing was changed
+│   ├── Unauthorized      401  the request does not say who makes it
+│   ├── CrossSite         403  a page of another site uses the user's login session
+│   ├── Invalid           400  a value is wrong: `state must be one of start, stop; got 'fly'.`
 │   ├── NotFound          404  <kind>-not-found
-│   ├── Conflict          409  something stands in the way
-│   │   ├── HookRefused   409  a hook of the site did not want it
-│   │   ├── Exists        409  there is one already
+│   ├── Conflict          409  the present state does not allow it
+│   │   ├── HookRefused   409  a site hook refused it
 │   │   └── Changed       409  another writer was first
-│   └── Locked            423  somebody else is at work on it
-└── Failed                503  something outside did not do its part
+│   │       └── Exists    409  there is one already
+│   └── Locked            423  another request or task is working on it
+└── Failed                503  something outside of pvcd failed
     ├── StoreUnavailable  503  zookeeper-unavailable
     ├── TimedOut          503  no answer within the deadline
-    ├── HookFailed        503  a hook of the site, without which it is not done, could not be run
-    └── Passed                 what another process refused or failed to do, with its own code and status
+    ├── HookFailed        503  a site hook that had to agree could not be run
+    └── Passed                 an error of another process, with its code and status
 
-`pvcd.http.middleware` is the one place that maps them to replies.
+`pvcd.http.middleware` maps them to replies. docs/glossary.md says how their sentences are formed.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from typing import ClassVar
 
 
 class PvcdError(Exception):
-    """An error that a user is meant to read."""
+    """An error whose sentence is shown to the user."""
 
     status: int = 500
     usual_status: ClassVar[int] = 510
-    """What a client gets that did not ask for a problem document: by the manual the same for every failure."""
+    """The status for clients that do not ask for problem documents; the manual has one for every failure."""
     code: str = "error"
 
     def __init__(self, sentence: str, *, code: str | None = None) -> None:
@@ -42,34 +42,34 @@ class PvcdError(Exception):
 
 
 class Refused(PvcdError):
-    """What was asked cannot be done as asked; nothing was changed."""
+    """A request that cannot be done as asked; nothing was changed."""
 
     status = 400
     code = "refused"
 
 
 class Unauthorized(Refused):
-    """It is not known who asks."""
+    """A request without a valid token or login session."""
 
     status = usual_status = 401
     code = "authentication-required"
 
 
 class CrossSite(Refused):
-    """Another site asks in the name of who is logged in."""
+    """A request that a page of another site made with the user's login session."""
 
     status = 403
     code = "cross-site"
 
 
 class Invalid(Refused):
-    """A value is wrong."""
+    """A wrong value."""
 
     code = "invalid-value"
 
 
 class NotFound(Refused):
-    """There is no such thing."""
+    """A thing that does not exist."""
 
     status = 404
 
@@ -78,80 +78,85 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """Something stands in the way."""
+    """A request that the present state does not allow."""
 
     status = 409
     code = "conflict"
 
 
 class HookRefused(Conflict):
-    """A hook of the site did not want it."""
+    """A request that a site hook refused."""
 
     code = "hook-refused"
 
 
-class Exists(Conflict):
-    """There is one already at that path."""
-
-    code = "exists"
-
-    def __init__(self, path: str) -> None:
-        super().__init__(f"{path} exists already.")
-        self.path = path
-
-
 class Changed(Conflict):
-    """Another writer was first: the version that was read is no longer the newest."""
+    """A record that another writer changed after it was read."""
 
     code = "changed"
+    sentence_template: ClassVar[str] = (
+        "Cannot write {path!r}: changed by another writer meanwhile. Read it again and repeat the request."
+    )
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"{path} was changed by somebody else in the meantime: look again and repeat the request.")
+        super().__init__(self.sentence_template.format(path=path))
         self.path = path
+
+
+class Exists(Changed):
+    """A record to be created that exists already."""
+
+    code = "exists"
+    sentence_template = "Cannot create {path!r}: it exists already."
 
 
 class Locked(Refused):
-    """Somebody else is at work on it."""
+    """A thing on which another request or task is working."""
 
     status = 423
     code = "locked"
 
 
 class Failed(PvcdError):
-    """Something outside did not do its part."""
+    """A failure of something outside of pvcd."""
 
     status = 503
     code = "failed"
 
 
 class StoreUnavailable(Failed):
-    """ZooKeeper cannot be reached or has no quorum."""
+    """A ZooKeeper that cannot be reached or has no quorum."""
 
     code = "zookeeper-unavailable"
 
 
 class TimedOut(Failed):
-    """An outside thing did not answer within the deadline."""
+    """No answer from outside within the deadline."""
 
     code = "timed-out"
 
 
 class HookFailed(Failed):
-    """A hook of the site, without which it must not be done, could not be run or did not come to its end."""
+    """A site hook that had to agree could not be run, or did not finish."""
 
     code = "hook-failed"
 
 
 class Passed(Failed):
-    """What another process refused or failed to do, in its own words and with its own status."""
+    """An error of another process, with its sentence, code and status."""
 
     def __init__(self, sentence: str, *, code: str, status: int) -> None:
         super().__init__(sentence, code=code)
         self.status = status
 
 
+def wrong_value(name: str, got: str, reason: str) -> str:
+    """Return the sentence about a wrong value; `reason` is the rule (`must be ...`) or what the value violates."""
+    return f"{name} {reason}; got {got}." if reason.startswith("must ") else f"{name} cannot be {got}: {reason}."
+
+
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: a guess, or what would be valid."""
+    """Return the end of a sentence about an unknown word: the nearest valid word, or all of them."""
     valid = sorted(valid)
     near = difflib.get_close_matches(word, valid, n=1, cutoff=0.6)
     if near:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, StringConstraints
@@ -83,6 +84,10 @@ class Record(BaseModel):
     def serial(self) -> int:
         """The number of the transaction that wrote it (ZooKeeper's mzxid): newer is greater."""
         return self._serial
+
+    def holds(self, values: Mapping[str, object]) -> bool:
+        """Return whether the record has all of these values."""
+        return all(getattr(self, name) == value for name, value in values.items())
 
     def changed(self, **values: Any) -> Self:
         """A validated copy with other values, which still carries the version that was read."""

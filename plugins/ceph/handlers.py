@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from pvcd import Conflict, Context, Failed, Handlers, NotFound, PvcdError, Refused, Requeue
-from pvcd.cluster.lease import Primary
-from pvcd.errors import Locked
+from pvcd import Conflict, Context, Failed, Handlers, Locked, NotFound, Primary, PvcdError, Refused, Requeue
 from pvcd_plugins.ceph.cluster import AlreadyThere, InUse, Lock
 from pvcd_plugins.ceph.cluster import facts as said
 from pvcd_plugins.ceph.components import CLUSTER, OSD_HOST

@@ -12,8 +12,21 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from pvcd import Changed, Component, ComponentKey, Context, Create, Delete, Exists, NotFound, Put, Record, Role, retried
-from pvcd.store.queues import Queues
+from pvcd import (
+    Changed,
+    Component,
+    ComponentKey,
+    Context,
+    Create,
+    Delete,
+    Exists,
+    KeyedLocks,
+    NotFound,
+    Put,
+    Record,
+    Role,
+    retried,
+)
 from pvcd_plugins.ceph.cluster import LEFTOVER, CephError, CephRefused, CephUnavailable
 from pvcd_plugins.ceph.cluster import facts as said
 from pvcd_plugins.ceph.components import CLUSTER
@@ -41,7 +54,7 @@ class Mirror:
         """The removals of OSDs that are under way here, and how far they are."""
         self.cloning: set[str] = set()
         """The paths of volumes that are being cloned here."""
-        self._looking = Queues()
+        self._looking = KeyedLocks()
         self._writing = asyncio.Lock()
         self._written: set[str] = set()
         """The paths of volumes that commands wrote since the last refresh began."""

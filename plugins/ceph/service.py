@@ -6,8 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, OperationKind, PvcdError, Refused
-from pvcd.http.matching import matcher
+from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, OperationKind, PvcdError, Refused, matcher
 from pvcd_plugins.ceph.cluster import CephUnavailable, Lock, Monitors
 from pvcd_plugins.ceph.components import CLUSTER, MAPPING
 from pvcd_plugins.ceph.params import Replication

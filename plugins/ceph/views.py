@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from pvcd import Component, ComponentKey, Context, Encoded, Role, View
-from pvcd.cluster.lease import primary_of
+from pvcd import Component, ComponentKey, Context, Encoded, Role, View, primary_of
 from pvcd_plugins.ceph.cluster import facts as said
 from pvcd_plugins.ceph.params import UNITS
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume

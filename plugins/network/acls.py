@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pvcd import Check, Conflict, Context, Message, NotFound, Put, retried
-from pvcd.http.matching import matcher
+from pvcd import Check, Conflict, Context, Message, NotFound, Put, matcher, retried
 from pvcd_plugins.network.components import FIREWALL
 from pvcd_plugins.network.records import Acl, Acls, has_room
 from pvcd_plugins.network.service import find, find_managed, need, said

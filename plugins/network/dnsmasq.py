@@ -19,8 +19,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pvcd.errors import Failed, PvcdError
-from pvcd.programs.run import start
+from pvcd import Failed, PvcdError, programs
 
 log = logging.getLogger(__name__)
 START_LIMIT = 10.0
@@ -156,7 +155,9 @@ class Server:
         try:
             await self._before()
             env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-            process = self._process = await start(self._argv, env=env, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+            process = self._process = await programs.start(
+                self._argv, env=env, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+            )
         except PvcdError as error:
             return f"cannot be started: {error.sentence.rstrip('.')}"
         reader = asyncio.create_task(self._read(process))

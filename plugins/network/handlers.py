@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Interface, IPv6Interface
 
-from pvcd import Context, Create, Failed, Handlers, Presence, Put, Record, Requeue, retried
-from pvcd.cluster.lease import Primary
+from pvcd import Context, Create, Failed, Handlers, Presence, Primary, Put, Record, Requeue, retried
 from pvcd_plugins.network.bridge import Address, Bridge, Gateway, Kind
 from pvcd_plugins.network.components import BRIDGES, DHCP, DNS, FIREWALL, GATEWAYS
 from pvcd_plugins.network.dhcp import Served

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd import Conflict, Context, Create, Put
-from pvcd.store import Change
+from pvcd import Change, Conflict, Context, Create, Put
 from pvcd_plugins.network.addresses import IpNetwork
 from pvcd_plugins.network.bridge import Kind
 from pvcd_plugins.network.records import Network, NodeNetwork, Plan, Planned, has_room

@@ -6,12 +6,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvcd import Name, Record
-from pvcd.store.tree import MAX_DOCUMENT
+from pvcd import MAX_DOCUMENT_BYTES, Name, Record
 from pvcd_plugins.network.bridge import Address, Kind, bridge_name
 from pvcd_plugins.network.dhcp import Reservation
 
-ROOM = MAX_DOCUMENT - 64 * 1024
+ROOM = MAX_DOCUMENT_BYTES - 64 * 1024
 """Bytes that a record with a list in it may grow to: less than the store takes, for fields that come later."""
 
 

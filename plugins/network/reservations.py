@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from pvcd import Check, Conflict, Context, Invalid, Message, NotFound, Put, retried
-from pvcd.http.matching import matcher
+from pvcd import Check, Conflict, Context, Invalid, Message, NotFound, Put, matcher, retried
 from pvcd_plugins.network import addresses
 from pvcd_plugins.network.definition import no_address_for_hosts
 from pvcd_plugins.network.dhcp import Reservation

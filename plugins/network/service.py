@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from pvcd import (
+    Change,
     Changed,
     Check,
     Conflict,
@@ -22,7 +23,6 @@ from pvcd import (
     Record,
     retried,
 )
-from pvcd.store import Change
 from pvcd_plugins.network import plan
 from pvcd_plugins.network.bridge import Address, Kind, bridge_name
 from pvcd_plugins.network.definition import Options, define, no_address_for_hosts, refuse_vni

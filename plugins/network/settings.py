@@ -7,8 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, IPvAnyAddress, StringConstraints
 
-from pvcd import Section, SettingsSection
-from pvcd.settings import Port
+from pvcd import Port, Section, SettingsSection
 
 Link = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}$")]
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from pvcd import Component, ComponentKey, Context, Encoded, Record, Role, View
-from pvcd.store import Store
+from pvcd import Component, ComponentKey, Context, Encoded, Record, Role, Store, View
 from pvcd_plugins.network.bridge import Kind
 from pvcd_plugins.network.records import Network, NodeNetwork, ServedNetworks
 

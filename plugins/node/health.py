@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd import Context, Health, HealthCheck
-from pvcd.cluster.lease import primary_of
+from pvcd import Context, Health, HealthCheck, primary_of
 from pvcd_plugins.node.records import DaemonState, Node
 from pvcd_plugins.node.service import daemon_state
 

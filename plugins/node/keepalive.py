@@ -14,12 +14,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pvcd import (
+    PRESENCE,
     Changed,
     Component,
     ComponentKey,
     Context,
     Create,
-    Exists,
     NodeFact,
     Put,
     PvcdError,
@@ -27,9 +27,7 @@ from pvcd import (
     Section,
     SettingsSection,
     StoreUnavailable,
-    retried,
 )
-from pvcd.daemon.agent import PRESENCE
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,9 @@ class Keepalive:
     async def say(self, **values: Any) -> None:
         """Publish values of the report now, and keep saying them."""
         self._said.update(values)
-        await _publish(self._context, self._said | {"facts": dict(self._facts), "updated": self._context.clock.time()})
+        now = self._context.clock.time()
+        values = self._said | {"facts": dict(self._facts), "updated": now}
+        await self._context.store.upsert(NodeReport, self._context.node, **values)
 
     async def run(self) -> None:
         """Publish at each interval, for as long as the agent lives."""
@@ -90,7 +90,7 @@ class Keepalive:
         """The node is in `init` until each fact has been read, or found unreadable, once."""
         try:
             await self.say(daemon_state=DaemonState.INIT if self._unread else DaemonState.RUN)
-        except (StoreUnavailable, Changed, Exists) as error:
+        except (StoreUnavailable, Changed) as error:
             log.warning("keepalive: %s", error)
 
     async def _follow(self, fact: NodeFact) -> None:
@@ -106,15 +106,6 @@ class Keepalive:
                 self._unread.discard(fact.name)
                 await self._beat()
             await self._context.clock.sleep(self._interval)
-
-
-@retried
-async def _publish(context: Context, values: dict[str, Any]) -> None:
-    report = context.store.get(NodeReport, context.node)
-    if report is None:
-        await context.store.write(Create(NodeReport(name=context.node, **values)))
-    else:
-        await context.store.write(Put(report.changed(**values)))
 
 
 @contextlib.asynccontextmanager

@@ -6,9 +6,20 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pvcd import Conflict, Context, Message, NotFound, OperationKind, Presence, Put, Refused, retried
-from pvcd.cluster.lease import assign, primary_of
-from pvcd.http.matching import matcher
+from pvcd import (
+    Conflict,
+    Context,
+    Message,
+    NotFound,
+    OperationKind,
+    Presence,
+    Put,
+    Refused,
+    assign_primary,
+    matcher,
+    primary_of,
+    retried,
+)
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node, NodeReport
 
 __all__ = ["CoordinatorState", "DaemonState", "DomainState", "Node", "NodeReport"]
@@ -198,7 +209,7 @@ async def set_coordinator_state(context: Context, name: str, wanted: Coordinator
     state = daemon_state(context, find(context, chosen))
     if state is not DaemonState.RUN:
         raise Conflict(f"Node {chosen} is in daemon state {state}, so it cannot be primary.", code="node-not-running")
-    await assign(context.store, chosen)
+    await assign_primary(context.store, chosen)
     return Message(message=f"Node {chosen} is made the primary.")
 
 

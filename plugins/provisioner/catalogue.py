@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-from pvcd import Changed, Check, Conflict, Context, Create, Delete, Exists, Invalid, Put, Record, retried
-from pvcd.store import Change
+from pvcd import Change, Changed, Check, Conflict, Context, Create, Delete, Exists, Invalid, Put, Record, retried
 from pvcd_plugins.provisioner.records import Counter, Numbered, Profile
 
 T = TypeVar("T", bound=Numbered)

@@ -8,8 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pvcd import Component, ComponentKey, Context, PvcdError, Refused, Role
-from pvcd.tasks import Task
+from pvcd import Component, ComponentKey, Context, PvcdError, Refused, Role, Task
 from pvcd_plugins.ceph.service import MAPPING
 from pvcd_plugins.provisioner import volumes
 from pvcd_plugins.provisioner.installation import Installation

@@ -8,10 +8,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 
-from pvcd import Context, Invalid, NotFound, tasks
-from pvcd.http.matching import matcher
-from pvcd.tasks import TASK_LOGS, LogLine, StepRecord, Task
-from pvcd.tasks.records import TaskState
+from pvcd import TASK_LOGS, Context, Invalid, LogLine, NotFound, StepRecord, Task, TaskState, matcher, tasks
 from pvcd_plugins.provisioner import blueprint as blueprints
 from pvcd_plugins.provisioner.blueprint import Request
 from pvcd_plugins.provisioner.steps import KIND

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from lxml import etree
 
-from pvcd.errors import Invalid
+from pvcd import Invalid
 from pvcd_plugins.provisioner.metadata import SERIAL
 
 BUSES = {"s": "scsi", "v": "virtio"}

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TypeVar
 
-from pvcd import Invalid
-from pvcd.records import NAME_PATTERN
+from pvcd import NAME_PATTERN, Invalid
 from pvcd_plugins.provisioner.macs import PREFIX, from_template
 
 T = TypeVar("T")

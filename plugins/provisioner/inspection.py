@@ -9,8 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from pvcd import Component, ComponentKey, Context, Role, TimedOut
-from pvcd.programs.run import run
+from pvcd import Component, ComponentKey, Context, Role, TimedOut, programs
 from pvcd_plugins.provisioner import syntax
 from pvcd_plugins.provisioner.syntax import Verdict
 
@@ -37,7 +36,7 @@ class OutsideInspection:
         argv = [sys.executable, "-I", "-S", syntax.__file__]
         async with self._semaphore:
             try:
-                result = await run(argv, timeout=SECONDS, input=source.encode(), check=False)
+                result = await programs.run(argv, timeout=SECONDS, input=source.encode(), check=False)
             except TimedOut:
                 raise TimedOut(
                     f"The script was not compiled within {SECONDS:g} s: make it smaller, or try again."

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Collection, Sequence
 
-from pvcd.errors import Conflict, Invalid
+from pvcd import Conflict, Invalid
 
 PREFIX = "52:54:00"
 _ATTEMPTS = 100

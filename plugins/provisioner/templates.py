@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pvcd import Conflict, Context, Invalid, NodeSelector, NotFound, Put, retried
-from pvcd.errors import did_you_mean
+from pvcd import Conflict, Context, Invalid, NodeSelector, NotFound, Put, did_you_mean, retried
 from pvcd_plugins.ceph.service import Pool, Volume
 from pvcd_plugins.network.service import Network
 from pvcd_plugins.node.service import Node

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter
-from pvcd.programs.run import Result, run
+from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter, programs
 from pvcd_plugins.provisioner import cloudconfig, filters, rendering
 from pvcd_plugins.provisioner.rendering import Filters, Mistake
 from pvcd_plugins.provisioner.variables import sample_values
@@ -68,10 +67,10 @@ class OutsideRendering:
         found: list[str] = json.loads(result.stdout)
         return found
 
-    async def _run(self, program: str, *arguments: str, input: bytes) -> Result:
+    async def _run(self, program: str, *arguments: str, input: bytes) -> programs.Result:
         argv = [sys.executable, "-I", program, *arguments]
         async with self._semaphore:
-            return await run(argv, timeout=LIMIT, input=input, check=False)
+            return await programs.run(argv, timeout=LIMIT, input=input, check=False)
 
 
 class InsideRendering:

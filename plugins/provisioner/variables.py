@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from pvcd.errors import Invalid
+from pvcd import Invalid
 from pvcd_plugins.provisioner.grammar import GIVEN, read_argument
 
 RESERVED = (*GIVEN, "arguments", "profile", "vm_uuid")

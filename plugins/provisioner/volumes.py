@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pvcd.clock import Clock
-from pvcd.errors import Conflict, Failed, Invalid, NotFound, PvcdError
-from pvcd.programs.run import run
+from pvcd import Clock, Conflict, Failed, Invalid, NotFound, PvcdError, programs
 from pvcd_plugins.provisioner.grammar import read_filesystem_arg
 
 MKFS = {
@@ -186,7 +184,7 @@ async def make_filesystem(
     device: Path, filesystem: str, arguments: Iterable[str], timeout: float = FORMAT_SECONDS
 ) -> None:
     """Format a device. Whatever it held is lost."""
-    await run(mkfs(device, filesystem, arguments), timeout=timeout)
+    await programs.run(mkfs(device, filesystem, arguments), timeout=timeout)
 
 
 async def _refuse_taken(cluster: Cluster, wanted: Wanted) -> None:

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
-from pvcd.errors import Failed
-from pvcd.programs.run import run
+from pvcd import Failed, programs
 from pvcd_plugins.sandbox.packages import PATH
 from pvcd_plugins.sandbox.service import Service
 
@@ -272,7 +271,7 @@ class Ceph:
         return ("--conf", str(self._conf), "--connect-timeout", str(int(COMMAND_LIMIT)))
 
     async def _ask(self, *words: str) -> str:
-        result = await run(("ceph", *self._admin, *words), timeout=COMMAND_LIMIT)
+        result = await programs.run(("ceph", *self._admin, *words), timeout=COMMAND_LIMIT)
         return result.stdout.decode()
 
     def _call(self, *argv: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
-from pvcd.errors import Failed, PvcdError, Refused, did_you_mean
+from pvcd import Failed, PvcdError, Refused, did_you_mean
 from pvcd_plugins.sandbox import ceph, guest, kvm, libvirtd, packages, ports, remains, state
 from pvcd_plugins.sandbox.redis import redis
 from pvcd_plugins.sandbox.service import Service

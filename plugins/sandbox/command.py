@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from pvcd.errors import PvcdError
+from pvcd import PvcdError
 from pvcd_plugins.sandbox import state
 from pvcd_plugins.sandbox.ports import USUAL
 from pvcd_plugins.sandbox.state import Phase, Server, State

@@ -19,8 +19,7 @@ from uuid import UUID
 
 from lxml import etree
 
-from pvcd.errors import Failed
-from pvcd.programs.run import run
+from pvcd import Failed, programs
 from pvcd_plugins.sandbox import network
 
 GREETING = "pvcd guest is ready"
@@ -234,19 +233,19 @@ async def _unpack_kernel(scratch: Path) -> None:
     try:
         await _download_kernel(scratch)
     except Failed:  # what apt knows of its archive may be missing or out of date
-        await run([*network.outside(), "apt-get", "update", "-q"], timeout=300)
+        await programs.run([*network.outside(), "apt-get", "update", "-q"], timeout=300)
         await _download_kernel(scratch)
     package = await asyncio.to_thread(lambda: next(scratch.glob("*.deb")))
-    await run(["dpkg-deb", "-x", str(package), str(scratch)], timeout=120)
+    await programs.run(["dpkg-deb", "-x", str(package), str(scratch)], timeout=120)
 
 
 async def _download_kernel(scratch: Path) -> None:
-    depends = await run(["apt-cache", "depends", _PACKAGE], timeout=30)
+    depends = await programs.run(["apt-cache", "depends", _PACKAGE], timeout=30)
     match = re.search(r"Depends: (linux-image-\S+)", depends.stdout.decode())
     if match is None:
         raise Failed(f"apt knows no package {_PACKAGE}.", code="package-missing")
     download = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", match[1]]
-    await run([*network.outside(), "env", "-C", str(scratch), *download], timeout=300)
+    await programs.run([*network.outside(), "env", "-C", str(scratch), *download], timeout=300)
 
 
 def _build(scratch: Path, files: Tiny) -> None:

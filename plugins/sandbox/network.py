@@ -12,7 +12,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
-from pvcd.errors import Conflict, Failed
+from pvcd import Conflict, Failed
 from pvcd_plugins.sandbox.packages import PATH
 
 LOOPBACK = "127.0.0.1"

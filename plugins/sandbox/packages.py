@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from pvcd.errors import Failed
+from pvcd import Failed
 from pvcd_plugins.sandbox.zookeeper import JAR, LOG_JAR
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

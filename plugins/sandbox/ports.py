@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 
-from pvcd.errors import Conflict, Failed
+from pvcd import Conflict, Failed
 
 USUAL = {"zookeeper": 2181, "redis": 6379, "ceph-mon": 3300, "api": 7370}
 """The server's name and the port that is tried first."""

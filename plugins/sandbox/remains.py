@@ -6,8 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from pvcd.errors import PvcdError
-from pvcd.programs.run import run
+from pvcd import PvcdError, programs
 
 _LIMIT = 20.0
 
@@ -22,7 +21,7 @@ async def release(directory: Path) -> None:
 
 async def _loop_devices(directory: Path) -> list[str]:
     try:
-        listed = (await run(("losetup", "--json", "--list"), timeout=_LIMIT)).stdout
+        listed = (await programs.run(("losetup", "--json", "--list"), timeout=_LIMIT)).stdout
     except PvcdError:
         return []
     devices = json.loads(listed)["loopdevices"] if listed else []
@@ -36,4 +35,4 @@ def _mounts(directory: Path) -> list[str]:
 
 
 async def _try(*argv: str) -> None:
-    await run(argv, timeout=_LIMIT, check=False)
+    await programs.run(argv, timeout=_LIMIT, check=False)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pvcd.errors import Conflict, Failed
+from pvcd import Conflict, Failed
 
 MARK = "PVCD_SANDBOX"
 """The environment variable that each server inherits: the absolute path of the sandbox's directory."""

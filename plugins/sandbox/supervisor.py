@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pvcd.errors import Failed, PvcdError
+from pvcd import Failed, PvcdError
 from pvcd_plugins.sandbox.packages import PATH
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import MARK, Phase, ProcessId, start_time

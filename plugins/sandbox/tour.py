@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from pvcd.errors import Failed
+from pvcd import Failed
 from pvcd_plugins.sandbox import guest
 from pvcd_plugins.sandbox.cluster import NODE, Sandbox
 

@@ -12,8 +12,7 @@ from uuid import UUID
 from lxml import etree
 from pydantic import BaseModel, ConfigDict
 
-from pvcd.errors import Invalid
-from pvcd.records import NAME_PATTERN
+from pvcd import NAME_PATTERN, Invalid
 
 MAX_BYTES = 256 * 1024
 NAMESPACE = "urn:pvcd:domain:1"

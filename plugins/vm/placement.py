@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd import Conflict, Context, Invalid, NodeSelector
-from pvcd.errors import did_you_mean
+from pvcd import Conflict, Context, Invalid, NodeSelector, did_you_mean
 from pvcd_plugins.node.service import Node, fact, takes_vms
 from pvcd_plugins.vm.allocation import ALLOCATION_INDEX
 from pvcd_plugins.vm.domain import Domain

@@ -5,20 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from pvcd import (
-    Conflict,
-    Context,
-    Create,
-    Delete,
-    Exists,
-    Failed,
-    Invalid,
-    Message,
-    NotFound,
-    Put,
-    TimedOut,
-    retried,
-)
+from pvcd import Conflict, Context, Create, Delete, Exists, Failed, Invalid, Message, NotFound, Put, TimedOut, retried
 from pvcd_plugins.node import service as nodes
 from pvcd_plugins.vm import disks, placement, states
 from pvcd_plugins.vm.disks import VolumeLock

@@ -13,9 +13,10 @@ from contextlib import AbstractAsyncContextManager
 
 from pvcd.clock import Clock
 from pvcd.cluster.presence import Presence, PresenceHolder
-from pvcd.errors import Changed, Conflict, Exists, StoreUnavailable
+from pvcd.declare.context import ComponentKey
+from pvcd.errors import Changed, Conflict, StoreUnavailable
 from pvcd.records import Name, Record
-from pvcd.store import Check, Create, Put, Store
+from pvcd.store import Check, Store, Upsert
 
 log = logging.getLogger(__name__)
 RETRY = 1.0
@@ -36,13 +37,11 @@ def primary_of(store: Store) -> str | None:
     return lease.node
 
 
-async def assign(store: Store, node: str | None) -> None:
+async def assign_primary(store: Store, node: str | None) -> None:
     """Give the lease to a node, or to nobody."""
-    lease = await store.read(Primary)
-    if lease is None:
-        await store.write(Create(Primary(node=node, epoch=1)))
-    elif lease.node != node:
-        await store.write(Put(lease.changed(node=node, epoch=lease.epoch + 1)))
+    lease = await store.read(Primary) or Primary()
+    if lease.node != node:
+        await store.write(Upsert(lease.changed(node=node, epoch=lease.epoch + 1)))
 
 
 class Lease:
@@ -103,29 +102,14 @@ class Lease:
                 return
 
     async def _until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Return True as soon as a condition holds, or False when the time has passed."""
-        end = self._store.subscribe(lambda *_: self._woken.set())
-        timer = None if seconds is None else asyncio.ensure_future(self._clock.sleep(seconds))
-        if timer:
-            timer.add_done_callback(lambda _: self._woken.set())
-        try:
-            while not condition():
-                if timer and timer.done():
-                    return False
-                self._woken.clear()
-                await self._woken.wait()
-            return True
-        finally:
-            end()
-            if timer:
-                timer.cancel()
+        return await self._store.wait_for(condition, seconds, self._woken)
 
     async def release(self) -> None:
         """Give the lease up, so that another coordinator need not wait for our session to end."""
         if self.held:
             try:
-                await assign(self._store, None)
-            except (Changed, Exists, StoreUnavailable) as error:
+                await assign_primary(self._store, None)
+            except (Changed, StoreUnavailable) as error:
                 log.info("the lease was not released: %s", error)
 
     def _vacant(self) -> bool:
@@ -133,6 +117,9 @@ class Lease:
 
     async def _claim(self) -> None:
         try:
-            await assign(self._store, self._node)
-        except (Changed, Exists, StoreUnavailable):
+            await assign_primary(self._store, self._node)
+        except (Changed, StoreUnavailable):
             await self._clock.sleep(0.1)
+
+
+LEASE: ComponentKey[Lease] = ComponentKey("lease")

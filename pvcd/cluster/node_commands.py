@@ -21,10 +21,10 @@ from pvcd.cluster.lease import primary_of
 from pvcd.cluster.presence import Presence
 from pvcd.declare.context import Context
 from pvcd.declare.handlers import Handlers, NodeCommandHandler, Requeue
-from pvcd.errors import Changed, Exists, Failed, Invalid, Passed, PvcdError, StoreUnavailable, TimedOut
+from pvcd.errors import Changed, Failed, Invalid, Passed, PvcdError, StoreUnavailable, TimedOut
 from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
-from pvcd.store import Check, Create, Delete, Put, Store, retried
+from pvcd.store import Check, Create, Delete, Store, Upsert, retried
 
 log = logging.getLogger(__name__)
 GRACE = 60.0
@@ -167,7 +167,7 @@ async def _answer(context: Context, command: NodeCommand) -> None:
     try:
         claim = NodeCommandResult(node=command.node, id=command.id, process=ProcessIdentity.current())
         await context.store.write(Check(command), Create(claim))
-    except (Exists, Changed):
+    except Changed:
         return None
     outcome = await _do(context, command)
     try:
@@ -206,12 +206,8 @@ async def _finish(context: Context, command: NodeCommand, outcome: dict[str, Any
     result = context.store.get(NodeCommandResult, command.node, command.id)
     if context.store.get(NodeCommand, command.node, command.id) is None or (result and result.state != "claimed"):
         return
-    new = NodeCommandResult(node=command.node, id=command.id, process=ProcessIdentity.current())
-    change = Put(result.changed(**outcome)) if result else Create(new.changed(**outcome))
-    try:
-        await context.store.write(Check(command), change)
-    except Exists as error:  # it was claimed just now
-        raise Changed(error.path) from None
+    new = result or NodeCommandResult(node=command.node, id=command.id, process=ProcessIdentity.current())
+    await context.store.write(Check(command), Upsert(new.changed(**outcome)))
 
 
 async def _do(context: Context, command: NodeCommand) -> dict[str, Any]:

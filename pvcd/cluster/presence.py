@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 
 from pvcd.clock import Clock
-from pvcd.errors import Changed, Exists, StoreUnavailable
+from pvcd.declare.context import ComponentKey
+from pvcd.errors import Changed, StoreUnavailable
 from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
 from pvcd.store import Create, Delete, Link, Store
@@ -25,7 +26,7 @@ class Presence(Record, path="/presence/{node}", ephemeral=True):
 
 
 class PresenceHolder:
-    """Holds this node's session record, and enters it again after a lost session."""
+    """Holds this node's presence, and enters it again after a lost ZooKeeper session."""
 
     def __init__(self, store: Store, clock: Clock, node: str, on_change: Callable[[bool], None]) -> None:
         self.held = False
@@ -52,7 +53,7 @@ class PresenceHolder:
                     )
                     warned = True
                 await self._store.wait_for(lambda: self._store.get(Presence, self._node) is None, 5.0)
-            except (Changed, Exists):
+            except Changed:
                 continue
             except StoreUnavailable as error:
                 log.warning("%s", error)
@@ -91,3 +92,6 @@ class PresenceHolder:
         if held != self.held:
             self.held = held
             self._on_change(held)
+
+
+PRESENCE: ComponentKey[PresenceHolder] = ComponentKey("presence")

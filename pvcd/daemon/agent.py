@@ -9,15 +9,13 @@ from collections.abc import AsyncIterator
 
 from pvcd.cluster import schema
 from pvcd.cluster.dispatcher import HandlerRunner
-from pvcd.cluster.lease import Lease
-from pvcd.cluster.presence import PresenceHolder
+from pvcd.cluster.lease import LEASE, Lease
+from pvcd.cluster.presence import PRESENCE, PresenceHolder
 from pvcd.daemon.components import open_components
-from pvcd.declare.context import ComponentKey, Context, Role
+from pvcd.declare.context import Context, Role
 from pvcd.declare.handlers import Handler, Scope
 
 log = logging.getLogger(__name__)
-PRESENCE: ComponentKey[PresenceHolder] = ComponentKey("presence")
-LEASE: ComponentKey[Lease] = ComponentKey("lease")
 
 
 @contextlib.asynccontextmanager

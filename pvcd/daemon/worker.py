@@ -19,7 +19,7 @@ from uuid import UUID
 from pvcd.cluster import schema
 from pvcd.daemon.components import open_components
 from pvcd.declare.context import Context
-from pvcd.errors import Changed, Exists, PvcdError
+from pvcd.errors import Changed, PvcdError
 from pvcd.process import ProcessIdentity
 from pvcd.records import Record
 from pvcd.store import Create, Delete, Link, Put
@@ -174,7 +174,7 @@ class Worker:
         taken = task.changed(state="running", worker=self.name, attempt=task.attempt + 1, started=started)
         try:
             await store.write(*([Delete(claim)] if claim else []), Create(mine), Put(taken))
-        except (Changed, Exists):
+        except Changed:
             return None
         task, claim = store.get(Task, id), store.get(Claim, id)
         return TaskRunner(self._context, task, claim) if task and claim else None

@@ -85,7 +85,7 @@ async def _reply(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _failure(request, error.status, _code(error), _sentence(request, error), headers)
     except Exception:
         log.exception("%s %a failed", request.method, request.path)
-        sentence = f"An internal error; the log says more of it: request {request_id.get()}."
+        sentence = f"Internal error in request {request_id.get()}: see the log of the API."
         return _failure(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", sentence)
 
 
@@ -131,7 +131,7 @@ def _sentence(request: web.Request, error: web.HTTPException) -> str:
     if isinstance(error, web.HTTPNotFound):
         return f"There is nothing at {shown(request.path)}."
     if isinstance(error, web.HTTPMethodNotAllowed):
-        return f"{error.method} is not possible here: use {' or '.join(sorted(error.allowed_methods))}."
+        return f"Cannot {error.method} {shown(request.path)}: use {' or '.join(sorted(error.allowed_methods))}."
     if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return f"The body is larger than {request.client_max_size} bytes."
+        return f"The body must have at most {request.client_max_size} bytes."
     return error.text or _title(error.status)

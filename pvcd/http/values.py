@@ -16,7 +16,7 @@ from aiohttp.http import HttpProcessingError
 from pydantic import ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema
 
-from pvcd.errors import Invalid, did_you_mean
+from pvcd.errors import Invalid, did_you_mean, wrong_value
 from pvcd.http.parameters import Parameter, Place
 from pvcd.records import NAME_PATTERN
 
@@ -120,9 +120,9 @@ async def _body(request: web.Request, parameters: Sequence[Parameter]) -> Pairs:
                 return await _multipart(request, parameters)
             data = await request.read()
     except TimeoutError:
-        raise Invalid(f"The body did not arrive within {BODY_DEADLINE:g} seconds.") from None
+        raise Invalid(f"The body must arrive within {BODY_DEADLINE:g} s.") from None
     except (web.RequestPayloadError, ConnectionError):
-        raise Invalid("The body is damaged or did not arrive whole.") from None
+        raise Invalid("Cannot read the body: damaged or incomplete.") from None
     if not data:
         return []
     what = kind, data, charset, parameters
@@ -138,7 +138,7 @@ def _read_body(kind: str, data: bytes, charset: str, parameters: Sequence[Parame
         return _form("form", text.rstrip("\r\n"), charset)
     if document is not None and (kind == _FORM or kind in _RAW or kind.startswith("text/")):
         return [(document.name, text)]
-    raise Invalid(f"A body of the type {shown(kind)} is not understood here: send a form or JSON.")
+    raise Invalid(f"The body must be a form or JSON; got the type {shown(kind)}.")
 
 
 def _begins_with_argument(text: str, parameters: Sequence[Parameter]) -> bool:
@@ -153,11 +153,11 @@ def _decode(data: bytes, charset: str) -> str:
     except (LookupError, ValueError):
         known = False
     if not known:
-        raise Invalid(f"The charset {shown(charset)} is not understood: use utf-8.")
+        raise Invalid(f"The charset must be utf-8; got {shown(charset)}.")
     try:
         return data.decode(charset)
     except UnicodeDecodeError as error:
-        raise Invalid(f"The body is not valid {charset}: see byte {error.start}.") from None
+        raise Invalid(f"The body must be valid {charset}: byte {error.start} is not.") from None
 
 
 def _form(place: str, text: str, charset: str) -> Pairs:
@@ -166,9 +166,9 @@ def _form(place: str, text: str, charset: str) -> Pairs:
             parse_qsl(text, keep_blank_values=True, encoding=charset, errors="strict", max_num_fields=MAX_FIELDS)
         )
     except UnicodeDecodeError:
-        raise Invalid(f"The {place} is not valid {charset}.") from None
+        raise Invalid(f"The {place} must be valid {charset}.") from None
     except ValueError:
-        raise Invalid(f"The {place} has more than {MAX_FIELDS} fields.") from None
+        raise Invalid(f"The {place} must have at most {MAX_FIELDS} fields.") from None
 
 
 def _kind(request: web.Request) -> tuple[str, str]:
@@ -176,7 +176,7 @@ def _kind(request: web.Request) -> tuple[str, str]:
     try:
         return request.content_type, request.charset or "utf-8"
     except (LookupError, ValueError):
-        raise Invalid("The Content-Type of the body is malformed.") from None
+        raise Invalid("Cannot read the body: malformed Content-Type.") from None
 
 
 async def _multipart(request: web.Request, parameters: Sequence[Parameter]) -> Pairs:
@@ -192,13 +192,13 @@ async def _multipart(request: web.Request, parameters: Sequence[Parameter]) -> P
             if request.content.total_bytes > request.client_max_size:
                 raise web.HTTPRequestEntityTooLarge(request.client_max_size)
             if len(fields) == MAX_FIELDS:
-                raise Invalid(f"The form has more than {MAX_FIELDS} fields.")
+                raise Invalid(f"The form must have at most {MAX_FIELDS} fields.")
             if part.filename and (document is None or part.name != document.name):
                 raise Invalid(f"The argument {shown(part.name)} cannot be a file.")
             fields.append((part.name, _decode(data, part.get_charset("utf-8"))))
     except (ValueError, LookupError, RuntimeError, AssertionError, HttpProcessingError):
         # aiohttp's reader says each of these of a malformed body.
-        raise Invalid("The multipart body is malformed.") from None
+        raise Invalid("Cannot read the body: malformed multipart form.") from None
     return fields
 
 
@@ -209,7 +209,7 @@ def _json(text: str) -> Pairs:
             text, object_pairs_hook=tuple, parse_int=Bare, parse_float=Bare, parse_constant=_refuse_constant
         )
     except (ValueError, RecursionError) as error:
-        raise Invalid(f"The body is not valid JSON: {error}.") from None
+        raise Invalid(f"The body must be valid JSON: {error}.") from None
     if not isinstance(document, tuple):
         raise Invalid("The JSON body must be an object of arguments and their values.")
     return [(name, _json_value(name, value)) for name, value in document]
@@ -246,7 +246,7 @@ def _agreed(parameter: Parameter, given: list[str | list[str]]) -> Any:
     """The value that all places agree on."""
     value, *others = (_convert(parameter, each) for each in given)
     if any(other != value for other in others):
-        raise Invalid(f"{parameter.name} is given more than once, with different values.")
+        raise Invalid(f"{parameter.name} must be given once, or with the same value each time.")
     return value
 
 
@@ -269,7 +269,7 @@ def _missing(names: list[str]) -> str:
 
 def _path_value(parameter: Parameter, text: str) -> str:
     if len(text) > MAX_PATH_VALUE:
-        raise Invalid(f"{parameter.name} {_shown(parameter, text)} has more than {MAX_PATH_VALUE} characters.")
+        raise Invalid(_wrong(parameter, text, f"must have at most {MAX_PATH_VALUE} characters"))
     _refuse_characters(parameter, text)
     return text.replace(" ", "+") if parameter.names else text
 
@@ -282,15 +282,15 @@ def _shown(parameter: Parameter, text: str) -> str:
 def _refuse_characters(parameter: Parameter, text: str) -> None:
     """Control characters belong into documents only, halves of characters nowhere."""
     if _SURROGATE.search(text):
-        raise Invalid(f"{parameter.name} {_shown(parameter, text)} is not valid UTF-8.")
+        raise Invalid(_wrong(parameter, text, "must be valid UTF-8"))
     if parameter.place != "document" and _CONTROL.search(text):
-        raise Invalid(f"{parameter.name} {_shown(parameter, text)} contains a control character.")
+        raise Invalid(_wrong(parameter, text, "must not contain a control character"))
 
 
 def _convert(parameter: Parameter, given: str | list[str]) -> Any:
     """The typed value of what was given once."""
     if isinstance(given, list) and not parameter.many:
-        raise Invalid(f"{parameter.name} takes one value, not a list.")
+        raise Invalid(f"{parameter.name} must be one value; got a list.")
     texts = [given] if isinstance(given, str) else given
     for text in texts:
         _refuse_characters(parameter, text)
@@ -299,13 +299,11 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
     bare = next((text for text in texts if isinstance(text, Bare)), None)
     texts = _items(parameter, texts)
     if len(texts) > MAX_FIELDS:
-        raise Invalid(f"{parameter.name} has more than {MAX_FIELDS} items.")
+        raise Invalid(f"{parameter.name} must have at most {MAX_FIELDS} items; got {len(texts)}.")
     if parameter.choices:
         wrong = (text for text in texts if text not in parameter.choices)
-        sentences = [
-            _not_valid(parameter, text, did_you_mean(text[:60], parameter.choices))
-            for text in islice(wrong, MAX_COMPLAINTS)
-        ]
+        expected = f"must be one of {', '.join(parameter.choices)}"
+        sentences = [_wrong(parameter, text, expected) for text in islice(wrong, MAX_COMPLAINTS)]
         if sentences:
             raise Invalid(" ".join(sentences))
     try:
@@ -313,7 +311,7 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
     except ValidationError as error:
         raise Invalid(" ".join(islice(_sentences(parameter, texts, error), MAX_COMPLAINTS))) from None
     if bare and any(isinstance(item, str) for item in (value if parameter.many else [value])):
-        raise Invalid(f"{parameter.name} must be text, not the bare {_shown(parameter, bare)}.")
+        raise Invalid(f"{parameter.name} must be text; got the bare {_shown(parameter, bare)}.")
     return value
 
 
@@ -321,7 +319,7 @@ def _flag(parameter: Parameter, text: str) -> bool:
     word = text.lower()
     if word in ON or word in OFF:
         return word in ON
-    raise Invalid(f"{parameter.name} is a flag: give it alone or as true or false, not {_shown(parameter, text)}.")
+    raise Invalid(_wrong(parameter, text, "must be given alone, or as true or false"))
 
 
 def _items(parameter: Parameter, texts: list[str]) -> list[str]:
@@ -337,8 +335,8 @@ def _items(parameter: Parameter, texts: list[str]) -> list[str]:
 # Saying what would be valid
 
 
-def _not_valid(parameter: Parameter, text: str, why: str) -> str:
-    return f"{parameter.name} {_shown(parameter, text)} is not valid: {why}"
+def _wrong(parameter: Parameter, text: str, reason: str) -> str:
+    return wrong_value(parameter.name, _shown(parameter, text), reason)
 
 
 def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -> Iterator[str]:
@@ -348,7 +346,7 @@ def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -
     for detail in error.errors(include_url=False, include_input=False):
         index = detail["loc"][0] if parameter.many and detail["loc"] else None
         if index is None and parameter.many:
-            yield f"{parameter.name} is not valid: {detail['msg']}."
+            yield wrong_value(parameter.name, "this list", detail["msg"])
         elif (item := index if isinstance(index, int) else 0) not in seen:
             seen.add(item)
             yield _sentence(parameter, texts[item], detail, expected)
@@ -357,9 +355,9 @@ def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -
 def _sentence(parameter: Parameter, text: str, detail: Any, expected: str | None) -> str:
     own = detail["type"] in ("value_error", "assertion_error")
     if expected and not own:
-        return f"{parameter.name} must be {expected}, not {_shown(parameter, text)}."
+        return _wrong(parameter, text, f"must be {expected}")
     reason = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-    return _not_valid(parameter, text, f"{reason}.")
+    return _wrong(parameter, text, reason)
 
 
 def _expected(parameter: Parameter) -> str | None:

@@ -1,1 +1,5 @@
-"""Other programs: run one to its end, keep one running, confine one."""
+"""Other programs: run one to its end, keep one running, confine one. No other room of the core starts any."""
+
+from pvcd.programs.runner import MAX_OUTPUT, ProgramFailed, Result, TooMuchWritten, run, start
+
+__all__ = ["MAX_OUTPUT", "ProgramFailed", "Result", "TooMuchWritten", "run", "start"]

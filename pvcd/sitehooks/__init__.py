@@ -58,7 +58,7 @@ class FolderHooks:
             async with asyncio.timeout(self._settings.phase_seconds):
                 await self._asking.acquire()
         except TimeoutError:
-            raise HookFailed(f"No hook of {operation} is run: too many others run now, so try again later.") from None
+            raise HookFailed(f"Cannot do {operation!r}: too many site hooks are running. Try again later.") from None
         try:
             yield
         finally:
@@ -71,13 +71,15 @@ class FolderHooks:
             for hook in await self._open(stack, name, PRE):
                 left = end - self._context.clock.monotonic()
                 if left <= 0:
-                    raise HookFailed(f"The hooks before {name} took more than {self._settings.phase_seconds:g} s.")
+                    raise HookFailed(
+                        f"Cannot do {name!r}: its site hooks took more than {self._settings.phase_seconds:g} s."
+                    )
                 run = self._run_of(hook.name, PRE, told)
                 ending = await self._run(run, hook, told, min(seconds, left))
                 if ending.refused:
-                    raise HookRefused(f"The hook {run.name} refused it: {ending.sentence}.")
+                    raise HookRefused(f"Cannot do {name!r}: site hook {run.name!r} refused it: {ending.sentence}.")
                 if ending.sentence:
-                    raise HookFailed(f"The hook {run.name} failed: {ending.sentence}.")
+                    raise HookFailed(f"Cannot do {name!r}: site hook {run.name!r} failed: {ending.sentence}.")
 
     async def notify(self, context: Context, operation: Operation) -> None:
         """Note which hooks of `post` or `fail` are to be run, and run them from now on."""
@@ -132,7 +134,7 @@ class FolderHooks:
             return await asyncio.to_thread(stack.enter_context, opened(directory, operation, phase))
         except Unsafe as error:
             place = directory / place_of(operation, phase)
-            raise HookFailed(f"No hook of {operation} is run: {place} {error}.") from None
+            raise HookFailed(f"Cannot do {operation!r}: {place} {error}.") from None
 
     def _run_of(self, hook: str, phase: str, told: Envelope) -> HookRun:
         return HookRun(

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from pvcd.errors import PvcdError
-from pvcd.programs.run import TooMuchWritten, run
+from pvcd.programs.runner import TooMuchWritten, run
 from pvcd.sitehooks import confined
 from pvcd.sitehooks.envelope import Envelope, environment
 from pvcd.sitehooks.folder import Hook

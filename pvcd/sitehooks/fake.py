@@ -26,7 +26,8 @@ class FakeHooks:
     async def ask(self, context: Context, operation: Operation) -> None:
         """Run the hook of `pre`."""
         if sentence := self._run(context, operation, PRE):
-            raise HookRefused(f"The hook {place_of(operation.name, PRE)}/50-fake refused it: {sentence}.")
+            hook = f"{place_of(operation.name, PRE)}/50-fake"
+            raise HookRefused(f"Cannot do {operation.name!r}: site hook {hook!r} refused it: {sentence}.")
 
     async def notify(self, context: Context, operation: Operation) -> None:
         """Run the hook of `post` or `fail`."""

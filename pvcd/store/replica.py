@@ -1,16 +1,16 @@
-"""The declared records in memory, fed by the tree's change hints: reads never leave the process."""
+"""The declared records in memory: reads never leave the process."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from pvcd.records import Record
-from pvcd.store.tree import Node, Tree
+from pvcd.store.tree import Node
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
@@ -18,67 +18,59 @@ Subscriber = Callable[[str, Record | None, Record | None], None]
 
 
 class Replica:
-    """Every record of the declared types as last seen; subscribers are told of each change as (path, old, new)."""
+    """Every record of the declared types as last read; subscribers are called at each change with (path, old, new)."""
 
-    def __init__(self, tree: Tree, types: Iterable[type[Record]]) -> None:
+    def __init__(self, types: Iterable[type[Record]]) -> None:
         self.stale_since: float | None = None
-        self._tree = tree
         self._types: dict[str, list[type[Record]]] = {}
         self._records: dict[type[Record], dict[str, Any]] = {}
         for record_type in types:
             self._types.setdefault(record_type.root, []).append(record_type)
             self._records[record_type] = {}
         self._subscribers: list[Subscriber] = []
-        self._hinted: set[str] | None = None
-        self._reloading = asyncio.Lock()
+        self._touched: set[str] | None = None
 
     @property
     def roots(self) -> list[str]:
         """The top-level paths that the declared records live under."""
         return sorted(self._types)
 
+    def paths(self) -> list[str]:
+        """Return the paths of all records."""
+        return [path for records in self._records.values() for path in records]
+
     def all(self, record_type: type[R]) -> Mapping[str, R]:
-        """The records of a type by path: a live view, not to be kept over an await."""
+        """Return the records of a type by path: a live view, not to be kept over an await."""
         return self._records[record_type]
 
     def knows(self, record_type: type[Record]) -> bool:
-        """Whether it is a declared type."""
+        """Return whether it is a declared type."""
         return record_type in self._records
 
     def find(self, path: str) -> Record | None:
-        """The record at a path."""
+        """Return the record at a path."""
         for record_type in self._types_at(path):
             return self._records[record_type].get(path)
         return None
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
-        """Be told of every change from now on; call the result to end it. Subscribers must return at once."""
+        """Call a function at every change from now on; return what ends this. Subscribers must return at once."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
-    async def hint(self, path: str) -> None:
-        """Something may have changed at a path: look."""
-        if self._hinted is not None:
-            self._hinted.add(path)
-        self.apply(path, await self._tree.get(path))
-
-    async def reload(self) -> None:
-        """Take over the whole truth, without losing what is seen to change meanwhile."""
-        async with self._reloading:
-            hinted = self._hinted = set()
-            try:
-                nodes = await self._tree.load()
-            finally:
-                self._hinted = None
-        known = [path for records in self._records.values() for path in records]
-        for path, node in nodes.items():
-            if path not in hinted:
-                self.apply(path, node)
-        for path in sorted(hinted.union(path for path in known if path not in nodes)):
-            self.apply(path, await self._tree.get(path))
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[set[str]]:
+        """Collect the paths that are applied or removed within the block."""
+        touched = self._touched = set()
+        try:
+            yield touched
+        finally:
+            self._touched = None
 
     def apply(self, path: str, node: Node | None) -> None:
-        """Take over what was read at a path; a newer one is never replaced by an older."""
+        """Take over what was read at a path; an older reading never replaces a newer one."""
+        if self._touched is not None:
+            self._touched.add(path)
         for record_type in self._types_at(path):
             records = self._records[record_type]
             old: Record | None = records.get(path)
@@ -93,12 +85,12 @@ class Replica:
                     return
                 records[path] = new
             if old is not new:
-                self._tell(path, old, new)
+                self._notify(path, old, new)
 
     def removed(self, path: str, serial: int) -> None:
-        """Take over that we removed the document which was written by transaction `serial`."""
-        if self._hinted is not None:
-            self._hinted.add(path)
+        """Take over that this process removed the document that was written by transaction `serial`."""
+        if self._touched is not None:
+            self._touched.add(path)
         current = self.find(path)
         if current is not None and current.serial <= serial:
             self.apply(path, None)
@@ -107,7 +99,7 @@ class Replica:
         root = "/" + path.split("/", 2)[1]
         return (record_type for record_type in self._types.get(root, ()) if record_type.owns(path))
 
-    def _tell(self, path: str, old: Record | None, new: Record | None) -> None:
+    def _notify(self, path: str, old: Record | None, new: Record | None) -> None:
         for subscriber in tuple(self._subscribers):
             try:
                 subscriber(path, old, new)
@@ -121,9 +113,9 @@ def _decode(record_type: type[Record], path: str, node: Node) -> Record | None:
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        log.error("%s in the store is no %s and is passed over: %s", path, record_type.__name__, reason)
+        log.error("%s in the store is not a valid %s and is ignored: %s", path, record_type.__name__, reason)
         return None
     if record.path != path:
-        log.error("%s in the store is passed over: it says that it is %s", path, record.path)
+        log.error("%s in the store is ignored: its fields belong at %s", path, record.path)
         return None
     return record

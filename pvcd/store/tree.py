@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 
 from pvcd.errors import Invalid
 
-MAX_DOCUMENT = 512 * 1024
+MAX_DOCUMENT_BYTES = 512 * 1024
 """Bytes. One value over ZooKeeper's own limit would drop the whole connection, so we refuse far below it."""
 
-MAX_COMMIT = 960 * 1024
+MAX_COMMIT_BYTES = 960 * 1024
 """Bytes of all changes of one transaction together, for the same reason: ZooKeeper takes 1 MiB in one request."""
 
 _OVERHEAD = 128
@@ -122,9 +122,9 @@ class Tree(Protocol):
 
         Raises `Changed` (a version moved, or the document to set, delete or check is gone), `Exists` (a document to
         create is there), `StoreUnavailable` (not done, or, after a lost connection, perhaps done), `Invalid` (a
-        document over `MAX_DOCUMENT` or changes over `MAX_COMMIT`; nothing is sent). Deleting a document that has
-        children raises `Changed`. Missing parents are no error: they are made, without data, and a create in the
-        place of one that has no data succeeds."""
+        document over `MAX_DOCUMENT_BYTES` or changes over `MAX_COMMIT_BYTES`; nothing is sent). Deleting a document
+        that has children raises `Changed`. Missing parents are no error: they are made, without data, and a create in
+        the place of one that has no data succeeds."""
 
 
 def refuse_unfit(changes: Sequence[NodeChange]) -> None:
@@ -132,10 +132,12 @@ def refuse_unfit(changes: Sequence[NodeChange]) -> None:
     total = 0
     for change in changes:
         size = len(change.data) if isinstance(change, CreateNode | SetNode) else 0
-        if size > MAX_DOCUMENT:
-            raise Invalid(f"{change.path} would hold {size} bytes; a document may hold {MAX_DOCUMENT}.")
+        if size > MAX_DOCUMENT_BYTES:
+            raise Invalid(f"{change.path} would hold {size} bytes; a document may hold {MAX_DOCUMENT_BYTES}.")
         if not isinstance(change, CreateNode) and change.version < 0:
             raise ValueError(f"{change.path}: the version that was read is needed, not {change.version}")
         total += size + len(change.path.encode()) + _OVERHEAD
-    if total > MAX_COMMIT:
-        raise Invalid(f"One transaction would hold {total} bytes; {MAX_COMMIT} are possible: change less at once.")
+    if total > MAX_COMMIT_BYTES:
+        raise Invalid(
+            f"One transaction would hold {total} bytes; {MAX_COMMIT_BYTES} are possible: change less at once."
+        )

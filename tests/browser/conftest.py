@@ -20,7 +20,7 @@ from pvcd.daemon.components import make_context
 from pvcd.declare.context import Context, Role
 from pvcd.plugin.loading import load
 from pvcd.plugin.registry import collect
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd.settings import PluginsSection
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import minimal_settings

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 import pytest
 
 from pvcd.clock import VirtualClock
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.network.bridge import Address, Bridge, Bridges, Gateway, bridge_name, uplink_name
 from pvcd_plugins.network.bridge.fake import FakeBridges
 from pvcd_plugins.network.bridge.linux import LinuxBridges

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.ceph.cluster import Cluster, OsdHost
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost

@@ -24,7 +24,7 @@ import pytest
 from leases import KeptLeases
 
 from pvcd.errors import PvcdError
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.network.dhcp import Address, Leased, Reservation, Served
 from pvcd_plugins.network.dhcp.fake import FakeDhcp
 from pvcd_plugins.network.dns import Zone

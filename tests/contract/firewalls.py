@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 
 import pytest
 
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.network.firewall import Filter, Firewall
 from pvcd_plugins.network.firewall.fake import FakeFirewall
 from pvcd_plugins.network.firewall.nft import NftFirewall, generation

@@ -25,7 +25,7 @@ from clusters import (  # noqa: F401
 from pytest import MonkeyPatch
 
 from pvcd.errors import Invalid, NotFound, PvcdError
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.ceph.cluster import (
     LEFTOVER,
     AlreadyThere,

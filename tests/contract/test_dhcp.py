@@ -30,7 +30,7 @@ from dhcp_benches import (  # noqa: F401
 from leases import KeptLeases
 
 from pvcd.errors import Failed
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.network.dhcp import Leased, script
 from pvcd_plugins.network.dhcp.dnsmasq import DnsmasqDhcp
 from pvcd_plugins.network.dnsmasq import Server, account

@@ -172,7 +172,7 @@ HEAD = b" HTTP/1.1\r\nHost: a\r\n"
 @pytest.mark.parametrize(
     ("request_bytes", "status", "said"),
     [
-        (b"GET /api/v1/vm?limit=%ff" + HEAD, 510, "The query is not valid utf-8."),
+        (b"GET /api/v1/vm?limit=%ff" + HEAD, 510, "The query must be valid utf-8."),
         (b"GET /api/v1/vm?limit=%zz%" + HEAD, 200, '["%zz%"]'),
         (b"GET /api/v1/vm?limit=%ed%a0%80" + HEAD, 510, "not valid utf-8"),
         (b"GET /api/v1/vm?limit=%00" + HEAD, 510, "control character"),

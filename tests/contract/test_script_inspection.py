@@ -100,7 +100,7 @@ async def test_few_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         running -= 1
         raise AssertionError("enough")
 
-    monkeypatch.setattr("pvcd_plugins.provisioner.inspection.run", run)
+    monkeypatch.setattr("pvcd.programs.run", run)
     inspection = OutsideInspection()
     await asyncio.gather(*(inspection.look(GOOD) for _ in range(10)), return_exceptions=True)
     assert most == AT_ONCE

@@ -67,7 +67,7 @@ async def test_a_hook_that_says_no_is_quoted_and_nothing_is_done(bench: Bench, c
     bench.add("node-flush.post")
     bench.add("node-flush.fail")
     status, reply = await flush(cluster)
-    sentence = "The hook node-flush.pre.d/50-fake refused it: Not on a Friday."
+    sentence = "Cannot do 'node-flush': site hook 'node-flush.pre.d/50-fake' refused it: Not on a Friday."
     assert (status, reply) == (510, {"message": sentence, "code": "hook-refused"})
     assert await state(cluster) == "ready"
     await until(lambda: len(bench.told()) == 2)

@@ -19,7 +19,7 @@ from kazoo.client import KazooClient
 
 from pvcd.errors import Changed, Exists, Invalid, StoreUnavailable
 from pvcd.store.memory import MemoryServer, MemoryTree
-from pvcd.store.tree import MAX_DOCUMENT, CheckNode, CreateNode, DeleteNode, Link, Node, NodeChange, SetNode, Tree
+from pvcd.store.tree import MAX_DOCUMENT_BYTES, CheckNode, CreateNode, DeleteNode, Link, Node, NodeChange, SetNode, Tree
 from pvcd.store.zookeeper import ZooKeeperTree
 
 DEADLINE = 1.0
@@ -370,7 +370,7 @@ async def test_nothing_stands_below_a_document_that_goes_with_its_session(tree: 
 
 @pytest.mark.parametrize("there", [True, False])
 async def test_a_document_over_the_limit_is_refused_and_harms_nothing(bench: Bench, tree: Tree, there: bool) -> None:
-    large = b"x" * (MAX_DOCUMENT + 1)
+    large = b"x" * (MAX_DOCUMENT_BYTES + 1)
     await create(tree, "/a/x")
     with pytest.raises(Invalid, match=r"/a/. would hold 524289 bytes; a document may hold 524288\."):
         await tree.commit([SetNode("/a/x", large, 0) if there else CreateNode("/a/y", large)])
@@ -387,9 +387,9 @@ async def test_documents_that_are_too_large_together_are_refused_and_harm_nothin
 
 
 async def test_the_largest_documents_are_taken(bench: Bench, tree: Tree) -> None:
-    await create(tree, "/a/x", b"x" * MAX_DOCUMENT)
+    await create(tree, "/a/x", b"x" * MAX_DOCUMENT_BYTES)
     await tree.commit([CreateNode(f"/a/{number}", b"x" * 100_000) for number in range(9)])
-    assert sum(len(node.data) for node in (await tree.load()).values()) == MAX_DOCUMENT + 900_000
+    assert sum(len(node.data) for node in (await tree.load()).values()) == MAX_DOCUMENT_BYTES + 900_000
     assert bench.clients[0].links == []
 
 

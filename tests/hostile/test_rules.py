@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pvcd.errors import Failed, Invalid, TimedOut
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.network.firewall import RULE_LENGTH, Filter, nft
 from pvcd_plugins.network.firewall.nft import NftFirewall
 from pvcd_plugins.network.firewall.rules import complaint, judge, scratch

@@ -91,7 +91,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
 async def test_a_hostile_hook_is_ended_and_said_so(folder: FolderBench, cluster: SimulatedCluster, name: str) -> None:
     text, words = HOSTILE[name]
     folder.script(PLACE, text, interpreter="/bin/bash")
-    assert f"The hook {PLACE} {words}" in await sentence(cluster)
+    assert f"site hook {PLACE!r} {words}" in await sentence(cluster)
     (run,) = folder.ended()
     assert run.state == "failed" and run.sentence and len(run.sha256) == 64
     assert len(run.stdout) < 70_000 and len(run.stderr) < 70_000
@@ -110,15 +110,15 @@ async def test_one_that_others_could_have_changed_does_not_count_as_a_yes(
     folder: FolderBench, cluster: SimulatedCluster
 ) -> None:
     path = folder.script(PLACE, "exit 0", mode=0o777)
-    assert f"The hook {PLACE} failed: it may be written by others" in await sentence(cluster)
+    assert f"site hook {PLACE!r} failed: it may be written by others" in await sentence(cluster)
     path.unlink()
     path.symlink_to("/bin/true")
-    assert f"The hook {PLACE} failed: it is a symbolic link" in await sentence(cluster)
+    assert f"site hook {PLACE!r} failed: it is a symbolic link" in await sentence(cluster)
     path.unlink()
     folder.script(PLACE, "exit 0")
     await ask(cluster)
     folder.directory.chmod(0o777)
-    assert f"No hook of node-flush is run: {folder.directory}" in await sentence(cluster)
+    assert f"Cannot do 'node-flush': {folder.directory}" in await sentence(cluster)
 
 
 async def test_one_that_is_swapped_all_the_time_is_the_good_one_or_none(
@@ -156,7 +156,7 @@ async def test_one_that_is_swapped_all_the_time_is_the_good_one_or_none(
 async def test_the_time_of_one_operation_can_be_another(folder: FolderBench, cluster: SimulatedCluster) -> None:
     folder.script("node-ready.pre.d/50-slow", "sleep 1")
     said = await sentence(cluster, Operation("node-ready", {"node": "hv1"}))
-    assert said == "The hook node-ready.pre.d/50-slow failed: it did not finish within 0.2 s."
+    assert said == "Cannot do 'node-ready': site hook 'node-ready.pre.d/50-slow' failed: it did not finish within 0.2 s."
 
 
 async def test_who_goes_away_takes_the_hook_along(folder: FolderBench, cluster: SimulatedCluster) -> None:
@@ -174,7 +174,7 @@ async def test_the_first_that_refuses_is_the_last_that_is_run(folder: FolderBenc
     folder.script("node-flush.pre.d/10-yes", "exit 0")
     folder.script("node-flush.pre.d/20-no", "echo no >&2; exit 1")
     folder.script("node-flush.pre.d/30-never", "exit 0")
-    assert "20-no refused it: no." in await sentence(cluster)
+    assert "20-no' refused it: no." in await sentence(cluster)
     assert [(run.hook, run.state) for run in folder.ended()] == [("10-yes", "ok"), ("20-no", "failed")]
 
 
@@ -192,7 +192,7 @@ async def test_when_too_many_run_the_next_is_told_so_in_time(
         asking = [asyncio.ensure_future(ask(cluster)) for _ in range(17)]
         done, others = await asyncio.wait(asking, return_when=asyncio.FIRST_EXCEPTION)
         assert [str(each.exception()) for each in done] == [
-            "No hook of node-flush is run: too many others run now, so try again later."
+            "Cannot do 'node-flush': too many site hooks are running. Try again later."
         ]
         for each in others:
             each.cancel()

@@ -22,7 +22,7 @@ import aiohttp
 import pytest
 import yaml
 
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from tests.certificates import write_certificate
 from tests.contract.conftest import ZooKeeperServer, free_ports, needs_zookeeper
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pvcd.errors import TimedOut
-from pvcd.programs.run import ProgramFailed, run
+from pvcd.programs.runner import ProgramFailed, run
 from pvcd_plugins.sandbox.state import ProcessId, runs, send, start_time, wait_until_gone
 
 
@@ -66,13 +66,13 @@ async def test_a_failure_that_is_not_checked_is_a_result():
 
 
 async def test_a_missing_program_is_named():
-    with pytest.raises(ProgramFailed, match="The program no-such-program is not installed here") as error:
+    with pytest.raises(ProgramFailed, match="Cannot run 'no-such-program': it is not installed") as error:
         await run(["no-such-program"], timeout=5)
     assert error.value.code == "program-missing"
 
 
 async def test_a_file_that_is_no_program_is_a_sentence(tmp_path):
-    with pytest.raises(ProgramFailed, match="cannot be started: Permission denied"):
+    with pytest.raises(ProgramFailed, match="Cannot run .*: Permission denied"):
         await run([str(tmp_path)], timeout=5)
 
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from pvcd.errors import Conflict, Failed
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd_plugins.sandbox import libvirtd, packages, state
 from pvcd_plugins.sandbox.cluster import ALL, Sandbox, clean, end
 from pvcd_plugins.sandbox.service import Service

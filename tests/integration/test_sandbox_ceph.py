@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pvcd.errors import Failed
-from pvcd.programs.run import Result, run
+from pvcd.programs.runner import Result, run
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.osd import CliOsdHost
 from pvcd_plugins.sandbox import ceph, packages, state

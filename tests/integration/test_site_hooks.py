@@ -64,7 +64,7 @@ def test_a_hook_refuses_and_what_changes_counts_at_once(cluster: Cluster, guests
     path = hooks.add("vm-define.pre.d/50-policy", 'echo "no VMs on a $(date +%A)" >&2; exit 1')
     status, reply = cluster.ask("POST", "/vm", xml=guests.sector("web1"))
     assert status == 510 and reply["code"] == "hook-refused"
-    assert reply["message"].startswith("The hook vm-define.pre.d/50-policy refused it: no VMs on a ")
+    assert reply["message"].startswith("Cannot do 'vm-define': site hook 'vm-define.pre.d/50-policy' refused it: no VMs on a ")
     assert cluster.get("/vm") == []
     path.chmod(0o644)
     assert "does not run: it is not executable" in hooks.command("list")
@@ -80,7 +80,7 @@ def test_a_node_asks_its_hooks_before_it_starts_a_guest(cluster: Cluster, guests
         hooks.add(name, "cat")
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.post("/vm/web1/state", state="start")
-    said = "The hook guest-start.pre.d/50-licence refused it: no licence for web1."
+    said = "Cannot do 'guest-start': site hook 'guest-start.pre.d/50-licence' refused it: no licence for web1."
     cluster.until(lambda: cluster.vm("web1")["failed_reason"] == said, SECONDS)
     assert not cluster.vm("web1")["running"]
     path.unlink()

@@ -21,7 +21,7 @@ import pytest
 
 from pvcd.plugin.loading import load
 from pvcd.plugin.registry import collect
-from pvcd.programs.run import run
+from pvcd.programs.runner import run
 from pvcd.settings import PluginsSection
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.provisioner.userdata import OutsideRendering

@@ -11,8 +11,8 @@ import pytest
 
 from pvcd import Component, ComponentKey, Context, Create, Handlers, Put, Role
 from pvcd.clock import settle
-from pvcd.cluster.lease import Primary, assign, primary_of
-from pvcd.daemon.agent import LEASE, PRESENCE
+from pvcd.cluster.lease import LEASE, Primary, assign_primary, primary_of
+from pvcd.cluster.presence import PRESENCE
 from pvcd.errors import Changed, Conflict
 from pvcd.store import Check
 from pvcd.store.memory import MemoryTree
@@ -123,7 +123,7 @@ async def test_nobody_is_primary_after_the_last_one_has_stopped(cluster: Simulat
 
 
 async def test_the_lease_that_is_given_to_another_is_followed(cluster: SimulatedCluster, duties: Duties) -> None:
-    await assign(cluster.api.store, "hv2")
+    await assign_primary(cluster.api.store, "hv2")
     await settle()
     await put(cluster, 1)
     assert duties.done == [("hv1", 0), ("hv2", 0), ("hv2", 1)]
@@ -132,7 +132,7 @@ async def test_the_lease_that_is_given_to_another_is_followed(cluster: Simulated
 
 async def test_giving_the_lease_to_who_has_it_changes_nothing(cluster: SimulatedCluster) -> None:
     before = epoch(cluster)
-    await assign(cluster.api.store, "hv1")
+    await assign_primary(cluster.api.store, "hv1")
     assert epoch(cluster) == before
 
 
@@ -148,7 +148,7 @@ async def test_a_paused_primary_finds_its_writes_refused(cluster: SimulatedClust
     stale = duties.contexts["hv1"]
     # Paused: it hears of nothing while another takes over.
     tree(cluster, "hv1")._hint = lambda path: None  # type: ignore[method-assign]
-    await assign(cluster.api.store, "hv2")
+    await assign_primary(cluster.api.store, "hv2")
     await settle()
     assert (primary(cluster), primary_of(stale.store)) == ("hv2", "hv1")
     with pytest.raises(Changed):
@@ -162,8 +162,8 @@ async def test_a_paused_primary_finds_its_writes_refused(cluster: SimulatedClust
 async def test_an_old_check_is_refused_even_if_the_lease_came_back(cluster: SimulatedCluster) -> None:
     old = cluster.api.store.get(Primary)
     assert old is not None
-    await assign(cluster.api.store, "hv2")
-    await assign(cluster.api.store, "hv1")
+    await assign_primary(cluster.api.store, "hv2")
+    await assign_primary(cluster.api.store, "hv1")
     with pytest.raises(Changed):
         await cluster.api.store.write(Create(Thing(name="stale")), Check(old))
 
@@ -208,7 +208,7 @@ async def test_a_primary_that_lost_its_session_and_its_lease_stops(cluster: Simu
 async def test_a_turn_that_runs_when_the_lease_is_lost_is_ended(cluster: SimulatedCluster, duties: Duties) -> None:
     duties.gate.clear()
     await put(cluster, 1)
-    await assign(cluster.api.store, "hv2")
+    await assign_primary(cluster.api.store, "hv2")
     await settle()
     await put(cluster, 2)
     duties.gate.set()
@@ -217,7 +217,7 @@ async def test_a_turn_that_runs_when_the_lease_is_lost_is_ended(cluster: Simulat
 
 
 async def test_a_lease_of_a_node_that_does_not_live_counts_for_nobody(cluster: SimulatedCluster) -> None:
-    await assign(cluster.api.store, "hv9")
+    await assign_primary(cluster.api.store, "hv9")
     assert primary_of(cluster.api.store) is None
     await cluster.advance(1)
     assert primary(cluster) in ("hv1", "hv2")
@@ -228,7 +228,7 @@ async def test_only_one_of_many_gets_a_vacant_lease(duties: Duties) -> None:
     module = plugin(records=[Thing], handlers=[duties.handlers])
     async with SimulatedCluster(names, plugins=[module], without=["node", "vm"]) as cluster:
         for _ in range(3):
-            await assign(cluster.api.store, None)
+            await assign_primary(cluster.api.store, None)
             await cluster.advance(1)
             held: list[Any] = [agent.components[LEASE].held for agent in cluster.agents.values()]
             assert held.count(True) == 1
@@ -236,7 +236,7 @@ async def test_only_one_of_many_gets_a_vacant_lease(duties: Duties) -> None:
 
 async def test_the_components_of_the_primary_are_open_where_it_is(cluster: SimulatedCluster, duties: Duties) -> None:
     assert duties.open == ["hv1"] and duties.contexts["hv1"][OFFICE] == "office"
-    await assign(cluster.api.store, "hv2")
+    await assign_primary(cluster.api.store, "hv2")
     await settle()
     assert duties.open == ["hv2"]
     await cluster.stop_agent("hv2")
@@ -265,7 +265,7 @@ async def test_a_component_of_the_primary_that_cannot_be_opened_is_tried_again(
     cluster: SimulatedCluster, duties: Duties, caplog: pytest.LogCaptureFixture
 ) -> None:
     duties.failures = 1
-    await assign(cluster.api.store, "hv2")
+    await assign_primary(cluster.api.store, "hv2")
     await settle()
     assert duties.open == [] and "is begun again" in caplog.text
     await cluster.advance(2)

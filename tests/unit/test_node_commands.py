@@ -12,7 +12,7 @@ import pytest
 from pvcd import Context, Create, Delete, Handlers
 from pvcd.clock import settle
 from pvcd.cluster.dispatcher import SIDE_BY_SIDE
-from pvcd.cluster.lease import assign
+from pvcd.cluster.lease import assign_primary
 from pvcd.cluster.node_commands import NodeCommand, NodeCommandResult
 from pvcd.errors import Failed, NotFound, StoreUnavailable, TimedOut
 from pvcd.plugin.loading import Plugin
@@ -20,7 +20,7 @@ from pvcd.plugin.registry import collect
 from pvcd.process import ProcessIdentity
 from pvcd.store import Change
 from pvcd.store.memory import MemoryTree
-from pvcd.store.tree import MAX_DOCUMENT
+from pvcd.store.tree import MAX_DOCUMENT_BYTES
 from pvcd.testing import SimulatedCluster
 
 from .conftest import Thing, plugin
@@ -53,7 +53,7 @@ class Node:
     async def give(self, context: Context, what: str) -> object:
         values: dict[str, object] = {
             "object": object(),
-            "large": "x" * (MAX_DOCUMENT + 1),
+            "large": "x" * (MAX_DOCUMENT_BYTES + 1),
             "uuid": UUID(int=1),
             "nothing": None,
             "deep": {"a": [1, {"b": None}]},
@@ -65,7 +65,7 @@ class Node:
         if number in self.gates:
             await self.gates[number].wait()
         if lose:
-            await assign(context.store, "hv2")
+            await assign_primary(context.store, "hv2")
         await context.store.write(Create(Thing(name="led")))
         return context.node
 
@@ -314,7 +314,7 @@ async def test_who_loses_the_lease_in_the_middle_is_given_up_by_the_next_primary
     asking = asyncio.ensure_future(cluster.api.node_commands.ask_primary("lead", number=1, seconds=7 * 86400))
     await settle()
     assert node.asked == [("hv1", "lead")]
-    await assign(cluster.api.store, "hv2")
+    await assign_primary(cluster.api.store, "hv2")
     await cluster.advance(1)
     error = asking.exception()
     assert isinstance(error, Failed)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pvcd.programs.run import Result, _sentence
+from pvcd.programs.runner import Result, _sentence
 
 
 @pytest.mark.parametrize(

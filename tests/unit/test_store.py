@@ -12,7 +12,7 @@ from pvcd.errors import Changed, Conflict, Exists, Invalid, StoreUnavailable
 from pvcd.records import Record
 from pvcd.store import Check, Create, Delete, Link, Put, Store, retried
 from pvcd.store.memory import MemoryTree
-from pvcd.store.tree import MAX_DOCUMENT, CreateNode, Node, SetNode
+from pvcd.store.tree import MAX_DOCUMENT_BYTES, CreateNode, Node, SetNode
 
 from .conftest import Bench, Part, Thing
 
@@ -92,7 +92,7 @@ async def test_a_stale_write_is_refused_and_what_is_true_is_known_then(bench: Be
     await one.write(Put(stored(one, "a").changed(value=7)))
     await settle()
     assert stored(deaf, "a").value == 0, "it should not have heard of the change yet"
-    with pytest.raises(Changed, match="/things/a was changed by somebody else"):
+    with pytest.raises(Changed, match="Cannot write '/things/a': changed by another writer"):
         await deaf.write(Put(stored(deaf, "a").changed(value=1)))
     assert stored(deaf, "a").value == 7
 
@@ -140,7 +140,7 @@ async def test_only_one_at_a_time_has_the_turn_at_a_record(bench: Bench) -> None
     async def take_turns(number: int) -> None:
         nonlocal most
         for _ in range(3):
-            async with store.queues.hold("/things/a"):
+            async with store.locks.hold("/things/a"):
                 inside.append(number)
                 most = max(most, len(inside))
                 await asyncio.sleep(0)
@@ -148,7 +148,7 @@ async def test_only_one_at_a_time_has_the_turn_at_a_record(bench: Bench) -> None
 
     await asyncio.gather(*map(take_turns, range(4)))
     assert most == 1
-    assert not store.queues._queues, "it should remember no queue in which nobody stands"
+    assert not store.locks._locks, "it should remember no queue in which nobody stands"
 
 
 async def test_a_rule_that_never_gets_its_turn_says_so(bench: Bench) -> None:
@@ -456,10 +456,10 @@ async def test_a_fence_that_refuses_lets_nothing_be_written(bench: Bench) -> Non
 async def test_what_is_too_large_is_refused_before_it_is_sent(bench: Bench) -> None:
     store = await bench.store()
     serial = bench.server.serial
-    with pytest.raises(Invalid, match=f"/things/a would hold .* bytes; a document may hold {MAX_DOCUMENT}"):
-        await store.write(Create(Thing(name="a", note="x" * MAX_DOCUMENT)))
+    with pytest.raises(Invalid, match=f"/things/a would hold .* bytes; a document may hold {MAX_DOCUMENT_BYTES}"):
+        await store.write(Create(Thing(name="a", note="x" * MAX_DOCUMENT_BYTES)))
     with pytest.raises(Invalid, match="One transaction"):
-        await store.write(*(Create(Thing(name=f"a{n}", note="x" * (MAX_DOCUMENT // 2))) for n in range(5)))
+        await store.write(*(Create(Thing(name=f"a{n}", note="x" * (MAX_DOCUMENT_BYTES // 2))) for n in range(5)))
     assert bench.server.serial == serial
     await store.write(Create(Thing(name="a")))
 

@@ -35,7 +35,7 @@ from pvcd.plugin.loading import Plugin, PluginError
 from pvcd.plugin.registry import collect
 from pvcd.process import ProcessIdentity
 from pvcd.store.memory import MemoryTree
-from pvcd.store.tree import MAX_DOCUMENT, Node, NodeChange
+from pvcd.store.tree import MAX_DOCUMENT_BYTES, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
 from pvcd.tasks.records import MAX_JOURNALS, MAX_SENTENCE, MAX_VALUES, Claim, TaskSubject, plain
 from pvcd.tasks.runner import IMPATIENCE, MAX_ATTEMPTS, UNDO_TRIES
@@ -507,7 +507,7 @@ async def test_only_what_may_have_acted_is_undone() -> None:
 async def test_the_journals_of_a_task_are_bounded_and_so_is_its_record() -> None:
     async def talk(run: Run) -> Outcome:
         await run.intend(much="x" * (MAX_JOURNALS // 2))
-        return Outcome("changed", "é\n\x1b" * MAX_DOCUMENT)
+        return Outcome("changed", "é\n\x1b" * MAX_DOCUMENT_BYTES)
 
     steps = [Step("talk", f"talk{n}", n, f"Talk {n}", talk) for n in range(3)]
     async with site_of(*steps) as site:
@@ -516,7 +516,7 @@ async def test_the_journals_of_a_task_are_bounded_and_so_is_its_record() -> None
         task = await site.ended(task.id)
         assert task.sentence.startswith("Talk 1: The journal of the task would hold")
         assert len(task.steps[0].sentence) <= MAX_SENTENCE
-        assert len(task.encode()) < MAX_DOCUMENT
+        assert len(task.encode()) < MAX_DOCUMENT_BYTES
 
 
 def test_a_sentence_is_one_line_of_what_can_be_printed() -> None:

@@ -17,8 +17,7 @@ import re
 from collections.abc import Collection
 from typing import Protocol
 
-from pvcd.errors import Conflict, Failed, Invalid
-from pvcd.records import NAME_PATTERN
+from pvcd import NAME_PATTERN, Conflict, Failed, Invalid
 from pvcd_plugins.ceph.cluster.facts import (
     Device,
     ListedVolume,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from pvcd.programs.run import Result
+from pvcd import programs
 from pvcd_plugins.ceph.cluster import (
     OPTIONS,
     CephError,
@@ -29,12 +29,12 @@ Counters = tuple[float, float, float, float]
 """Of an OSD since its start: operations and bytes written, operations and bytes read."""
 
 
-def text(result: Result) -> str:
+def text(result: programs.Result) -> str:
     """What a program wrote."""
     return result.stdout.decode(errors="replace")
 
 
-def document(result: Result) -> Any:
+def document(result: programs.Result) -> Any:
     """The JSON that a program wrote."""
     try:
         return json.loads(result.stdout)
@@ -209,7 +209,7 @@ def volumes(pool: str, rows: Iterable[Json]) -> list[ListedVolume]:
     ]
 
 
-def unopened(result: Result) -> set[str]:
+def unopened(result: programs.Result) -> set[str]:
     """The names of which `rbd ls -l` complains that there is nothing to open."""
     found = re.findall(r"^rbd: error opening (.+): \(2\)", result.stderr.decode(errors="replace"), re.MULTILINE)
     return {name for name in found if is_name(name)}

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from weakref import WeakValueDictionary
 
-from pvcd.errors import Locked, NotFound, PvcdError
+from pvcd import Locked, NotFound, PvcdError
 from pvcd_plugins.ceph.cluster import (
     LEFTOVER,
     OPEN,

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pvcd.programs.run import ProgramFailed, run
+from pvcd import programs
 from pvcd_plugins.ceph.cluster import Device, DeviceRefused
 
 SMALLEST = 1024**3
@@ -61,7 +61,7 @@ def _true_path(path: str) -> str:
 async def _rows() -> Sequence[Row]:
     """All block devices, without any hierarchy."""
     argv = ("lsblk", "--json", "--bytes", "--paths", "--list", "--output", _COLUMNS)
-    rows: list[Row] = json.loads((await run(argv, timeout=_LIMIT)).stdout)["blockdevices"]
+    rows: list[Row] = json.loads((await programs.run(argv, timeout=_LIMIT)).stdout)["blockdevices"]
     return rows
 
 
@@ -110,8 +110,8 @@ def _used(path: str, row: Row) -> str | None:
 async def _written(path: str) -> str | None:
     """What is written on a device that would be lost: a sentence, or None."""
     try:
-        result = await run(("blkid", "--probe", "--output", "export", path), timeout=_LIMIT, check=False)
-    except ProgramFailed as error:
+        result = await programs.run(("blkid", "--probe", "--output", "export", path), timeout=_LIMIT, check=False)
+    except programs.ProgramFailed as error:
         return error.sentence
     if result.returncode == _NOTHING_FOUND and not result.stderr.strip():
         return None

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from pvcd.clock import Clock, SystemClock
-from pvcd.errors import NotFound
+from pvcd import Clock, NotFound, SystemClock
 from pvcd_plugins.ceph.cluster import (
     AlreadyThere,
     CephUnavailable,

@@ -6,8 +6,7 @@ import itertools
 import time
 from dataclasses import dataclass, field, replace
 
-from pvcd.clock import Clock
-from pvcd.errors import NotFound, PvcdError
+from pvcd import Clock, NotFound, PvcdError
 from pvcd_plugins.ceph.cluster import (
     OPEN,
     AlreadyThere,

@@ -19,8 +19,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from pvcd.errors import NotFound, PvcdError
-from pvcd.programs.run import run
+from pvcd import NotFound, PvcdError, programs
 from pvcd_plugins.ceph.cluster import CephError, CephRefused, Device, check_name, check_weight, devices
 from pvcd_plugins.ceph.cluster.programs import Programs, words
 
@@ -211,7 +210,7 @@ class CliOsdHost:
         return ("--setuser", "ceph", "--setgroup", "ceph") if self._systemd else ()
 
     async def _program(self, *argv: str) -> str:
-        result = await run(argv, timeout=_MAKE_LIMIT, check=False)
+        result = await programs.run(argv, timeout=_MAKE_LIMIT, check=False)
         if result.returncode:
             said = words(result.stderr.decode(errors="replace")) or f"exit status {result.returncode}"
             raise CephError(f"{argv[0]} failed: {said}.")

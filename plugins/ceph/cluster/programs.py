@@ -9,8 +9,7 @@ import re
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from pvcd.errors import NotFound, PvcdError, TimedOut
-from pvcd.programs.run import ProgramFailed, Result, run
+from pvcd import NotFound, PvcdError, TimedOut, programs
 from pvcd_plugins.ceph.cluster import CephError, CephRefused, CephUnavailable
 from pvcd_plugins.ceph.cluster.answers import document
 
@@ -39,7 +38,9 @@ class Programs:
         self.conf = conf
         self._user = f"client.{user}"
 
-    async def ceph(self, *words: str, input: bytes | None = None, no: Mapping[int, PvcdError] | None = None) -> Result:
+    async def ceph(
+        self, *words: str, input: bytes | None = None, no: Mapping[int, PvcdError] | None = None
+    ) -> programs.Result:
         """Run `ceph`. `no` holds the error to raise for an exit status that has a meaning of its own."""
         argv = ("ceph", *self._options, "--connect-timeout", str(max(1, int(self.deadline))), *words)
         return self._judge(await self._run(argv, input), no or {})
@@ -55,11 +56,11 @@ class Programs:
             return (await self._run(("ceph", *options, *words), deadline=deadline)).stdout.decode(errors="replace")
         return ""
 
-    async def rados(self, *words: str) -> Result:
+    async def rados(self, *words: str) -> programs.Result:
         """Run `rados`."""
         return self._judge(await self._run(("rados", *self._options, *words)), {})
 
-    async def rbd(self, *words: str, no: Mapping[int, PvcdError] | None = None, fine: int = 0) -> Result:
+    async def rbd(self, *words: str, no: Mapping[int, PvcdError] | None = None, fine: int = 0) -> programs.Result:
         """Run `rbd`. `fine` is an exit status that is no failure either."""
         return self._judge(await self._run(("rbd", *self._options, *words)), no or {}, fine)
 
@@ -67,7 +68,7 @@ class Programs:
         """What `rbd` answers in JSON."""
         return document(await self.rbd(*words, "--format", "json", no=no))
 
-    async def rbd_long(self, *words: str, on: str, no: Mapping[int, PvcdError] | None = None) -> Result:
+    async def rbd_long(self, *words: str, on: str, no: Mapping[int, PvcdError] | None = None) -> programs.Result:
         """Run `rbd` for as long as it takes (an hour at most), while Ceph goes on telling of the image `on`."""
         argv = ("rbd", *self._options, *words, "--no-progress")
         work = asyncio.create_task(self._run(argv, deadline=LONG))
@@ -85,18 +86,20 @@ class Programs:
     def _options(self) -> tuple[str, ...]:
         return ("--conf", self.conf, "--name", self._user)
 
-    async def _run(self, argv: tuple[str, ...], input: bytes | None = None, deadline: float | None = None) -> Result:
+    async def _run(
+        self, argv: tuple[str, ...], input: bytes | None = None, deadline: float | None = None
+    ) -> programs.Result:
         try:
-            return await run(argv, timeout=deadline or self.deadline, input=input, check=False)
+            return await programs.run(argv, timeout=deadline or self.deadline, input=input, check=False)
         except TimedOut:
             raise self._silent() from None
-        except ProgramFailed as error:
+        except programs.ProgramFailed as error:
             raise CephUnavailable(error.sentence) from None
 
     def _silent(self) -> CephUnavailable:
         return CephUnavailable(f"Ceph did not answer within {self.deadline:g} s.")
 
-    def _judge(self, result: Result, no: Mapping[int, PvcdError], fine: int = 0) -> Result:
+    def _judge(self, result: programs.Result, no: Mapping[int, PvcdError], fine: int = 0) -> programs.Result:
         """The result of a program that succeeded; raises for one that did not."""
         if result.returncode == 0:
             return result

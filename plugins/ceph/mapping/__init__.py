@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pvcd.errors import Conflict, Failed
+from pvcd import Conflict, Failed
 from pvcd_plugins.ceph.cluster import InUse
 
 __all__ = ["InUse", "IsMapped", "Mapped", "Mapping", "MappingFailed"]

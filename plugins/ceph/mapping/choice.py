@@ -7,8 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from pvcd.errors import PvcdError, Refused
-from pvcd.programs.run import run
+from pvcd import PvcdError, Refused, programs
 from pvcd_plugins.ceph.mapping import Mapped, Mapping
 from pvcd_plugins.ceph.mapping.fuse import FuseMapping
 from pvcd_plugins.ceph.mapping.krbd import KernelMapping
@@ -70,7 +69,7 @@ async def choose(directory: Path, *, conf: Path, user: str) -> Mapping:
 async def _kernel_has_rbd() -> bool:
     if not await _is_there(BUS):
         try:
-            await run(["modprobe", "rbd"], timeout=10)
+            await programs.run(["modprobe", "rbd"], timeout=10)
         except PvcdError:
             return False
     return await _is_there(BUS)

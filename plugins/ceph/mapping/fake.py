@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pvcd.errors import NotFound
+from pvcd import NotFound
 from pvcd_plugins.ceph.cluster import InUse, check_name
 from pvcd_plugins.ceph.mapping import IsMapped, Mapped
 

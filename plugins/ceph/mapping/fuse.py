@@ -20,8 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
-from pvcd.errors import Locked, PvcdError
-from pvcd.programs.run import run
+from pvcd import Locked, PvcdError, programs
 from pvcd_plugins.ceph.cluster import InUse
 from pvcd_plugins.ceph.mapping import IsMapped, Mapped, MappingFailed
 from pvcd_plugins.ceph.mapping.places import Places
@@ -64,7 +63,9 @@ class FuseMapping:
             if await asyncio.to_thread(_daemon, place) is not None:
                 for device in await asyncio.to_thread(_devices, place):
                     # A program, since what waits for Ceph in the kernel could not be ended within this process.
-                    flushed &= not (await run(["sync", str(device)], timeout=FLUSH_LIMIT, check=False)).returncode
+                    flushed &= not (
+                        await programs.run(["sync", str(device)], timeout=FLUSH_LIMIT, check=False)
+                    ).returncode
                     await asyncio.to_thread(_refuse_if_held, device, f"{pool}/{volume}")
             await _take_apart(place)
         if not flushed:
@@ -98,9 +99,9 @@ class FuseMapping:
         source = self._source | {"node-name": "disk", "pool": pool, "image": volume}
         export = {"type": "fuse", "id": "disk", "node-name": "disk", "mountpoint": str(disk), "writable": True}
         argv = ["qemu-storage-daemon", "--daemonize", "--pidfile", str(place / "pid"), "--blockdev", json.dumps(source)]
-        await run([*argv, "--export", json.dumps(export | {"allow-other": "off"})], timeout=START_LIMIT)
+        await programs.run([*argv, "--export", json.dumps(export | {"allow-other": "off"})], timeout=START_LIMIT)
         # Direct, so that nothing is kept twice and no memory is needed to write what should free memory.
-        result = await run(["losetup", "--find", "--show", "--direct-io=on", str(disk)], timeout=STEP_LIMIT)
+        result = await programs.run(["losetup", "--find", "--show", "--direct-io=on", str(disk)], timeout=STEP_LIMIT)
         return Path(result.stdout.decode().strip())
 
 
@@ -163,12 +164,12 @@ async def _take_apart(place: Path) -> bool:
     devices = await asyncio.to_thread(_devices, place)
     for device in devices:
         await _unmount_all_of(device)
-        await run(["losetup", "--detach", str(device)], timeout=STEP_LIMIT, check=False)
+        await programs.run(["losetup", "--detach", str(device)], timeout=STEP_LIMIT, check=False)
         await _until(partial(_is_gone, place, device), f"The device {device} is still held.")
     ended = await _end_daemon(place)
     disk = place / "disk"
     for path in await asyncio.to_thread(_mounts, lambda _, path: path == str(disk)):
-        await run(["umount", "--internal-only", path], timeout=STEP_LIMIT)
+        await programs.run(["umount", "--internal-only", path], timeout=STEP_LIMIT)
     left = disk.exists()
     for file in (disk, place / "pid"):
         file.unlink(missing_ok=True)
@@ -183,7 +184,7 @@ async def _unmount_all_of(device: Path) -> None:
     """Unmount the file systems of a device whose daemon is dead, which nothing can be written to any more."""
     number = await asyncio.to_thread((BLOCK / device.name / "dev").read_text)
     for path in await asyncio.to_thread(_mounts, lambda each, _: each == number.strip()):
-        await run(["umount", "--internal-only", path], timeout=STEP_LIMIT)
+        await programs.run(["umount", "--internal-only", path], timeout=STEP_LIMIT)
 
 
 async def _end_daemon(place: Path) -> bool:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pvcd.errors import Locked, PvcdError
+from pvcd import Locked, PvcdError
 from pvcd_plugins.ceph.mapping import IsMapped, Mapped, MappingFailed
 from pvcd_plugins.ceph.mapping.places import Places
 from pvcd_plugins.ceph.mapping.rbd import Rbd

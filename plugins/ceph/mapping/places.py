@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pvcd.errors import Locked
+from pvcd import Locked
 from pvcd_plugins.ceph.cluster import check_name
 
 

@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pvcd.errors import NotFound
-from pvcd.programs.run import ProgramFailed, run
+from pvcd import NotFound, programs
 from pvcd_plugins.ceph.cluster import InUse
 
 DEAD_CLIENT = 35.0
@@ -27,7 +26,7 @@ class Rbd:
 
     async def __call__(self, *arguments: str, timeout: float = LIMIT) -> bytes:
         """What it writes to stdout."""
-        return (await run(["rbd", *self._options, *arguments], timeout=timeout)).stdout
+        return (await programs.run(["rbd", *self._options, *arguments], timeout=timeout)).stdout
 
     async def refuse_if_open(self, pool: str, volume: str, patience: float) -> None:
         """Raise `NotFound`, or `InUse` for a volume that somebody still has open when our patience is over."""
@@ -44,11 +43,11 @@ class Rbd:
 
     async def _watchers(self, pool: str, volume: str) -> list[dict[str, Any]]:
         argv = ["rbd", *self._options, "status", "--format", "json", "--pool", pool, "--image", volume]
-        result = await run(argv, timeout=LIMIT, check=False)
+        result = await programs.run(argv, timeout=LIMIT, check=False)
         if result.returncode == NO_SUCH_FILE:
             raise NotFound("volume", f"{pool}/{volume}")
         if result.returncode:
             line = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise ProgramFailed(f"rbd status failed with exit status {result.returncode}: {''.join(line)}")
+            raise programs.ProgramFailed(f"rbd status failed with exit status {result.returncode}: {''.join(line)}")
         found: list[dict[str, Any]] = json.loads(result.stdout)["watchers"]
         return found

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from pvcd.clock import Clock
+from pvcd import Clock
 from pvcd_plugins.network.bridge import Address
 
 PAUSES = (0.0, 1.0, 1.0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 
-from pvcd.clock import Clock, SystemClock
-from pvcd.errors import Failed
+from pvcd import Clock, Failed, SystemClock
 from pvcd_plugins.network.bridge import (
     Address,
     Bridge,

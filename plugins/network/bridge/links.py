@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
-from pvcd.programs.run import run
+from pvcd import programs
 from pvcd_plugins.network.bridge import Address, Gateway, bridge_name
 
 READ = 10.0
@@ -95,7 +95,7 @@ async def default_device() -> str | None:
 
 
 async def _read(program: str, *words: str) -> list[dict[str, Any]]:
-    text = (await run((program, "-j", *words), timeout=READ)).stdout
+    text = (await programs.run((program, "-j", *words), timeout=READ)).stdout
     # With nothing to tell some versions write nothing, others `[]` or `[{}]`.
     return [each for each in json.loads(text.strip() or b"[]") if each]
 
@@ -154,7 +154,7 @@ class Batch:
         """Take the steps in turn. After one that fails, the others of its network are left out."""
         while steps := [step for step in steps if step.vni not in self.failures]:
             text = "".join(f"{' '.join(step.words)}\n" for step in steps).encode()
-            result = await run((program, "-batch", "-"), timeout=WRITE, input=text, check=False)
+            result = await programs.run((program, "-batch", "-"), timeout=WRITE, input=text, check=False)
             if result.returncode == 0:
                 self._note(steps)
                 return
@@ -199,6 +199,6 @@ def failure(errors: str) -> tuple[int | None, str]:
 async def remove(names: Collection[str]) -> None:
     """Remove links; one that cannot be removed is left for the next time."""
     text = "".join(f"link set dev {name} group {DOOMED}\n" for name in names) + f"link del group {DOOMED}\n"
-    result = await run(("ip", "-force", "-batch", "-"), timeout=WRITE, input=text.encode(), check=False)
+    result = await programs.run(("ip", "-force", "-batch", "-"), timeout=WRITE, input=text.encode(), check=False)
     if result.returncode:
         _log.warning("Not all of %s could be removed: %s", ", ".join(names), failure(result.stderr.decode())[1])

@@ -12,8 +12,7 @@ from itertools import chain
 from types import TracebackType
 from typing import Self
 
-from pvcd.clock import Clock, SystemClock
-from pvcd.errors import Failed, TimedOut
+from pvcd import Clock, Failed, SystemClock, TimedOut
 from pvcd_plugins.network.bridge import (
     Address,
     Bridge,

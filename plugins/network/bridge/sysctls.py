@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from pvcd.errors import Failed
+from pvcd import Failed
 
 ROOT = Path("/proc/sys/net")
 

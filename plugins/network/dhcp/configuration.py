@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 
-from pvcd.errors import Invalid
+from pvcd import Invalid
 from pvcd_plugins.network.bridge import bridge_name
 from pvcd_plugins.network.dhcp import Address, Reservation, Served
 from pvcd_plugins.network.dnsmasq import BASE

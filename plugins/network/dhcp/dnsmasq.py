@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pvcd.errors import Failed, PvcdError
+from pvcd import Failed, PvcdError
 from pvcd_plugins.network.bridge import bridge_name
 from pvcd_plugins.network.dhcp import Leases, Served, lines, script
 from pvcd_plugins.network.dhcp.configuration import Place, configuration, names, reservations

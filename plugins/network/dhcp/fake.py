@@ -6,8 +6,7 @@ from collections.abc import Collection
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from pvcd.clock import Clock, SystemClock
-from pvcd.errors import PvcdError
+from pvcd import Clock, PvcdError, SystemClock
 from pvcd_plugins.network.dhcp import Address, Leased, Leases, Served
 from pvcd_plugins.network.dhcp.configuration import Place, configuration, names, reservations
 

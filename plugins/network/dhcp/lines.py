@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from uuid import NAMESPACE_URL, uuid5
 
-from pvcd.errors import Invalid
+from pvcd import Invalid
 from pvcd_plugins.network.dhcp import Address, Leased
 
 NONE = "*"

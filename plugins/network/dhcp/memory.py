@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from pvcd.errors import PvcdError, TimedOut
+from pvcd import PvcdError, TimedOut
 from pvcd_plugins.network.dhcp import Address, Leased, Leases, lines
 from pvcd_plugins.network.dhcp.script import OK, SOCKET
 from pvcd_plugins.network.dnsmasq import Account

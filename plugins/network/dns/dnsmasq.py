@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from pvcd.errors import Failed
+from pvcd import Failed
 from pvcd_plugins.network.dhcp.configuration import checked_domain, text_of
 from pvcd_plugins.network.dns import Address, Zone
 from pvcd_plugins.network.dnsmasq import BASE, Account, Server, account, prepare, write

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import ip_address
 
-from pvcd.errors import Failed
+from pvcd import Failed
 from pvcd_plugins.network.dhcp.configuration import checked_domain, text_of
 from pvcd_plugins.network.dns import Address, Zone
 

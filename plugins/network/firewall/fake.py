@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from pvcd.errors import Failed
+from pvcd import Failed
 from pvcd_plugins.network.firewall import Filter
 from pvcd_plugins.network.firewall.rules import VERDICTS, spelled, undecided
 from pvcd_plugins.network.firewall.ruleset import DATAGRAMS, METADATA, NAMES, Origin, ruleset

@@ -16,8 +16,7 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pvcd.errors import Failed, TimedOut
-from pvcd.programs.run import Result, run
+from pvcd import Failed, TimedOut, programs
 from pvcd_plugins.network.firewall import Filter
 from pvcd_plugins.network.firewall.rules import complaint, judge, printable, scratch, spelled
 from pvcd_plugins.network.firewall.ruleset import TABLE, Ruleset, ruleset
@@ -95,7 +94,7 @@ class NftFirewall:
         rules = ruleset(wanted)
         self._loaded = None
         before = generation()
-        result = await run(("nft", "-f", "-"), input=rules.text.encode(), timeout=LOAD_SECONDS, check=False)
+        result = await programs.run(("nft", "-f", "-"), input=rules.text.encode(), timeout=LOAD_SECONDS, check=False)
         if result.returncode:
             raise Failed(_refusal(rules, result.stderr.decode(errors="replace")))
         listing = await _listing()
@@ -134,22 +133,24 @@ def _ways() -> Iterator[Sequence[str]]:
             yield ("unshare", "--net", *_NOBODY, *_NET_ADMIN, "--no-new-privs", *limit)
 
 
-async def _read(way: Sequence[str], text: str) -> Result:
+async def _read(way: Sequence[str], text: str) -> programs.Result:
     """Let nftables read a text. It is an argument, since nobody may open a pipe of root's."""
     try:
-        return await run((*way, "nft", "-e", "-j", scratch(text)), timeout=CHECK_SECONDS, check=False)
+        return await programs.run((*way, "nft", "-e", "-j", scratch(text)), timeout=CHECK_SECONDS, check=False)
     except TimedOut:
         raise TimedOut(f"nftables did not say within {CHECK_SECONDS:g} s what it thinks of the rule.") from None
 
 
-def _first_line(result: Result) -> str:
+def _first_line(result: programs.Result) -> str:
     """What a program said when it failed for a reason of its own."""
     return printable(result.stderr.decode(errors="replace").partition("\n")[0]) or "nft does not say why"
 
 
 async def _listing() -> bytes:
     """A digest of our table as it is in the kernel, without what it counts; the same whenever it is not there."""
-    result = await run(("nft", "-s", "-nn", "list", "table", *TABLE.split()), timeout=LOAD_SECONDS, check=False)
+    result = await programs.run(
+        ("nft", "-s", "-nn", "list", "table", *TABLE.split()), timeout=LOAD_SECONDS, check=False
+    )
     return hashlib.sha256(result.stdout).digest()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pvcd.errors import Invalid
+from pvcd import Invalid
 from pvcd_plugins.network.firewall import RULE_LENGTH
 
 VERDICTS = ("accept", "drop", "reject", "return")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pvcd.errors import Failed, Invalid
+from pvcd import Failed, Invalid
 from pvcd_plugins.network.bridge import bridge_name
 from pvcd_plugins.network.firewall import Filter
 from pvcd_plugins.network.firewall.rules import spelled

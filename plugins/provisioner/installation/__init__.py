@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pvcd.errors import Failed
+from pvcd import Failed
 
 __all__ = [
     "MOUNTED",

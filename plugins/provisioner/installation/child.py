@@ -14,8 +14,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from pvcd.errors import PvcdError, TimedOut
-from pvcd.programs.run import run, start
+from pvcd import PvcdError, TimedOut, programs
 from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output
 from pvcd_plugins.provisioner.installation.document import document
 from pvcd_plugins.provisioner.installation.output import Lines
@@ -41,7 +40,7 @@ class ChildInstallation:
         text = json.dumps(document(job)).encode()
         proxies = [f"{name}={value}" for name, value in os.environ.items() if name.lower() in PROXIES]
         argv = ["env", "-i", *ENVIRONMENT, *proxies, sys.executable, "-I", "-u", str(INSIDE), str(os.getpid())]
-        child = _Child(await start(argv, stdin=PIPE, stdout=PIPE, stderr=PIPE))
+        child = _Child(await programs.start(argv, stdin=PIPE, stdout=PIPE, stderr=PIPE))
         try:
             async with asyncio.timeout(limit):
                 await child.begin(text)
@@ -139,9 +138,11 @@ async def _detach(file_systems: Collection[int]) -> None:
         return
     numbers = {f"{os.major(each)}:{os.minor(each)}" for each in file_systems}
     try:
-        result = await run(["losetup", "--list", "--json", "--output", "NAME,BACK-MAJ:MIN"], timeout=PROGRAM_LIMIT)
+        result = await programs.run(
+            ["losetup", "--list", "--json", "--output", "NAME,BACK-MAJ:MIN"], timeout=PROGRAM_LIMIT
+        )
         for each in json.loads(result.stdout or '{"loopdevices": []}')["loopdevices"]:
             if (each["back-maj:min"] or "").strip() in numbers:  # of the file of a dead server nothing is known
-                await run(["losetup", "--detach", each["name"]], timeout=PROGRAM_LIMIT)
+                await programs.run(["losetup", "--detach", each["name"]], timeout=PROGRAM_LIMIT)
     except PvcdError as error:
         log.error("loop devices that a script may have left are not detached: %s", error)

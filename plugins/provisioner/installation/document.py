@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pvcd.errors import Invalid
+from pvcd import Invalid
 from pvcd_plugins.provisioner.grammar import GIVEN, read_mountpoint
 from pvcd_plugins.provisioner.installation import MOUNTED, TEMPORARY_DIRECTORY, Disk, Job
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd.clock import Clock, SystemClock
-from pvcd.errors import TimedOut
+from pvcd import Clock, SystemClock, TimedOut
 from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output
 from pvcd_plugins.provisioner.installation.document import document
 from pvcd_plugins.provisioner.installation.inside import call, describe

@@ -6,8 +6,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from pvcd import Component, ComponentKey, Context, Handlers, PvcdError, Requeue, Role
-from pvcd.cluster.lease import Primary
+from pvcd import Component, ComponentKey, Context, Handlers, Primary, PvcdError, Requeue, Role
 from pvcd_plugins.provisioner.metadata import Describe, Metadata
 from pvcd_plugins.provisioner.metadata.settings import MetadataSettings
 from pvcd_plugins.vm.service import NETWORK_INDEX

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd.clock import Clock
+from pvcd import Clock
 
 
 class FakeMetadata:

@@ -12,8 +12,7 @@ from math import ceil
 
 from aiohttp import web
 
-from pvcd import Context, Failed
-from pvcd.programs.run import run
+from pvcd import Context, Failed, programs
 from pvcd_plugins.provisioner.metadata import ADDRESS, PORT, Arrival, Describe
 from pvcd_plugins.provisioner.metadata.answers import Answers
 
@@ -95,7 +94,7 @@ class MetadataServer:
             limit = str(max(1, ceil(seconds)))
             # Of scope host: the node itself must not send anything from there.
             words = ("dev", "lo", "scope", "host", "valid_lft", limit, "preferred_lft", limit)
-            await run(("ip", "address", "replace", f"{ADDRESS}/32", *words), timeout=DEADLINE)
+            await programs.run(("ip", "address", "replace", f"{ADDRESS}/32", *words), timeout=DEADLINE)
             if self._runner is None:
                 self._runner = await self._serve()
 
@@ -106,7 +105,7 @@ class MetadataServer:
             if runner:
                 await runner.cleanup()
             await self._answers.close()
-            await run(("ip", "address", "delete", f"{ADDRESS}/32", "dev", "lo"), timeout=DEADLINE, check=False)
+            await programs.run(("ip", "address", "delete", f"{ADDRESS}/32", "dev", "lo"), timeout=DEADLINE, check=False)
 
     async def _serve(self) -> web.ServerRunner:
         listener = _listener()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 
-from pvcd.clock import Clock
+from pvcd import Clock
 
 LONGEST = 21600
 """Seconds that one may be asked for."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
-from pvcd.errors import Failed
+from pvcd import Failed
 
 Listener = Callable[[UUID | None], None]
 """Called in the event loop with the guest that changed, or None when everything may have changed."""

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import NoReturn
 from uuid import UUID
 
-from pvcd.clock import Clock
-from pvcd.errors import Invalid
+from pvcd import Clock, Invalid
 from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.hypervisor import (
     Capabilities,

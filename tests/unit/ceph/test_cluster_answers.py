@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pvcd.programs.run import Result
+from pvcd.programs.runner import Result
 from pvcd_plugins.ceph.cluster import CephError, answers
 from pvcd_plugins.ceph.cluster.programs import words
 

@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from pvcd.cluster.lease import assign
+from pvcd import assign_primary
 from pvcd_plugins.ceph.cluster import CephError, InUse
 from pvcd_plugins.ceph.records import Osd, Volume
 from tests.unit.ceph.conftest import Storage
@@ -205,7 +205,7 @@ async def test_a_lease_that_moves_in_the_middle_is_said_soon_and_the_next_look_a
     storage.door.answers["safe_to_destroy"] = frozenset()
     removing = asyncio.ensure_future(storage.ask_long("DELETE", f"/osd/2{REALLY}"))
     await storage.cluster.advance(10)
-    await assign(storage.context.store, "hv2")
+    await assign_primary(storage.context.store, "hv2")
     await storage.cluster.advance(1)
     assert (await removing).json["code"] == "lease-lost"
     await storage.refresh()

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from pvcd import programs
 from pvcd.errors import NotFound, Refused, TimedOut
-from pvcd.programs.run import ProgramFailed, Result
+from pvcd.programs.runner import ProgramFailed, Result
 from pvcd_plugins.ceph.cluster import InUse
-from pvcd_plugins.ceph.mapping import IsMapped, Mapped, choice, rbd
+from pvcd_plugins.ceph.mapping import IsMapped, Mapped, choice
 from pvcd_plugins.ceph.mapping.choice import choose
 from pvcd_plugins.ceph.mapping.fuse import FuseMapping
 from pvcd_plugins.ceph.mapping.krbd import KernelMapping
@@ -60,7 +61,7 @@ class Kernel:
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
-    monkeypatch.setattr(rbd, "run", kernel.run)
+    monkeypatch.setattr(programs, "run", kernel.run)
     return kernel
 
 
@@ -118,7 +119,7 @@ async def test_one_that_came_too_late_is_known_to_be_ours(
             kernel.devices["vms", "a"] = "/dev/rbd0"
         return await run(argv, **options)
 
-    monkeypatch.setattr(rbd, "run", late)
+    monkeypatch.setattr(programs, "run", late)
     with pytest.raises(TimedOut):
         await mapping.map("vms", "a")
     assert await mapping.mapped() == [Mapped("vms", "a", Path("/dev/rbd0"))]
@@ -146,7 +147,7 @@ async def test_else_the_storage_daemon_and_what_is_missing_for_it_is_named(
         raise ProgramFailed("modprobe failed with exit status 1.")
 
     monkeypatch.setattr(choice, "BUS", tmp_path / "none")
-    monkeypatch.setattr(choice, "run", missing)
+    monkeypatch.setattr(programs, "run", missing)
     monkeypatch.setattr(choice.os, "access", lambda *_: True)
     monkeypatch.setattr(choice.shutil, "which", lambda program: f"/bin/{program}")
     assert isinstance(await choose(tmp_path, conf=CONF, user="pvcd"), FuseMapping)

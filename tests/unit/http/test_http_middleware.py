@@ -90,7 +90,7 @@ async def test_a_problem_document_must_be_asked_for_by_name(ask: Ask, accept: st
         (
             web.HTTPMethodNotAllowed("PUT", ["POST", "GET"]),
             "method-not-allowed",
-            "PUT is not possible here: use GET or POST.",
+            "Cannot PUT '/here': use GET or POST.",
         ),
         (web.HTTPRequestEntityTooLarge(MAX_BODY), "body-too-large", str(MAX_BODY)),
         (web.HTTPUnauthorized(text="Authentication required"), "unauthorized", "Authentication required"),

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pvcd.programs.run import Result
-from pvcd_plugins.network.bridge import Bridge, Kind, links, sysctls
+from pvcd.programs.runner import Result
+from pvcd_plugins.network.bridge import Bridge, Kind, sysctls
 from pvcd_plugins.network.bridge.links import FLOOD, GROUP
 from pvcd_plugins.network.bridge.linux import LinuxBridges
 
@@ -53,7 +53,7 @@ class Programs:
 @pytest.fixture(name="programs")
 def programs_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Programs:
     programs = Programs()
-    monkeypatch.setattr(links, "run", programs)
+    monkeypatch.setattr("pvcd.programs.run", programs)
     monkeypatch.setattr(sysctls, "ROOT", tmp_path)
     return programs
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from pvcd import Create
-from pvcd.cluster.lease import assign
+from pvcd import Create, assign_primary
 from pvcd.declare.operations import SITE_HOOKS
 from pvcd.sitehooks.fake import FakeHooks
 from pvcd.testing import SimulatedCluster
@@ -104,7 +103,7 @@ async def test_with_the_lease_goes_all_of_it(nodes: Nodes) -> None:
     await nodes.do("POST", "/app/lease", macaddress=MAC, ipaddress="10.20.0.9", hostname="web")
     leased = await nodes.dhcp("hv1").request(200, "52:54:00:00:00:02", "dyn")
     assert leased is not None
-    await assign(nodes.api.store, "hv2")
+    await assign_primary(nodes.api.store, "hv2")
     await nodes.advance(1)
     assert nodes.bridges("hv1").addresses(200) == frozenset()
     assert nodes.bridges("hv2").addresses(200) == {GATEWAY}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd.cluster.lease import assign
+from pvcd.cluster.lease import assign_primary
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node.health import look
 from pvcd_plugins.node.records import DaemonState
@@ -21,13 +21,13 @@ async def test_a_dead_node_is_named(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     await add_node(cluster, "hv2", alive=False)
     await add_node(cluster, "hv3", alive=False, report={"daemon_state": DaemonState.STOP})
-    await assign(cluster.api.store, "hv1")
+    await assign_primary(cluster.api.store, "hv1")
     found = await look(cluster.api)
     assert (found.state, found.sentence) == ("warning", "Of 3 nodes hv1 is the primary. Dead: hv2.")
 
 
 async def test_all_is_well_while_all_nodes_live(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
-    await assign(cluster.api.store, "hv1")
+    await assign_primary(cluster.api.store, "hv1")
     found = await look(cluster.api)
     assert (found.state, found.sentence) == ("ok", "Of 1 nodes hv1 is the primary.")

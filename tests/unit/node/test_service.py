@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pvcd.clock import settle
-from pvcd.cluster.lease import Primary, assign
+from pvcd.cluster.lease import Primary, assign_primary
 from pvcd.errors import Invalid, NotFound, Refused
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node import service
@@ -166,9 +166,9 @@ async def test_the_lease_says_who_is_primary(cluster: SimulatedCluster) -> None:
         return [service.coordinator_state(cluster.api, node).value for node in nodes]
 
     assert states() == ["secondary", "client", "secondary"]
-    await assign(cluster.api.store, "hv1")
+    await assign_primary(cluster.api.store, "hv1")
     assert states() == ["primary", "client", "secondary"]
-    await assign(cluster.api.store, "hv3")
+    await assign_primary(cluster.api.store, "hv3")
     assert states() == ["secondary", "client", "secondary"], "who does not live is not primary"
 
 
@@ -193,7 +193,7 @@ async def test_what_cannot_be_primary_is_refused(cluster: SimulatedCluster) -> N
     await add_node(cluster, "client", node={"coordinator": False})
     await add_node(cluster, "dead", alive=False)
     await add_node(cluster, "starting", report={"daemon_state": DaemonState.INIT})
-    await assign(cluster.api.store, "hv1")
+    await assign_primary(cluster.api.store, "hv1")
     for name, wanted, code in [
         ("client", CoordinatorState.PRIMARY, "not-a-coordinator"),
         ("client", CoordinatorState.SECONDARY, "not-a-coordinator"),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from pvcd import Context, Create, Delete, Invalid, Message, NotFound, Put, retried, tasks
+from pvcd import Context, Delete, Invalid, Message, NotFound, retried, tasks
 from pvcd_plugins.node.service import find as find_node
 
 from .records import Note, NoteReport
@@ -40,13 +40,10 @@ def is_read(context: Context, note: Note) -> bool:
     return report is not None and report.read == note.text
 
 
-@retried
 async def write(context: Context, node: str, text: str) -> Message:
     """Write a node's note, over one that there is."""
     name = find_node(context, node).name
-    old = context.store.get(Note, name)
-    change = Create(Note(node=name, text=text)) if old is None else Put(old.changed(text=text, task=None))
-    await context.store.write(change)
+    await context.store.upsert(Note, name, text=text, task=None)
     return Message(message=f"Node {name} is told.")
 
 

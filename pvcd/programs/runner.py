@@ -86,9 +86,9 @@ async def start(argv: Sequence[str], **options: Any) -> Process:
     try:
         return await asyncio.shield(starting)
     except FileNotFoundError:
-        raise ProgramFailed(f"The program {argv[0]} is not installed here.", code="program-missing") from None
+        raise ProgramFailed(f"Cannot run {argv[0]!r}: it is not installed.", code="program-missing") from None
     except OSError as error:
-        raise ProgramFailed(f"The program {argv[0]} cannot be started: {error.strerror}.") from error
+        raise ProgramFailed(f"Cannot run {argv[0]!r}: {error.strerror}.") from error
     except asyncio.CancelledError:
         # Cancelled itself, while its pipes are being connected, asyncio would wait for ever (python/cpython#119710).
         with contextlib.suppress(OSError):
