@@ -1,10 +1,10 @@
 """Record: a pydantic model with its path in the store; one JSON document each.
 
-    class VM(Record, path="/vms/{uuid}"):
-        uuid: UUID
+    class Note(Record, path="/notes/{name}"):
         name: Name
+        text: str
 
-`VM.at(uuid)` is the path of one, `vm.path` its own, and `vm.version` the version that was read, which `Put` and
+`Note.at(name)` is the path of one, `note.path` its own, and `note.version` the version that was read, which `Put` and
 `Delete` carry back so that no change of somebody else is ever overwritten.
 """
 
@@ -41,7 +41,7 @@ class Record(BaseModel):
         if path:
             if path.count("/") < 2:
                 raise TypeError(
-                    f"{cls.__name__}: its path needs two parts at least, such as '/vms/{{uuid}}', not {path!r}"
+                    f"{cls.__name__}: its path needs two parts at least, such as '/notes/{{name}}', not {path!r}"
                 )
             cls.template = path
             cls.ephemeral = ephemeral

@@ -44,8 +44,8 @@ LANES: dict[str, tuple[str, ...]] = {
         "hostile/test_install_scripts.py",
         "integration/test_sandbox_ceph.py",
     ),
+    "document of the API": ("hostile/test_document_of_the_api.py",),
     "ZooKeeper": (
-        "hostile/test_document_of_the_api.py",
         "hostile/test_zookeeper_away.py",
         "integration/test_auth.py",
         "integration/test_networks.py",

@@ -1,4 +1,4 @@
-"""The sandbox: a whole cluster of real servers on one machine, for trying out, developing and testing."""
+"""The sandbox: a whole cluster of real servers on one machine, to try out, develop and test."""
 
 import click
 
@@ -10,5 +10,5 @@ REQUIRES_PLUGIN_API = PLUGIN_API_1
 
 @hookimpl
 def register_commands() -> list[click.Command]:
-    """`pvcd sandbox up | status | exec | down`"""
+    """Declare `pvcd sandbox up | status | exec | down`."""
     return [sandbox]

@@ -1,7 +1,7 @@
 """A small Ceph on loopback: a monitor, a manager and OSDs on sparse files, all in one directory, with cephx.
 
-Its clients are `client.admin`, who may do everything, and `client.libvirt`, who may use volumes. At its first start it
-gets the pool `vms`. OSDs that were added to it later, on devices, are started by whoever added them.
+Its clients are `client.admin`, which may do everything, and `client.libvirt`, which may use volumes. The first start
+creates the pool `vms`. OSDs that were added later, on devices, are started by the node agent.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ NAMES = (MON, MGR, OSD)
 POOL = "vms"
 OSD_BYTES = 8 * 1024**3
 PLACEMENT_GROUPS = 8
-COMMAND_LIMIT = 30.0
-HEALTHY_LIMIT = 15.0
-"""Seconds that it may take to be in good health; then one is told what is wrong with it, and goes on."""
+COMMAND_SECONDS = 30.0
+HEALTHY_SECONDS = 15.0
+"""How long the start waits for HEALTH_OK before it reports Ceph's health and continues."""
 
-_MAX_SOCKET = 107  # bytes in the address of a Unix socket
+_MAX_SOCKET_BYTES = 107  # in the address of a Unix socket
 _LONGEST_SOCKET = "ceph-client.libvirt.12345.1234567890123456.asok"
 _CAPS = {
     "mon.": {"mon": "allow *"},
@@ -44,12 +44,12 @@ _CAPS = {
     "mgr.x": {"mon": "allow profile mgr", "osd": "allow *", "mds": "allow *"},
 }
 _OSD_CAPS = {"mon": "allow profile osd", "osd": "allow *", "mgr": "allow profile osd"}
-_NEEDLESS_MODULES = (
+_DISABLED_MODULES = (
     "alerts influx insights iostat localpool mirroring nfs osd_support prometheus restful selftest snap_schedule "
     "stats telegraf test_orchestrator zabbix"
 )
 
-# One copy of everything, no space or time kept for what only large clusters need.
+# One copy of everything; no space or time reserved for the needs of large clusters.
 _CONF = """\
 [global]
 fsid = {fsid}
@@ -96,7 +96,7 @@ mgr_tick_period = 1
 mgr_stats_period = 1
 mgr_service_beacon_grace = 20
 mgr_initial_modules =
-mgr_disabled_modules = {needless}
+mgr_disabled_modules = {disabled}
 bdev_aio_poll_ms = 10
 bdev_enable_discard = false
 bluestore_block_size = {osd_bytes}
@@ -149,7 +149,7 @@ osd_crush_initial_weight = 1
 
 
 def conf(directory: Path) -> Path:
-    """What clients read to find the cluster in `directory`."""
+    """Return the configuration file with which clients find the cluster in `directory`."""
     return directory / "ceph.conf"
 
 
@@ -161,17 +161,17 @@ class Ceph:
         self._port = port
         self._node = node
         self._osds = osds
-        """As many as it has got at its first start, whatever is asked for later."""
+        """Must be the number of the first start."""
         self._conf = conf(self._at)
 
     def stages(self) -> tuple[tuple[Service, ...], ...]:
-        """Its servers; those of a stage start when those before are ready."""
+        """Return the servers; those of a stage start when those of the stages before are ready."""
         mon = Service(MON, self._argv("mon", "a"), self._mon_ready, prepare=self._prepare_mon)
         mgr = Service(MGR, self._argv("mgr", "x"), self._mgr_ready, prepare=self._prepare_mgr)
         return (mon,), (mgr, *map(self._osd, range(self._osds)))
 
     async def finish(self) -> str:
-        """Make the first pool if that was not yet done, and return how its health is."""
+        """Create the first pool unless that was done before, wait for good health, and return the health."""
         marked = self._at / "pool-made"
         if not marked.exists():
             await self._ask("osd", "pool", "create", POOL, str(PLACEMENT_GROUPS))
@@ -181,9 +181,9 @@ class Ceph:
         begun = time.monotonic()
         while True:
             status = json.loads(await self._ask("status", "--format", "json"))
-            # Added ones are started later.
-            limit = HEALTHY_LIMIT if status["osdmap"]["num_osds"] <= self._osds else HEALTHY_LIMIT / 5
-            if _is_well(status, len(pools)) or time.monotonic() - begun > limit:
+            # OSDs that were added are not running yet, so Ceph will not become healthy.
+            limit = HEALTHY_SECONDS if status["osdmap"]["num_osds"] <= self._osds else HEALTHY_SECONDS / 5
+            if _is_healthy(status, len(pools)) or time.monotonic() - begun > limit:
                 return " ".join((await self._ask("health")).split())
             await asyncio.sleep(0.1)
 
@@ -192,7 +192,7 @@ class Ceph:
 
     def _osd(self, osd: int) -> Service:
         async def ready() -> bool:
-            # The map of a cluster that was killed says that all are up.
+            # Ask the OSD itself: after a kill, the cluster's map still says that all OSDs are up.
             return (await _state(self._socket(f"osd.{osd}"), "status")).get("state") == "active"
 
         name = OSD if osd == 0 else f"{OSD}-{osd}"
@@ -205,7 +205,7 @@ class Ceph:
         return bool((await _state(self._socket("mgr.x"), "mgr_status")).get("initialized"))
 
     def _prepare_mon(self) -> None:
-        """Write all that a cluster begins with, and its settings anew at each start."""
+        """Write the monitor's initial data if there is none, and the settings at each start."""
         for name in ("log", "run", "osd", "mgr"):
             (self._at / name).mkdir(parents=True, exist_ok=True)
         _shorten(self._at)
@@ -223,7 +223,7 @@ class Ceph:
 
     def _text(self, fsid: str, osds: list[str]) -> str:
         values = {"fsid": fsid, "port": self._port, "at": self._at, "run": _run_directory(self._at)}
-        text = _CONF.format(**values, pgs=PLACEMENT_GROUPS, needless=_NEEDLESS_MODULES, osd_bytes=OSD_BYTES)
+        text = _CONF.format(**values, pgs=PLACEMENT_GROUPS, disabled=_DISABLED_MODULES, osd_bytes=OSD_BYTES)
         return text + "".join(_OSD_CONF.format(osd=name[4:], at=self._at, node=self._node) for name in osds)
 
     def _make_mon(self, fsid: str) -> None:
@@ -235,7 +235,7 @@ class Ceph:
         new.rename(self._at / "mon")
 
     def _move_mon(self) -> None:
-        """Tell the monitor that it has another port than before."""
+        """Give the monitor another port than before."""
         map = str(self._at / "monmap")
         mon = ("ceph-mon", "--conf", str(self._conf), "-i", "a")
         self._call(*mon, "--extract-monmap", map)
@@ -248,7 +248,7 @@ class Ceph:
         return f"[v2:127.0.0.1:{self._port}/0]"
 
     def _prepare_mgr(self) -> None:
-        # Otherwise it makes a pool for the health of disks that are none.
+        # Otherwise the manager creates a pool for the health of disks, which are only files here.
         if not (self._at / "mgr/set").exists():
             self._call(
                 "ceph", *self._admin, "config", "set", "mgr", "mgr/devicehealth/enable_monitoring", "false", "--force"
@@ -256,7 +256,7 @@ class Ceph:
             (self._at / "mgr/set").touch()
 
     def _prepare_osd(self, osd: int) -> None:
-        """Make the OSD unless that was done; begins again where it was interrupted."""
+        """Create the OSD unless it is complete; an interrupted creation is started over."""
         data = self._at / f"osd/{osd}"
         if (data / "ready").exists():
             return
@@ -268,38 +268,39 @@ class Ceph:
 
     @property
     def _admin(self) -> tuple[str, ...]:
-        return ("--conf", str(self._conf), "--connect-timeout", str(int(COMMAND_LIMIT)))
+        return ("--conf", str(self._conf), "--connect-timeout", str(int(COMMAND_SECONDS)))
 
     async def _ask(self, *words: str) -> str:
-        result = await programs.run(("ceph", *self._admin, *words), timeout=COMMAND_LIMIT)
+        result = await programs.run(("ceph", *self._admin, *words), timeout=COMMAND_SECONDS)
         return result.stdout.decode()
 
     def _call(self, *argv: str) -> None:
-        """Run a program that prepares something; never in the event loop."""
+        """Run a program; it blocks, so never call it in the event loop."""
         environment = {**os.environ, "PATH": PATH}
         try:
-            subprocess.run(argv, check=True, capture_output=True, timeout=COMMAND_LIMIT, env=environment)
+            subprocess.run(argv, check=True, capture_output=True, timeout=COMMAND_SECONDS, env=environment)
         except subprocess.CalledProcessError as error:
-            raise Failed(f"{argv[0]} failed: {error.stderr.decode(errors='replace').strip()[-500:]}") from error
+            reason = error.stderr.decode(errors="replace").strip()[-500:]
+            raise Failed(f"Cannot prepare Ceph: {argv[0]} failed: {reason}") from error
         except subprocess.TimeoutExpired as error:
-            raise Failed(f"{argv[0]} did not finish within {COMMAND_LIMIT:g} s.") from error
+            raise Failed(f"Cannot prepare Ceph: {argv[0]} did not finish within {COMMAND_SECONDS:g} s.") from error
 
     def _socket(self, name: str) -> Path:
         return _run_directory(self._at) / f"ceph-{name}.asok"
 
 
 def settings(directory: Path) -> dict[str, str]:
-    """What the daemons are told of the cluster in `directory`."""
+    """Return the section pvc.ceph of the daemons' settings for the cluster in `directory`."""
     return {"conf": str(conf(directory)), "user": "admin", "libvirt_user": "libvirt"}
 
 
 def release(directory: Path) -> None:
-    """Remove the one thing that may lie outside of `directory`: the short name of its sockets."""
+    """Remove the only file outside of `directory`: the short link to its sockets."""
     _link(directory).unlink(missing_ok=True)
 
 
-def _is_well(status: Mapping[str, Any], pools: int) -> bool:
-    """Whether nothing is wrong, everything has said how it is, and the manager has counted so many pools."""
+def _is_healthy(status: Mapping[str, Any], pools: int) -> bool:
+    """Return whether the health is good, all placement groups are clean, and the manager has counted all pools."""
     pgs = status["pgmap"]
     clean = all(each["state_name"] == "active+clean" for each in pgs["pgs_by_state"])
     counted = pgs["bytes_total"] and pgs["num_pools"] >= pools
@@ -307,7 +308,7 @@ def _is_well(status: Mapping[str, Any], pools: int) -> bool:
 
 
 async def _state(socket: Path, question: str) -> Mapping[str, Any]:
-    """What a daemon answers at its admin socket; nothing before it knows the question."""
+    """Return a daemon's answer at its admin socket; empty before the daemon knows the question."""
     return await _ask(socket, question) if question in await _ask(socket, "help") else {}
 
 
@@ -327,9 +328,9 @@ async def _ask(socket: Path, question: str) -> Mapping[str, Any]:
 
 
 def _run_directory(directory: Path) -> Path:
-    """Where the sockets lie: under a short link where their true path is too long for an address."""
+    """Return the directory of the sockets: a short link if their true path is too long for an address."""
     true = directory / "run"
-    return true if len(os.fsencode(true / _LONGEST_SOCKET)) <= _MAX_SOCKET else _link(directory)
+    return true if len(os.fsencode(true / _LONGEST_SOCKET)) <= _MAX_SOCKET_BYTES else _link(directory)
 
 
 def _shorten(directory: Path) -> None:
@@ -343,7 +344,7 @@ def _link(directory: Path) -> Path:
 
 
 def _once(file: Path, make: Callable[[], str]) -> str:
-    """What a file holds, which only its owner may read, or what is then written into it."""
+    """Return the content of a file; if it does not exist, make it first, readable by its owner only."""
     if not file.exists():
         new = file.with_suffix(".new")
         new.touch(mode=0o600)
@@ -353,12 +354,12 @@ def _once(file: Path, make: Callable[[], str]) -> str:
 
 
 def _make_keys(osds: int) -> dict[str, str]:
-    """A key for everybody."""
+    """Make a key for each client and server."""
     return {name: _key() for name in (*_CAPS, *(f"osd.{osd}" for osd in range(osds)))}
 
 
 def _key() -> str:
-    """A secret as Ceph writes it: kind, when it was made, length and 16 bytes, in base64."""
+    """Make a secret in Ceph's format: type, creation time, length and 16 random bytes, in base64."""
     return base64.b64encode(struct.pack("<HIIH", 1, int(time.time()), 0, 16) + secrets.token_bytes(16)).decode()
 
 

@@ -1,4 +1,4 @@
-"""The sandbox's cluster: which servers it is made of, in which order they start and stop, and its settings."""
+"""The sandbox's cluster: its servers, the order in which they start and stop, and its settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import aiohttp
 import yaml
 
 from pvcd import Failed, PvcdError, Refused, did_you_mean
-from pvcd_plugins.sandbox import ceph, guest, kvm, libvirtd, packages, ports, remains, state
+from pvcd_plugins.sandbox import ceph, guest, kvm, libvirtd, mounts, packages, ports, state
 from pvcd_plugins.sandbox.redis import redis
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import ProcessId, Server, State
@@ -27,26 +27,26 @@ from pvcd_plugins.sandbox.supervisor import Report, Supervisor
 from pvcd_plugins.sandbox.zookeeper import zookeeper
 
 SERVERS = ("zookeeper", "redis", "virtlogd", "libvirtd")
-"""Those of others, which need nothing; they start side by side."""
+"""Servers that need no other server; they start side by side."""
 CEPH = "ceph"
-"""All servers of Ceph at once; its part of the directory."""
+"""All servers of Ceph together, and their part of the directory."""
 DAEMONS = ("api", "node", "worker")
-"""Our own, which need the servers."""
+"""The daemons of pvcd, which need the servers."""
 ALL = (*SERVERS, *ceph.NAMES, *DAEMONS)
 WITHOUT_CEPH = (*SERVERS, *DAEMONS)
 NODE = "pvchv1"
 LIBVIRT = "libvirt"
-"""Its part of the directory."""
+"""libvirt's part of the directory."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOP_LIMIT = 90.0
-"""Seconds that a whole sandbox may take to stop before it is killed."""
+STOP_SECONDS = 90.0
+"""A sandbox that takes longer to stop is killed."""
 
 
 class Sandbox:
-    """A whole cluster of one node in one directory, or a part of it where `only` names some of its servers.
+    """A whole cluster of one node in one directory, or only the servers that `only` names.
 
-    `async with Sandbox(directory) as sandbox:` runs it as long as the block, in the network of this process. The API
-    is served on `listener` too: a socket of another network, from which it is to be reached.
+    `async with Sandbox(directory) as sandbox:` runs it during the block, in the network of this process. `listener`
+    is a socket of another network, on which the API is served as well.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Sandbox:
         directory: Path,
         *,
         cache: Path | None = None,
-        asked: Mapping[str, int | None] | None = None,
+        requested_ports: Mapping[str, int | None] | None = None,
         only: Collection[str] = ALL,
         listener: socket.socket | None = None,
         report: Report = print,
@@ -64,14 +64,14 @@ class Sandbox:
                 raise Refused(f"There is no server {name!r} in the sandbox: {did_you_mean(name, (CEPH, *ALL))}")
         self.directory = directory.resolve()
         self.cache = (cache or self.directory / "cache").resolve()
-        """What is made or found out once and is good for every sandbox: the guest's kernel, what QEMU can do ..."""
+        """Files that all sandboxes share: the guest's kernel, the capabilities of QEMU ..."""
         self.domain_type = "qemu"
-        """What guests can really run as here."""
+        """The libvirt domain type that works on this machine."""
         self.ports: dict[str, int] = {}
-        self._asked = asked or {}
+        self._requested_ports = requested_ports or {}
         self._listener = listener
         self._only = {*only, *ceph.NAMES} - {CEPH} if {CEPH, *ceph.NAMES} & {*only} else {*only}
-        """One server of Ceph needs the others."""
+        """A server of Ceph needs the others."""
         self._report = report
         self._supervisor = Supervisor(self.directory, report=report, changed=self._write_state)
         self._ready = False
@@ -79,16 +79,16 @@ class Sandbox:
 
     @property
     def config_file(self) -> Path:
-        """The settings file of the daemons."""
+        """Return the path of the daemons' settings file."""
         return self.directory / "pvc-api.yaml"
 
     @property
     def api(self) -> str:
-        """Where the API listens."""
+        """Return the base URL of the API."""
         return state.api_address(self.ports)
 
     async def up(self) -> None:
-        """Start everything and return when all of it is ready; on failure nothing stays behind."""
+        """Start everything and return when all of it is ready; on failure leave nothing behind."""
         begun = time.monotonic()
         await asyncio.to_thread(packages.check, self._only)
         await asyncio.to_thread(state.make, self.directory)
@@ -96,7 +96,7 @@ class Sandbox:
             undo.enter_context(state.lock(self.directory))
             await clean(self.directory, self._report)
             undo.push_async_callback(self._end)
-            self.ports = ports.choose(self._asked)
+            self.ports = ports.choose(self._requested_ports)
             self._write_state()
             if "node" in self._only:
                 await self._prepare_guests()
@@ -111,7 +111,7 @@ class Sandbox:
             self._undo = undo.pop_all()
 
     async def run_until_stopped(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
-        """Its whole life: up, `then` what is to be done with it, until a signal of `SIGNALS` comes, and down."""
+        """Bring the sandbox up, await `then`, wait for a signal of `SIGNALS`, and bring it down."""
 
         async def begin() -> None:
             await self.up()
@@ -124,7 +124,7 @@ class Sandbox:
         starting, stopping = asyncio.create_task(begin()), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            starting.cancel()  # which means something only if the signal came first
+            starting.cancel()  # has an effect only if the signal came first
             await asyncio.wait((starting,))
             if not starting.cancelled():
                 starting.result()
@@ -136,7 +136,7 @@ class Sandbox:
                 loop.remove_signal_handler(number)
 
     async def down(self) -> None:
-        """Stop everything, the guests too; fine when it is not up."""
+        """Stop everything, guests included; do nothing if it is not up."""
         await self._undo.aclose()
 
     async def __aenter__(self) -> Self:
@@ -149,7 +149,7 @@ class Sandbox:
         await self.down()
 
     async def _start_servers(self, services: Mapping[str, Service]) -> None:
-        """Start what needs nothing, with Ceph beside it; raises the first failure."""
+        """Start the servers that need no other, and Ceph beside them; raise the first failure."""
         try:
             async with asyncio.TaskGroup() as group:
                 alone = (services[name] for name in SERVERS if name in self._only)
@@ -171,29 +171,29 @@ class Sandbox:
         self._report(f"{'ceph':<11} {health} after {time.monotonic() - begun:.1f} s")
 
     async def _prepare_guests(self) -> None:
-        """Find out whether KVM really boots a kernel; without it guests run under emulation."""
+        """Find out whether KVM boots a kernel; if not, guests run under emulation."""
         shared = self.cache / LIBVIRT
         await asyncio.to_thread(_share, self.directory / LIBVIRT / "cache", shared)
-        how = "emulation, for there is no KVM here"
+        how = "emulation: there is no KVM here"
         if kvm.DEVICE.exists():
             try:
                 files = await guest.tiny(self.cache / "guest")
                 self.domain_type = await kvm.domain_type(*files, self.cache / "guest")
-                how = "KVM" if self.domain_type == "kvm" else "emulation, for KVM boots no kernel here"
+                how = "KVM" if self.domain_type == "kvm" else "emulation: KVM does not boot a kernel here"
             except Failed as error:
-                how = f"emulation, for KVM could not be tried: {error}"
+                how = f"emulation: KVM could not be tried: {error}"
         self._report(f"{'guests':<11} run under {how}")
 
     async def _end(self) -> None:
         self._ready = False
         await self._supervisor.stop(*DAEMONS)
-        # Now that nobody would start them again.
+        # Only now: the node agent would start them again.
         count = await state.end(self._guests)
         if count:
             self._report(f"{'guests':<11} ended: {count}")
         count = await state.end(self._added_osds)
         if count:
-            self._report(f"{ceph.OSD:<11} added ones ended: {count}")
+            self._report(f"{ceph.OSD:<11} added OSDs ended: {count}")
         await self._supervisor.stop()
         await clean(self.directory, self._report)
         state.forget(self.directory)
@@ -202,9 +202,9 @@ class Sandbox:
         return libvirtd.processes(self.directory / LIBVIRT) - {child.id for child in self._supervisor.children.values()}
 
     def _added_osds(self) -> set[ProcessId]:
-        """The OSDs that the node made of devices, which end before Ceph does."""
+        """Return the OSDs that the node agent made of devices; they end before Ceph does."""
         ours = {child.id for child in self._supervisor.children.values()}
-        return {process for process in state.leftovers(self.directory) - ours if state.program(process) == ceph.OSD}
+        return {process for process in state.processes(self.directory) - ours if state.program(process) == ceph.OSD}
 
     def _services(self) -> dict[str, Service]:
         at = self.directory
@@ -260,23 +260,23 @@ class Sandbox:
         known = State(supervisor=ourselves, ready=self._ready, ports=self.ports, servers=servers)
         try:
             state.write(self.directory, known)
-        except OSError as error:  # a full disk must not keep it from stopping
-            self._report(f"{'sandbox':<11} its state cannot be written: {error}")
+        except OSError as error:  # a full disk must not keep the sandbox from stopping
+            self._report(f"{'sandbox':<11} cannot write its state: {error}")
 
 
 async def end(directory: Path, report: Report) -> None:
-    """Stop the sandbox that runs in a directory (absolute) and clean what is left; fine when nothing runs."""
+    """Stop the sandbox that runs in a directory (an absolute path) and clean up, even if nothing runs."""
     if not state.is_sandbox(directory):
         report(f"There is no sandbox in {directory}.")
         return
     known = state.read(directory)
     if known and state.send(known.supervisor, signal.SIGTERM):
-        report(f"{'sandbox':<11} process {known.supervisor.pid} is asked to stop")
-        if not await state.wait_until_gone([known.supervisor], STOP_LIMIT):
-            report(f"{'sandbox':<11} did not stop within {STOP_LIMIT:g} s and is killed")
+        report(f"{'sandbox':<11} stopping process {known.supervisor.pid}")
+        if not await state.wait_until_gone([known.supervisor], STOP_SECONDS):
+            report(f"{'sandbox':<11} killed: it did not stop within {STOP_SECONDS:g} s")
             state.send(known.supervisor, signal.SIGKILL)
-            await state.wait_until_gone([known.supervisor], state.END_LIMIT)
-    if state.is_sandbox(directory):  # a temporary one is gone by now
+            await state.wait_until_gone([known.supervisor], state.END_SECONDS)
+    if state.is_sandbox(directory):  # a temporary sandbox has removed itself
         with state.lock(directory):
             await clean(directory, report)
             state.forget(directory)
@@ -284,25 +284,25 @@ async def end(directory: Path, report: Report) -> None:
 
 
 async def remove(directory: Path) -> None:
-    """Stop what runs in a directory and remove it with all that it holds; fine when there is nothing."""
+    """Stop the sandbox in a directory and remove the directory; do nothing if it is no sandbox."""
     if state.is_sandbox(directory):
         await end(directory, lambda line: None)
         await asyncio.to_thread(shutil.rmtree, directory)
 
 
 async def clean(directory: Path, report: Report) -> None:
-    """End every process that a sandbox left behind in this directory, and remove their sockets and the like."""
-    count = await state.end(lambda: state.leftovers(directory) | libvirtd.processes(directory / LIBVIRT))
+    """End every process that a sandbox left behind in this directory; remove its sockets, mounts and loop devices."""
+    count = await state.end(lambda: state.processes(directory) | libvirtd.processes(directory / LIBVIRT))
     if count:
         report(f"{'sandbox':<11} processes left behind and ended: {count}")
-    await remains.release(directory)
+    await mounts.release(directory)
     for server, folder in ((libvirtd, directory / LIBVIRT), (ceph, directory / CEPH)):
         await asyncio.to_thread(state.clear, folder)
         await asyncio.to_thread(server.release, folder)
 
 
 def settings(sandbox: Sandbox) -> dict[str, Any]:
-    """The settings of the sandbox's daemons."""
+    """Return the settings of the sandbox's daemons."""
     directory, ports = sandbox.directory, sandbox.ports
     return {
         "pvc": {
@@ -336,13 +336,13 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def write_settings(file: Path, values: Mapping[str, Any]) -> None:
-    """Write the settings beside the servers' data, readable by their owner only."""
+    """Write a settings file that only its owner can read."""
     file.touch(mode=0o600)
     file.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def _share(own: Path, shared: Path) -> None:
-    """Let a directory of this sandbox be one that all share."""
+    """Make a directory of this sandbox a link to one that all sandboxes share."""
     shared.mkdir(parents=True, exist_ok=True)
     own.parent.mkdir(parents=True, exist_ok=True)
     if not own.exists():
@@ -350,7 +350,7 @@ def _share(own: Path, shared: Path) -> None:
 
 
 async def _get(url: str) -> tuple[int, Any]:
-    """The status and JSON body of an answer; status 0 when there is none."""
+    """Return the status and the JSON body of a reply, or status 0 if there is none."""
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as reply:
             return reply.status, await reply.json()

@@ -29,22 +29,22 @@ directory_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("var/sandbox"),
     show_default=True,
-    help="Where everything of the sandbox lives.",
+    help="The directory that holds the whole sandbox.",
 )
 
 
 def port_option(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option for the port of one server."""
+    """Return the option for the port of one server."""
     return click.option(
         f"--{name}-port",
         type=click.IntRange(1, 65535),
-        help=f"The port of {name}; without it {USUAL[name]} or the next free one.",
+        help=f"The port of {name}; default: {USUAL[name]}, or the next free one.",
     )
 
 
 @click.group()
 def sandbox() -> None:
-    """A whole cluster of real servers on this machine, for trying out, developing and testing."""
+    """Run a whole cluster of real servers on this machine, to try out, develop and test."""
 
 
 @sandbox.command()
@@ -54,17 +54,17 @@ def sandbox() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("var/cache"),
     show_default=True,
-    help="Where what is made once is kept for all sandboxes.",
+    help="The directory for files that all sandboxes share, such as the guest's kernel.",
 )
-@click.option("--detach", is_flag=True, help="Return when all is ready and leave it running in the background.")
-@click.option("--tour", is_flag=True, help="Show the main job: a small guest is built from a profile.")
-@click.option("--temporary", is_flag=True, help="Begin with an empty directory and remove it at the end.")
+@click.option("--detach", is_flag=True, help="Return when the sandbox is ready; it keeps running in the background.")
+@click.option("--tour", is_flag=True, help="Demonstrate it: build and start a small guest from a profile.")
+@click.option("--temporary", is_flag=True, help="Start with an empty directory and remove it at the end.")
 @click.option(
     "--host-network",
     is_flag=True,
-    help="Use the network in which this runs, and not one of its own.",
+    help="Use this host's network instead of a network namespace.",
 )
-@click.option("--without-ceph", is_flag=True, help="Leave Ceph out, which needs about half a gigabyte of memory.")
+@click.option("--without-ceph", is_flag=True, help="Leave out Ceph, which takes about half a gigabyte of memory.")
 @port_option("api")
 @port_option("zookeeper")
 @port_option("redis")
@@ -77,16 +77,16 @@ def up(
     temporary: bool,
     host_network: bool,
     without_ceph: bool,
-    **asked: int | None,
+    **requested: int | None,
 ) -> None:
     """Start the sandbox; without --detach it runs until Ctrl-C."""
     if detach and (tour or temporary):
-        raise click.UsageError("--tour and --temporary are not for a detached sandbox.")
+        raise click.UsageError("--detach cannot be used with --tour or --temporary: both need the foreground.")
     _need_root()
     directory, cache = directory.resolve(), cache.resolve()
     if _is_up(directory):
         return
-    ports = {name.removesuffix("_port").replace("_", "-"): port for name, port in asked.items()}
+    ports = {name.removesuffix("_port").replace("_", "-"): port for name, port in requested.items()}
     plan = _Plan(directory, cache, ports, without_ceph=without_ceph, host_network=host_network)
     if detach:
         _run(lambda: _detached(plan))
@@ -98,26 +98,28 @@ def up(
 @directory_option
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(directory: Path, program: tuple[str, ...]) -> None:
-    """Run a program in the sandbox's network, with its settings: pvcd sandbox exec ping 10.20.0.10"""
+    """Run a program in the sandbox's network and with its settings: pvcd sandbox exec ping 10.20.0.10"""
     from pvcd_plugins.sandbox import network
 
     _need_root()
     known = state.read(directory.resolve())
     if known is None or not state.runs(known.supervisor):
-        raise click.ClickException(f"No sandbox runs in {directory}: start it with `pvcd sandbox up`.")
-    with _refusals():
+        raise click.ClickException(
+            f"Cannot run {program[0]!r}: no sandbox runs in {directory}. Start one with `pvcd sandbox up`."
+        )
+    with _errors_as_sentences():
         network.join(known.supervisor.pid)
     environment = {**os.environ, "PVC_CONFIG_FILE": str(directory.resolve() / "pvc-api.yaml")}
     try:
         os.execvpe(program[0], program, environment)  # noqa: S606 - an argument vector, and no shell is wanted
     except OSError as error:
-        raise click.ClickException(f"{program[0]} cannot be run: {error.strerror}.") from error
+        raise click.ClickException(f"Cannot run {program[0]!r}: {error.strerror}.") from error
 
 
 @sandbox.command()
 @directory_option
 def down(directory: Path) -> None:
-    """Stop the sandbox and remove whatever runs of it, also what a killed one left behind."""
+    """Stop the sandbox and end all of its processes, also those that a killed sandbox left behind."""
     from pvcd_plugins.sandbox import cluster
 
     _need_root()
@@ -128,14 +130,14 @@ def down(directory: Path) -> None:
 @directory_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(directory: Path, as_json: bool) -> None:
-    """Show each server; exit status 0 if all run, 3 if not."""
+    """Show each server. The exit status is 0 if all servers run, else 3."""
     facts = describe(directory.resolve())
     click.echo(json.dumps(facts, indent=2) if as_json else _table(facts))
     sys.exit(ALL_RUN if facts["ready"] else NOT_ALL_RUN)
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """How the sandbox in a directory stands, for people and programs."""
+    """Return the state of the sandbox in a directory, as `status --json` prints it."""
     known = state.read(directory)
     up = known is not None and state.runs(known.supervisor)
     servers = [_describe_server(server) for server in known.servers] if known else []
@@ -143,7 +145,7 @@ def describe(directory: Path) -> dict[str, Any]:
         "directory": str(directory),
         "api": state.api_address(known.ports) if known and up and "api" in known.ports else None,
         "pid": known.supervisor.pid if known and up else None,
-        "ready": up and _whole(known),
+        "ready": up and _all_ready(known),
         "servers": servers,
     }
 
@@ -160,8 +162,7 @@ def _describe_server(server: Server) -> dict[str, Any]:
     }
 
 
-def _whole(known: State | None) -> bool:
-    """Whether all of its servers are ready."""
+def _all_ready(known: State | None) -> bool:
     return (
         known is not None
         and known.ready
@@ -178,28 +179,28 @@ def _table(facts: dict[str, Any]) -> str:
         cells = (server["name"], server["state"], server["pid"], server["port"], uptime, server["restarts"])
         rows.append(tuple("-" if cell is None else str(cell) for cell in cells))
     lines = ["{:<11} {:<9} {:>8} {:>6} {:>9} {:>9}".format(*row) for row in rows]
-    return "\n".join([*lines, f"API: {facts['api']}" if facts["api"] else "Its supervisor does not run."])
+    return "\n".join([*lines, f"API: {facts['api']}" if facts["api"] else "The supervisor does not run."])
 
 
 def _is_up(directory: Path) -> bool:
-    """Say so if it is up already; raises if it is only partly so."""
+    """Return whether the sandbox is up, and say so; raise if only a part of it is."""
     facts = describe(directory)
     if facts["pid"] is None:
         return False
     if facts["ready"]:
-        _say(f"The sandbox in {directory} is up already. API: {facts['api']}")
+        _say(f"The sandbox in {directory} is already up. API: {facts['api']}")
         return True
     waiting = ", ".join(server["name"] for server in facts["servers"] if server["state"] != Phase.RUNNING)
     raise click.ClickException(
-        f"The sandbox in {directory} runs as process {facts['pid']} but is not ready"
+        f"Cannot start the sandbox in {directory}: it runs as process {facts['pid']} but is not ready"
         + (f" (not running: {waiting})" if waiting else "")
-        + ": wait, or end it with `pvcd sandbox down`."
+        + ". Wait, or stop it with `pvcd sandbox down`."
     )
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What was asked of `up`."""
+    """The options of `up`."""
 
     directory: Path
     cache: Path
@@ -208,7 +209,7 @@ class _Plan:
     host_network: bool
 
     def options(self) -> list[str]:
-        """How another process is asked for the same."""
+        """Return the command-line options that request the same of another process."""
         flags = {"--without-ceph": self.without_ceph, "--host-network": self.host_network}
         ports = [(f"--{name}-port", str(port)) for name, port in self.ports.items() if port]
         places = ["--directory", str(self.directory), "--cache", str(self.cache)]
@@ -216,16 +217,16 @@ class _Plan:
 
 
 def _attached(plan: _Plan, *, tour: bool, temporary: bool) -> None:
-    """Run it until it is told to stop."""
+    """Run the sandbox until a signal stops it."""
     from pvcd_plugins.sandbox import cluster, network, ports
     from pvcd_plugins.sandbox.tour import show
 
     listener = None
-    asked = dict(plan.ports)
+    requested = dict(plan.ports)
     if not plan.host_network:
-        with _refusals():
-            port = ports.choose_one("api", asked.get("api"))
-            asked["api"], listener = port, network.listen(port)
+        with _errors_as_sentences():
+            port = ports.choose_one("api", requested.get("api"))
+            requested["api"], listener = port, network.listen(port)
             network.enter()
     servers = cluster.WITHOUT_CEPH if plan.without_ceph else cluster.ALL
 
@@ -233,7 +234,7 @@ def _attached(plan: _Plan, *, tour: bool, temporary: bool) -> None:
         if temporary:
             await cluster.remove(plan.directory)
         sandbox = cluster.Sandbox(
-            plan.directory, cache=plan.cache, asked=asked, only=servers, listener=listener, report=_say
+            plan.directory, cache=plan.cache, requested_ports=requested, only=servers, listener=listener, report=_say
         )
 
         async def then() -> None:
@@ -251,7 +252,7 @@ def _attached(plan: _Plan, *, tour: bool, temporary: bool) -> None:
 
 
 async def _detached(plan: _Plan) -> None:
-    """Start a supervisor in the background and pass on what it says until it is ready or has ended."""
+    """Start a supervisor in the background and print its output until it is ready or has ended."""
     await asyncio.to_thread(state.make, plan.directory)
     process, log = await asyncio.to_thread(_launch, plan)
     ready = False
@@ -271,7 +272,7 @@ async def _detached(plan: _Plan) -> None:
 
 
 def _launch(plan: _Plan) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-    """The background supervisor, and its log from where it begins."""
+    """Start the supervisor in the background; return it, and its log opened where its output begins."""
     path = plan.directory / "log" / "sandbox.log"
     with path.open("ab") as output:
         process = subprocess.Popen(
@@ -288,13 +289,12 @@ def _launch(plan: _Plan) -> tuple[subprocess.Popen[bytes], BinaryIO]:
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    with _refusals():
+    with _errors_as_sentences():
         asyncio.run(work())
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """What goes wrong in this block is told in one sentence."""
+def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except PvcdError as error:
@@ -303,10 +303,10 @@ def _refusals() -> Iterator[None]:
 
 def _need_root() -> None:
     if os.geteuid() != 0:
-        raise click.ClickException("The sandbox starts libvirt and virtual machines: run it as root.")
+        raise click.ClickException("`pvcd sandbox` requires root: it runs libvirt and virtual machines.")
 
 
 def _say(text: str) -> None:
-    # A terminal that went away must not keep the sandbox from stopping.
+    # A closed terminal must not keep the sandbox from stopping.
     with contextlib.suppress(OSError):
         click.echo(text)

@@ -1,4 +1,4 @@
-"""Small guests for the sandbox and the tests: a tiny Linux from Debian's own packages, and a mere boot sector."""
+"""Small guests for the sandbox and the tests: a tiny Linux made of Debian packages, and a boot sector."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pvcd import Failed, programs
 from pvcd_plugins.sandbox import network
 
 GREETING = "pvcd guest is ready"
-"""What the tiny guest writes to its serial console when it listens to the power button."""
+"""The line that the tiny guest prints on its serial console when it is up and reacts to the power button."""
 
 ADDRESS = "address "
-"""What it writes before each address that it leases."""
+"""The prefix of the line with an address that it has leased."""
 
 INSTANCE = "instance "
-"""What it writes before the id that the metadata API tells it."""
+"""The prefix of the line with its instance id, as the metadata API returns it."""
 
 COMMAND_LINE = "console=ttyS0 quiet panic=1 mitigations=off nokaslr"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
@@ -75,21 +75,21 @@ _UDHCPC = f"""\
 echo "{ADDRESS}$ip" >/dev/console
 asked='GET /latest/meta-data/instance-id HTTP/1.0\\r\\n\\r\\n'
 for attempt in 1 2 3 4 5; do
-  # Nothing more is sent, but a server may take the end of what is sent for the end of who sent it.
+  # Keep the connection open: a server may take an end of input for a client that has gone.
   id=$( (printf "$asked"; /bin/busybox sleep 2) | /bin/busybox timeout 10 /bin/busybox nc 169.254.169.254 80)
   case "$id" in *200*OK*) break ;; esac
 done
 echo "$id" | /bin/busybox tail -n 1 | /bin/busybox sed "s/^/{INSTANCE}/" >/dev/console
 """
-"""What the guest does with a lease."""
+"""The guest's script for a DHCP lease."""
 
 _BOOT_CODE = (
     b"\xfa\x31\xc0\x8e\xd8\x8e\xd0"  # cli; ds = ss = 0
     b"\xbc\x00\x7c\xfc\xfb"  # sp = 0x7c00; cld; sti
-    b"\xbe\x40\x7c\xe8\x0e\x00"  # print what stands at 0x7c40
+    b"\xbe\x40\x7c\xe8\x0e\x00"  # print the string at 0x7c40
     b"\xb9\x5b\x00"  # again: cx = 91 timer interrupts, that is 5 seconds
     b"\xf4\xe2\xfd"  # wait: hlt; loop wait
-    b"\xbe\x60\x7c\xe8\x02\x00"  # print what stands at 0x7c60
+    b"\xbe\x60\x7c\xe8\x02\x00"  # print the string at 0x7c60
     b"\xeb\xf2"  # jmp again
     b"\xac\x84\xc0\x74\x12\x88\xc4"  # print: ah = the next byte, a zero returns
     b"\xba\xfd\x03\xec\xa8\x20\x74\xfb"  # until COM1 can take a byte
@@ -99,14 +99,14 @@ _BOOT_CODE = (
 
 
 class Tiny(NamedTuple):
-    """The files that the tiny guest boots from."""
+    """The files from which the tiny guest boots."""
 
     kernel: Path
     initrd: Path
 
 
 async def tiny(directory: Path) -> Tiny:
-    """The tiny guest's kernel and initial file system in `directory`, built if they are missing.
+    """Return the tiny guest's kernel and initial file system in `directory`; build them if they are missing.
 
     Processes that share the directory build them once.
     """
@@ -144,7 +144,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def boot_sector(path: Path) -> Path:
-    """A disk of 1 MiB whose boot sector writes a line to COM1 every 5 seconds and ignores the power button."""
+    """Make a disk of 1 MiB whose boot sector writes a line to COM1 every 5 seconds and ignores the power button."""
     if not path.exists():
         sector = b"".join(
             (
@@ -168,7 +168,7 @@ def tiny_domain(
     memory: int = 128,
     interfaces: Mapping[str, str] | None = None,
 ) -> str:
-    """The XML of a VM that runs the tiny guest; `interfaces` are MAC addresses with their bridges."""
+    """Return the XML of a VM that runs the tiny guest; `interfaces` maps MAC addresses to bridges."""
     domain = _domain(name, uuid, domain_type, memory)
     for mac, bridge in (interfaces or {}).items():
         interface = _add(_devices(domain), "interface", type="bridge")
@@ -184,7 +184,7 @@ def tiny_domain(
 
 
 def boot_sector_domain(name: str, uuid: UUID, image: Path, domain_type: str) -> str:
-    """The XML of a VM that boots from the disk that `boot_sector` made."""
+    """Return the XML of a VM that boots from the disk that `boot_sector` makes."""
     domain = _domain(name, uuid, domain_type, memory=16)
     disk = _add(_devices(domain), "disk", type="file", device="disk")
     _add(disk, "driver", name="qemu", type="raw")
@@ -194,7 +194,7 @@ def boot_sector_domain(name: str, uuid: UUID, image: Path, domain_type: str) -> 
 
 
 def _domain(name: str, uuid: UUID, domain_type: str, memory: int) -> etree._Element:
-    """What both guests have in common: one CPU, ACPI, a serial console and as little else as possible."""
+    """Return the part that both guests share: one CPU, ACPI, a serial console and little else."""
     domain = etree.Element("domain", type=domain_type)
     _add(domain, "name", name)
     _add(domain, "uuid", str(uuid))
@@ -203,7 +203,7 @@ def _domain(name: str, uuid: UUID, domain_type: str, memory: int) -> etree._Elem
     _add(_add(domain, "os"), "type", "hvm", arch="x86_64", machine="pc")
     features = _add(domain, "features")
     _add(features, "acpi")
-    if domain_type == "qemu":  # without a limit the emulator's translations take up to 1 GiB
+    if domain_type == "qemu":  # without a limit, the emulator's translation cache takes up to 1 GiB
         _add(_add(features, "tcg"), "tb-cache", "64", unit="MiB")
     for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
         _add(domain, f"on_{event}", action)
@@ -229,10 +229,10 @@ def _add(parent: etree._Element, tag: str, text: str | None = None, **attributes
 
 
 async def _unpack_kernel(scratch: Path) -> None:
-    """Debian's small cloud kernel, downloaded and unpacked but not installed."""
+    """Download and unpack Debian's small cloud kernel, without installing it."""
     try:
         await _download_kernel(scratch)
-    except Failed:  # what apt knows of its archive may be missing or out of date
+    except Failed:  # apt's package lists may be missing or out of date
         await programs.run([*network.outside(), "apt-get", "update", "-q"], timeout=300)
         await _download_kernel(scratch)
     package = await asyncio.to_thread(lambda: next(scratch.glob("*.deb")))
@@ -243,7 +243,7 @@ async def _download_kernel(scratch: Path) -> None:
     depends = await programs.run(["apt-cache", "depends", _PACKAGE], timeout=30)
     match = re.search(r"Depends: (linux-image-\S+)", depends.stdout.decode())
     if match is None:
-        raise Failed(f"apt knows no package {_PACKAGE}.", code="package-missing")
+        raise Failed(f"Cannot download the guest's kernel: apt knows no package {_PACKAGE!r}.", code="package-missing")
     download = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", match[1]]
     await programs.run([*network.outside(), "env", "-C", str(scratch), *download], timeout=300)
 
@@ -255,7 +255,7 @@ def _build(scratch: Path, files: Tiny) -> None:
 
 
 def _initramfs(modules: Path) -> bytes:
-    """The guest's whole file system as a cpio archive, which the kernel unpacks into memory."""
+    """Return the guest's whole file system as a cpio archive, which the kernel unpacks into memory."""
     entries = [("bin", 0o40755, b""), ("lib", 0o40755, b"")]
     entries.append(("bin/busybox", 0o100755, _BUSYBOX.read_bytes()))
     entries.append(("init", 0o100755, _INIT.encode()))
@@ -268,7 +268,7 @@ def _initramfs(modules: Path) -> bytes:
 
 
 def _cpio(name: str, mode: int, data: bytes) -> bytes:
-    """One member of a cpio archive in the "newc" format; see initramfs-buffer-format in the kernel's manual."""
+    """Return a member of a cpio archive in the "newc" format (kernel documentation: initramfs-buffer-format)."""
     path = name.encode() + b"\0"
     #         ino mode  uid gid links time size      major, minor (of the file and of a device)  length    sum
     numbers = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
@@ -277,7 +277,7 @@ def _cpio(name: str, mode: int, data: bytes) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -285,6 +285,6 @@ def _write(path: Path, data: bytes) -> None:
             file.write(data)
             os.fchmod(descriptor, 0o644)
         os.replace(scratch, path)
-    except BaseException:  # whatever it is, also Ctrl-C: no scratch file stays
+    except BaseException:  # also Ctrl-C: leave no scratch file behind
         os.unlink(scratch)
         raise

@@ -1,4 +1,4 @@
-"""Whether KVM can be used here: a device file alone does not say that a kernel boots under it, so one is booted."""
+"""Find out whether KVM works here by booting a kernel: the device file alone does not prove it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pvcd_plugins.sandbox.guest import COMMAND_LINE, GREETING
 
 DEVICE = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-LIMIT = 6.0
-"""Seconds in which the tiny guest must have greeted; under a working KVM it needs less than two."""
+BOOT_SECONDS = 6.0
+"""Time in which the tiny guest must print its greeting; with a working KVM it needs less than two seconds."""
 
 
 async def domain_type(kernel: Path, initrd: Path, directory: Path) -> str:
-    """The type for libvirt domains here: "kvm" or, where it does not work, "qemu". Tried once per boot."""
+    """Return the type for libvirt domains here: "kvm", or "qemu" if KVM does not work. Tried once per boot."""
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         return "qemu"
     answer = directory / "domain-type"
@@ -29,7 +29,7 @@ async def domain_type(kernel: Path, initrd: Path, directory: Path) -> str:
 
 
 def _remembered(answer: Path) -> str | None:
-    """What was found out since the machine was booted."""
+    """Return the answer that was found since the machine was booted, if any."""
     with contextlib.suppress(FileNotFoundError):
         boot, _, kind = answer.read_text().partition(" ")
         if boot == BOOT_ID.read_text().strip() and kind in ("kvm", "qemu"):
@@ -55,7 +55,7 @@ async def _boots(kernel: Path, initrd: Path) -> bool:
     assert qemu.stdout is not None  # noqa: S101
     console = b""
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(BOOT_SECONDS):
             while GREETING.encode() not in console and (chunk := await qemu.stdout.read(4096)):
                 console = console[-4096:] + chunk
     except TimeoutError:

@@ -1,10 +1,10 @@
-"""A libvirtd with its log daemon and its guests, apart from any other libvirt of this machine.
+"""A libvirtd with its log daemon and its guests, separate from any other libvirt of this machine.
 
 Both daemons run in mount namespaces in which libvirt's directories are bound from one directory of the sandbox. Guests
-are children of nobody: they live on when libvirtd ends and are found again by the next one; `processes` finds them all.
+are not children of libvirtd: they keep running when it ends, and the next libvirtd finds them; `processes` finds all.
 
-libvirtd takes the serial output of guests through virtlogd, which keeps at most 1 MiB of it and as much of what was
-before it. When virtlogd itself is killed, guests that run lose their log until they are started again.
+libvirtd logs the serial output of guests through virtlogd, which keeps a file of at most 1 MiB and one older file.
+When virtlogd itself is killed, running guests lose their log until they are restarted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import PROC, ProcessId, start_time
 
 CONSOLE_BYTES = 1024 * 1024
-"""The size at which virtlogd begins a new file; it keeps one old one."""
+"""The size at which virtlogd starts a new file; it keeps one old file."""
 
 _BINDS = {
     "etc": "/etc/libvirt",
@@ -35,12 +35,12 @@ _BINDS = {
     "log": "/var/log/libvirt",
     "cache": "/var/cache/libvirt",
 }
-# libvirtd looks up a user of this name before it reads in qemu.conf that it should be root; not every host has one.
+# libvirtd looks up this user before it reads in qemu.conf that guests run as root; not every host has the user.
 _USER_FILES = {
     "passwd": "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin\n",
     "group": "libvirt-qemu:x:64055:\n",
 }
-_MAX_SOCKET = 107  # bytes in the address of a Unix socket
+_MAX_SOCKET_BYTES = 107  # in the address of a Unix socket
 
 _LIBVIRTD_CONF = """\
 auth_unix_ro = "none"
@@ -67,13 +67,13 @@ max_size = {CONSOLE_BYTES}
 max_backups = 1
 """
 
-# libvirt's first question of every client: which ways to authenticate are there? Length, program, version, procedure
-# (66), type, serial number and status.
+# The first request of every libvirt client: list the authentication methods. Length, program, version, procedure (66),
+# type, serial number and status.
 _AUTH_LIST = struct.pack(">7I", 28, 0x20008086, 1, 66, 0, 0, 0)
 
 
 def libvirtd(directory: Path, *, hostname: str | None = None) -> Service:
-    """The libvirtd that keeps all it has in `directory`; nodes that migrate to each other need names of their own."""
+    """Return the libvirtd that keeps its files in `directory`; nodes that migrate to each other need host names."""
 
     def prepare() -> None:
         _prepare(directory)
@@ -85,7 +85,7 @@ def libvirtd(directory: Path, *, hostname: str | None = None) -> Service:
             (directory / name).write_text(known if "\nlibvirt-qemu:" in known else known + line)
 
     async def ready() -> bool:
-        # It takes connections before its drivers are up, but answers only afterwards.
+        # libvirtd accepts connections before its drivers are up, but answers only afterwards.
         return bool(await _ask(_socket(directory, "libvirt-sock"), _AUTH_LIST))
 
     binds = _BINDS | {name: f"/etc/{name}" for name in _USER_FILES}
@@ -94,7 +94,7 @@ def libvirtd(directory: Path, *, hostname: str | None = None) -> Service:
 
 
 def virtlogd(directory: Path) -> Service:
-    """The daemon that writes the console logs of the guests in `directory`; needed when the first guest starts."""
+    """Return the daemon that writes the console logs of the guests in `directory`; guests need it to start."""
 
     def prepare() -> None:
         _prepare(directory)
@@ -108,19 +108,19 @@ def virtlogd(directory: Path) -> Service:
 
 
 def uri(directory: Path) -> str:
-    """What to connect to for the libvirtd in `directory`."""
+    """Return the libvirt URI of the libvirtd in `directory`."""
     return f"qemu+unix:///system?socket={quote(str(_socket(directory, 'libvirt-sock')))}"
 
 
 def processes(directory: Path) -> set[ProcessId]:
-    """The daemons and guests that live in the namespaces of `directory`, whoever started them."""
+    """Return the daemons and guests that run in the namespaces of `directory`, also those of an earlier sandbox."""
     try:
         ours = os.stat(directory / "run")
     except FileNotFoundError:
         return set()
     found = set()
     for pid in (int(name) for name in os.listdir(PROC) if name.isdecimal()):
-        # A process may end while we look at it, and what lies in other users' namespaces is not ours.
+        # A process may end in the meantime, and one that we may not look at is not ours.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             process = ProcessId(pid, start_time(pid))
             if os.path.samestat(os.stat(PROC / str(pid) / "root" / _BINDS["run"].lstrip("/")), ours):
@@ -129,14 +129,14 @@ def processes(directory: Path) -> set[ProcessId]:
 
 
 def release(directory: Path) -> None:
-    """Remove the one thing that may lie outside of `directory`: the short name of its sockets."""
+    """Remove the only file outside of `directory`: the short link to its sockets."""
     _link(directory).unlink(missing_ok=True)
 
 
 def _argv(directory: Path, program: str, binds: Mapping[str, str], options: tuple[str, ...] = ()) -> tuple[str, ...]:
     pairs = [("--bind", f"{os.path.abspath(directory / name)}:{target}") for name, target in binds.items()]
     command = (program, "-f", f"/etc/libvirt/{program}.conf", "-p", f"/run/libvirt/{program}.pid")
-    # Isolated, the module runs wherever the project lies, and without its environment.
+    # Isolated (-I) and by path, the module runs from any directory and ignores Python's environment variables.
     return (sys.executable, "-I", str(namespace.__file__), *chain(*pairs), *options, "--", *command)
 
 
@@ -150,9 +150,9 @@ def _prepare(directory: Path) -> None:
 
 
 def _socket(directory: Path, name: str) -> Path:
-    """The path of a socket as clients use it: under a short link where the true one is too long for an address."""
+    """Return the path of a socket for clients: through a short link if the true path is too long for an address."""
     true = Path(os.path.abspath(directory / "run" / name))
-    return true if len(os.fsencode(true)) <= _MAX_SOCKET else _link(directory) / name
+    return true if len(os.fsencode(true)) <= _MAX_SOCKET_BYTES else _link(directory) / name
 
 
 def _link(directory: Path) -> Path:
@@ -160,7 +160,7 @@ def _link(directory: Path) -> Path:
 
 
 async def _ask(socket: Path, question: bytes) -> bytes:
-    """The beginning of a server's answer."""
+    """Return the beginning of a server's answer."""
     reader, writer = await asyncio.open_unix_connection(str(socket))
     try:
         writer.write(question)

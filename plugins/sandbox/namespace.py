@@ -1,10 +1,10 @@
-"""Run a program in a mount namespace and with a host name of its own, over which chosen directories are bound.
+"""Run a program in a new mount and host name namespace, in which directories are bind-mounted.
 
     python -m pvcd_plugins.sandbox.namespace --bind SOURCE:TARGET ... [--hostname NAME] [--network] -- PROGRAM ...
 
-The host sees none of the mounts, and they end with the last process inside. The program is killed when the process
-that started it ends. A target that does not exist is made, empty, since there is nothing else to bind over. With
---network /sys shows the links of the network that it runs in, and not of the one in which /sys was mounted.
+The host does not see the mounts, and they end with the last process inside. The program is killed when the process
+that started it ends. A missing target is created as an empty directory on the host. With --network, /sys shows the
+links of the program's network namespace, instead of the one in which /sys was mounted.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(arguments: list[str]) -> None:
-    """Make the namespaces and become the program."""
+    """Create the namespaces and execute the program."""
     options = _parser().parse_args(arguments)
     parent = os.getppid()
-    _done(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
     if os.getppid() != parent:
         sys.exit("the parent process ended")
-    _done(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS), "unshare")
+    _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS), "unshare")
     _mount(None, "/", _MS_REC | _MS_PRIVATE)
     for pair in options.bind:
         source, _, target = pair.rpartition(":")
@@ -59,12 +59,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _mount(source: str | None, target: str, flags: int, kind: str | None = None) -> None:
     names = (name if name is None else os.fsencode(name) for name in (source, target, kind))
-    _done(_libc.mount(*names, ctypes.c_ulong(flags), None), f"mount {source or ''} on {target}")
+    _check(_libc.mount(*names, ctypes.c_ulong(flags), None), f"mount {source or ''} on {target}")
 
 
-def _done(result: int, what: str) -> None:
+def _check(result: int, call: str) -> None:
     if result != 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
+        raise OSError(ctypes.get_errno(), f"{call}: {os.strerror(ctypes.get_errno())}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A network namespace of one's own: bridges, addresses and packet filters made in it are no concern of the host.
+"""A network namespace, so that the sandbox's bridges, addresses and packet filters do not affect the host.
 
-It is gone with the last process in it, and everything in it.
+It ends with the last process in it, together with everything in it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from pvcd_plugins.sandbox.packages import PATH
 LOOPBACK = "127.0.0.1"
 _OUTSIDE = "PVCD_OUTSIDE_NETWORK"
 _CLONE_NEWNET = 0x40000000
-_LIMIT = 10.0
+_TIMEOUT_SECONDS = 10.0
 _BACKLOG = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter() -> None:
-    """Move into a new one, in which there is only loopback. For the main thread of a process that has no others yet."""
+    """Move this process into a new namespace that has only loopback; call it before any other thread is started."""
     before = os.open("/proc/self/ns/net", os.O_RDONLY)
     if _libc.unshare(_CLONE_NEWNET) != 0:
-        raise Failed(f"There can be no network namespace of our own: {os.strerror(ctypes.get_errno())}.")
-    # From a namespace within another one, the way out leads out of both.
+        raise Failed(f"Cannot create a network namespace: {os.strerror(ctypes.get_errno())}.")
+    # From a namespace within another one, `outside` leads out of both.
     os.environ.setdefault(_OUTSIDE, f"/proc/{os.getpid()}/fd/{before}")
     command = ("ip", "link", "set", "lo", "up")
-    subprocess.run(command, check=True, timeout=_LIMIT, env={**os.environ, "PATH": PATH})
+    subprocess.run(command, check=True, timeout=_TIMEOUT_SECONDS, env={**os.environ, "PATH": PATH})
 
 
 def join(pid: int) -> None:
-    """Move into that of a process."""
+    """Move into the network namespace of a process."""
     descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         _set(descriptor)
@@ -46,7 +46,7 @@ def join(pid: int) -> None:
 
 @contextlib.contextmanager
 def apart() -> Iterator[None]:
-    """Be in a new one in this block, and afterwards again where one was."""
+    """Run a block in a new network namespace, and return to the previous one."""
     before = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         enter()
@@ -58,16 +58,16 @@ def apart() -> Iterator[None]:
 
 def _set(descriptor: int) -> None:
     if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
-        raise Failed(f"The network namespace cannot be entered: {os.strerror(ctypes.get_errno())}.")
+        raise Failed(f"Cannot enter the network namespace: {os.strerror(ctypes.get_errno())}.")
 
 
 def outside() -> tuple[str, ...]:
-    """What to put before a command that needs the network from which `enter` has moved away."""
+    """Return the words that, put before a command, run it in the network that `enter` has left."""
     return ("nsenter", f"--net={os.environ[_OUTSIDE]}", "--") if _OUTSIDE in os.environ else ()
 
 
 def listen(port: int) -> socket.socket:
-    """A socket of this network that processes in another one can serve."""
+    """Return a socket that listens in this network and can be served from another network namespace."""
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -75,5 +75,7 @@ def listen(port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise Conflict(f"Port {port} is in use by another program: choose another with --api-port.") from error
+        raise Conflict(
+            f"Cannot use port {port} for api: in use by another program. Choose another port with --api-port."
+        ) from error
     return listener

@@ -1,4 +1,4 @@
-"""What the sandbox's servers need on this machine, and which Debian package brings it."""
+"""The programs and files that the sandbox's servers need, and the Debian packages that contain them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pvcd import Failed
 from pvcd_plugins.sandbox.zookeeper import JAR, LOG_JAR
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""Where programs are looked for, and the PATH of all servers."""
+"""The PATH of all servers, on which their programs are looked up."""
 
 ALL = "all"
 
 
 class Need(NamedTuple):
-    """A program (found on `PATH`) or a file (a pattern that begins with /)."""
+    """A program (on `PATH`) or a file (a glob pattern that begins with /) that a server needs."""
 
     what: str
     package: str
@@ -58,22 +58,22 @@ NEEDS = (
 
 
 def exists(what: str) -> bool:
-    """Whether a program or file is there."""
+    """Return whether a program or file is there."""
     return bool(glob.glob(what)) if what.startswith("/") else shutil.which(what, path=PATH) is not None
 
 
 def missing(servers: Collection[str], there: Callable[[str], bool] = exists) -> list[Need]:
-    """What these servers need and is not there."""
+    """Return what these servers need and this machine lacks."""
     return [need for need in NEEDS if need.server in (ALL, *servers) and not there(need.what)]
 
 
 def check(servers: Collection[str], there: Callable[[str], bool] = exists) -> None:
-    """Refuse to go on when something is missing: names all of it at once, and how to install it."""
+    """Raise an error that names everything that is missing, and how to install it."""
     absent = missing(servers, there)
     if absent:
         names = ", ".join(need.what for need in absent)
         packages = " ".join(dict.fromkeys(need.package for need in absent))
         raise Failed(
-            f"The sandbox needs what is not installed here: {names}.\nInstall it with: apt-get install {packages}",
+            f"Cannot start the sandbox: not installed: {names}.\nInstall with: apt-get install {packages}",
             code="package-missing",
         )

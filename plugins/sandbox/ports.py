@@ -1,4 +1,4 @@
-"""The ports of the sandbox: as asked for, otherwise the usual ones or the next free ones after them."""
+"""The ports of the sandbox: those requested, else the usual ones or the next free ones after them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from pvcd import Conflict, Failed
 
 USUAL = {"zookeeper": 2181, "redis": 6379, "ceph-mon": 3300, "api": 7370}
-"""The server's name and the port that is tried first."""
+"""The port that is tried first, by server."""
 
 _TRIES = 200
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of 127.0.0.1 now."""
+    """Return whether a server could listen on this port of 127.0.0.1 now."""
     with socket.socket() as probe:
-        # As servers do: a port with connections in TIME_WAIT is free, one with a listener is not.
+        # Servers set this too: a port with connections in TIME_WAIT is free, one with a listener is not.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -26,23 +26,23 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose_one(name: str, asked: int | None, free: Callable[[int], bool] = is_free) -> int:
-    """The port of one server, as `choose` would choose it."""
-    return choose({name: asked}, free)[name]
+def choose_one(name: str, requested: int | None, free: Callable[[int], bool] = is_free) -> int:
+    """Choose the port of one server, as `choose` does."""
+    return choose({name: requested}, free)[name]
 
 
-def choose(asked: Mapping[str, int | None], free: Callable[[int], bool] = is_free) -> dict[str, int]:
-    """A port for each server of `USUAL`. One that was asked for is taken or refused, never replaced."""
+def choose(requested: Mapping[str, int | None], free: Callable[[int], bool] = is_free) -> dict[str, int]:
+    """Choose a port for each server of `USUAL`. A requested port is used or refused, never replaced."""
     ports: dict[str, int] = {}
-    for name, port in asked.items():
+    for name, port in requested.items():
         if port is None:
             continue
         if port in ports.values():
-            raise Conflict(f"Port {port} was asked for twice: give each server a port of its own.")
+            raise Conflict(f"Cannot use port {port} for {name}: requested for another server too. Choose two ports.")
         if not free(port):
             raise Conflict(
-                f"Port {port}, asked for {name}, is in use by another program: "
-                f"stop that one or choose another with --{name}-port."
+                f"Cannot use port {port} for {name}: in use by another program. "
+                f"Stop that program, or choose another port with --{name}-port."
             )
         ports[name] = port
     for name, usual in USUAL.items():
@@ -55,4 +55,5 @@ def _next_free(name: str, usual: int, taken: set[int], free: Callable[[int], boo
     for port in range(usual, usual + _TRIES):
         if port not in taken and free(port):
             return port
-    raise Failed(f"None of the ports {usual} to {usual + _TRIES - 1} is free: choose one with --{name}-port.")
+    last = usual + _TRIES - 1
+    raise Failed(f"Cannot find a port for {name}: {usual} to {last} are in use. Choose one with --{name}-port.")

@@ -10,7 +10,7 @@ from pvcd_plugins.sandbox.service import Service
 
 
 def redis(directory: Path, port: int) -> Service:
-    """The server that keeps its data in `directory` and listens on 127.0.0.1:`port`."""
+    """Return the server that keeps its data in `directory` and listens on 127.0.0.1:`port`."""
     config = directory / "redis.conf"
 
     def prepare() -> None:
@@ -21,7 +21,7 @@ def redis(directory: Path, port: int) -> Service:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(b"PING\r\n")
-            # It says -LOADING while it still reads its data.
+            # Redis answers -LOADING while it still reads its data.
             return await reader.readline() == b"+PONG\r\n"
         finally:
             writer.close()

@@ -1,4 +1,4 @@
-"""Service: one server of the sandbox, how it is started and how one sees that it is ready."""
+"""Service: one server of the sandbox, how to start it and how to tell that it is ready."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Service:
     name: str
     argv: tuple[str, ...]
     ready: Callable[[], Awaitable[bool]]
-    """Asked again and again until it says True."""
+    """Called repeatedly until it returns True."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Added to a minimal environment."""
+    """Variables added to a minimal environment."""
     prepare: Callable[[], None] | None = None
-    """Writes its files; runs in a thread, and again before each start."""
+    """Writes the server's files; called in a thread before each start."""
     sockets: tuple[int, ...] = ()
-    """Descriptors that it inherits."""
-    stop_timeout: float = 10.0
-    """Seconds from SIGTERM to SIGKILL."""
+    """File descriptors that the server inherits."""
+    stop_seconds: float = 10.0
+    """Time from SIGTERM to SIGKILL."""

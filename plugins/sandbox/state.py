@@ -1,8 +1,8 @@
-"""What is known of a sandbox on disk: its lock, its state, and the processes that belong to it.
+"""The lock, the state file and the processes of a sandbox.
 
-A process is always known by its pid *and* its start time, so that a number that was given away again is never mistaken
-for one of ours. What a killed sandbox left behind is named by its state file or carries `MARK` in its environment.
-Guests carry no mark: `libvirtd.processes` knows them by their namespace.
+A process is always identified by its pid *and* its start time, so that a reused pid is never mistaken for one of ours.
+The processes of a killed sandbox are named by its state file or carry `MARK` in their environment. Guests carry no
+mark: `libvirtd.processes` finds them by their namespace.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pvcd import Conflict, Failed
 
 MARK = "PVCD_SANDBOX"
-"""The environment variable that each server inherits: the absolute path of the sandbox's directory."""
+"""The environment variable that each server inherits; it holds the absolute path of the sandbox's directory."""
 
 PROC = Path("/proc")
-END_LIMIT = 10.0
+END_SECONDS = 10.0
 
 
 class ProcessId(NamedTuple):
-    """A process that is never mistaken for a later one."""
+    """A process, told apart from a later one with the same pid."""
 
     pid: int
     started: int
@@ -40,7 +40,7 @@ class ProcessId(NamedTuple):
 
 
 class Phase(StrEnum):
-    """How far a server is."""
+    """The phases of a server."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -48,7 +48,7 @@ class Phase(StrEnum):
 
 
 class Server(BaseModel):
-    """One server, as its supervisor saw it last."""
+    """One server, as its supervisor last saw it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,12 +58,12 @@ class Server(BaseModel):
     port: int | None
     phase: Phase
     since: float
-    """Seconds since 1970, when it entered its phase."""
+    """The time when it entered its phase, in seconds since 1970."""
     restarts: int
 
 
 class State(BaseModel):
-    """state.json"""
+    """The content of state.json."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -74,24 +74,24 @@ class State(BaseModel):
 
 
 def api_address(ports: Mapping[str, int]) -> str:
-    """Where the sandbox's API listens."""
+    """Return the base URL of the sandbox's API."""
     return f"http://127.0.0.1:{ports['api']}/api/v1"
 
 
 def start_time(pid: int, proc: Path = PROC) -> int:
-    """When a process was started, also of a zombie; 0 if there is none."""
+    """Return when a process (or zombie) was started, in clock ticks since boot, or 0 if there is none."""
     fields = _stat(pid, proc)
     return int(fields[19]) if fields else 0
 
 
 def runs(process: ProcessId, proc: Path = PROC) -> bool:
-    """Whether it still runs; a zombie is gone, it only waits for its parent to notice."""
+    """Return whether a process still runs; a zombie does not."""
     fields = _stat(process.pid, proc)
     return bool(fields) and int(fields[19]) == process.started and fields[0] not in ("Z", "X")
 
 
 def program(process: ProcessId, proc: Path = PROC) -> str:
-    """The name of the program that it runs; nothing if it runs no more."""
+    """Return the name of the program that a process runs, or "" if the process has ended."""
     try:
         return (proc / str(process.pid) / "comm").read_text().strip() if runs(process, proc) else ""
     except (FileNotFoundError, ProcessLookupError):
@@ -99,7 +99,7 @@ def program(process: ProcessId, proc: Path = PROC) -> str:
 
 
 def _stat(pid: int, proc: Path) -> list[str]:
-    """The fields of /proc/PID/stat after the program's name, the state first."""
+    """Return the fields of /proc/PID/stat after the program's name; the state is the first."""
     try:
         text = (proc / str(pid) / "stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -108,13 +108,13 @@ def _stat(pid: int, proc: Path) -> list[str]:
 
 
 def send(process: ProcessId, number: signal.Signals) -> bool:
-    """Send a signal to exactly this process; False if it runs no more."""
+    """Send a signal to exactly this process; return False if it has ended."""
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return False
     try:
-        # The descriptor is bound to whoever has the pid now; the look comes after, so that it is about the same one.
+        # The descriptor is bound to the process that has the pid now, so look only after it was opened.
         if not runs(process):
             return False
         signal.pidfd_send_signal(descriptor, number)
@@ -125,9 +125,9 @@ def send(process: ProcessId, number: signal.Signals) -> bool:
     return True
 
 
-async def wait_until_gone(processes: Iterable[ProcessId], limit: float) -> bool:
-    """Return as soon as none of them runs, True; or False after `limit` seconds."""
-    end = time.monotonic() + limit
+async def wait_until_gone(processes: Iterable[ProcessId], seconds: float) -> bool:
+    """Return True as soon as none of the processes runs, or False after `seconds`."""
+    end = time.monotonic() + seconds
     waiting = list(processes)
     while waiting := [process for process in waiting if runs(process)]:
         if time.monotonic() > end:
@@ -138,7 +138,7 @@ async def wait_until_gone(processes: Iterable[ProcessId], limit: float) -> bool:
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock; the kernel lets go of it when we die, however we die.
+    """Hold the directory's lock, which the kernel releases when this process ends in any way.
 
     Raises `Conflict` when another process holds it.
     """
@@ -146,34 +146,34 @@ def lock(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"The sandbox in {directory} is in use{_by(directory)}.") from None
+            raise Conflict(f"Cannot use the sandbox in {directory}: in use by {_user(directory)}.") from None
         yield
 
 
-def _by(directory: Path) -> str:
+def _user(directory: Path) -> str:
     state = read(directory)
-    return f" by process {state.supervisor.pid}" if state and runs(state.supervisor) else " by another process"
+    return f"process {state.supervisor.pid}" if state and runs(state.supervisor) else "another process"
 
 
 def make(directory: Path) -> None:
-    """Make the directory of a sandbox; one that holds something else is refused, since we clear up in ours."""
+    """Make the directory of a sandbox; refuse one with other files, because a sandbox removes files in its own."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if not is_sandbox(directory) and any(directory.iterdir()):
-            raise Conflict(f"{directory} is not empty and is no sandbox: choose another directory.")
+            raise Conflict(f"Cannot create a sandbox in {directory}: it holds other files. Choose another directory.")
         (directory / "lock").touch()
         (directory / "log").mkdir(exist_ok=True)
     except OSError as error:
-        raise Failed(f"The directory {directory} cannot be used: {error.strerror}.") from error
+        raise Failed(f"Cannot create the directory {directory}: {error.strerror}.") from error
 
 
 def is_sandbox(directory: Path) -> bool:
-    """Whether a sandbox was ever started in this directory."""
+    """Return whether a sandbox was ever started in this directory."""
     return (directory / "lock").is_file()
 
 
 def read(directory: Path) -> State | None:
-    """The last state that was written, or None."""
+    """Return the last state that was written, or None."""
     try:
         return State.model_validate_json((directory / "state.json").read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -181,19 +181,19 @@ def read(directory: Path) -> State | None:
 
 
 def write(directory: Path, state: State) -> None:
-    """Replace the state in one act."""
+    """Replace the state file atomically."""
     new = directory / "state.json.new"
     new.write_text(json.dumps(state.model_dump(mode="json"), indent=2) + "\n")
     new.replace(directory / "state.json")
 
 
 def forget(directory: Path) -> None:
-    """Remove the state: nothing runs."""
+    """Remove the state file, because nothing runs."""
     (directory / "state.json").unlink(missing_ok=True)
 
 
-def leftovers(directory: Path, proc: Path = PROC) -> set[ProcessId]:
-    """The servers of the sandbox that still run, and what they started; never ourselves."""
+def processes(directory: Path, proc: Path = PROC) -> set[ProcessId]:
+    """Return the running servers of a sandbox and the processes that they started, without this process."""
     mark = os.fsencode(f"{MARK}={directory}")
     state = read(directory)
     named = {server.process for server in state.servers if runs(server.process, proc)} if state else set()
@@ -203,7 +203,7 @@ def leftovers(directory: Path, proc: Path = PROC) -> set[ProcessId]:
 def _marked(mark: bytes, proc: Path) -> set[ProcessId]:
     found = set()
     for pid in (int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal()):
-        # It may end while we look; those of other users we may not look at are not ours.
+        # A process may end in the meantime, and one that we may not read is not ours.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             process = ProcessId(pid, start_time(pid, proc))
             marked = mark in (proc / str(pid) / "environ").read_bytes().split(b"\0")
@@ -213,20 +213,20 @@ def _marked(mark: bytes, proc: Path) -> set[ProcessId]:
 
 
 async def end(find: Callable[[], set[ProcessId]]) -> int:
-    """Kill whatever `find` finds, until it finds nothing more; returns how many there were."""
+    """Kill the processes that `find` returns until it returns none; return how many were killed."""
     killed: set[ProcessId] = set()
-    deadline = time.monotonic() + END_LIMIT
-    while processes := await asyncio.to_thread(find):
+    deadline = time.monotonic() + END_SECONDS
+    while found := await asyncio.to_thread(find):
         if time.monotonic() > deadline:
-            pids = ", ".join(str(process.pid) for process in sorted(processes))
-            raise Failed(f"These processes of the sandbox cannot be ended: {pids}.")
-        killed |= {process for process in processes if send(process, signal.SIGKILL)}
-        await wait_until_gone(processes, 1.0)
+            pids = ", ".join(str(process.pid) for process in sorted(found))
+            raise Failed(f"Cannot end processes of the sandbox: still running after SIGKILL: {pids}.")
+        killed |= {process for process in found if send(process, signal.SIGKILL)}
+        await wait_until_gone(found, 1.0)
     return len(killed)
 
 
 def clear(directory: Path) -> None:
-    """Remove what a reboot would remove of servers that were killed: the folder `run`, and sockets anywhere."""
+    """Remove the runtime files of killed servers, as a reboot would: the folder `run`, and all sockets."""
     shutil.rmtree(directory / "run", ignore_errors=True)
     for path in directory.rglob("*"):
         if path.is_socket():

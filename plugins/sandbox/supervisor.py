@@ -17,19 +17,20 @@ from pvcd_plugins.sandbox.packages import PATH
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import MARK, Phase, ProcessId, start_time
 
-READY_LIMIT = 60.0
-ASK_LIMIT = 5.0
-POLL = 0.05
-FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
-CALM = 30.0
-"""A server that ran for so long is restarted as if it had never failed."""
-TAIL = 8
+READY_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
+POLL_SECONDS = 0.05
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 10.0
+CALM_SECONDS = 30.0
+"""The delay before a restart grows, unless the server ran for this long."""
+LOG_LINES = 8
+"""How many lines of its log a server's failure shows."""
 Report = Callable[[str], None]
 
 
 @dataclass
 class Child:
-    """One server and the process that it is now."""
+    """One server and its present process."""
 
     service: Service
     process: Process
@@ -41,7 +42,7 @@ class Child:
 
 
 class Supervisor:
-    """Runs servers. Started in the main thread's event loop, each of them dies with us, even on kill -9."""
+    """Starts and stops servers. Those started by the main thread die with this process, even on kill -9."""
 
     def __init__(
         self,
@@ -49,17 +50,17 @@ class Supervisor:
         *,
         report: Report,
         changed: Callable[[], None] = lambda: None,
-        ready_limit: float = READY_LIMIT,
+        ready_seconds: float = READY_SECONDS,
     ) -> None:
         self.children: dict[str, Child] = {}
         self._order: list[str] = []
         self._directory = directory
         self._report = report
         self._changed = changed
-        self._ready_limit = ready_limit
+        self._ready_seconds = ready_seconds
 
     async def start(self, *services: Service) -> None:
-        """Start servers side by side and return when all are ready; raises the first failure."""
+        """Start servers side by side and return when all are ready; raise the first failure."""
         self._order += [service.name for service in services]
         try:
             async with asyncio.TaskGroup() as group:
@@ -72,13 +73,13 @@ class Supervisor:
         raise failure
 
     async def stop(self, *names: str) -> None:
-        """Stop the named servers, or all of them, one after another, the last started first."""
+        """Stop the named servers, or all of them, one by one in reverse order of their start."""
         for child in reversed(self.in_order()):
             if not names or child.service.name in names:
                 await self._stop(child)
 
     def in_order(self) -> list[Child]:
-        """All servers in the order in which they were to start, however long each took."""
+        """Return all servers in the order in which they were requested."""
         return [self.children[name] for name in self._order if name in self.children]
 
     async def _start(self, service: Service) -> None:
@@ -95,16 +96,16 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         """Restart the server whenever it ends, with growing delays."""
-        delay = FIRST_DELAY
+        delay = FIRST_DELAY_SECONDS
         while True:
             await child.process.wait()
-            delay = FIRST_DELAY if time.time() - child.since > CALM else delay
+            delay = FIRST_DELAY_SECONDS if time.time() - child.since > CALM_SECONDS else delay
             how = _ending(child.process)
             _kill_group(child)
             self._enter(child, Phase.STOPPED)
-            self._say(child.service.name, f"{how}; starting it again in {delay:.1f} s")
+            self._say(child.service.name, f"{how}; restarting it in {delay:.1f} s")
             await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_DELAY)
+            delay = min(delay * 2, LONGEST_DELAY_SECONDS)
             await self._restart(child)
 
     async def _restart(self, child: Child) -> None:
@@ -123,7 +124,7 @@ class Supervisor:
             self._say(child.service.name, f"ready again after {time.monotonic() - begun:.1f} s")
 
     async def _spawn(self, service: Service) -> Process:
-        """Start the process, with its output in log/NAME.log and the end of its life bound to ours."""
+        """Start a process that writes to log/NAME.log and is killed when this process ends."""
         environment = {"PATH": PATH, "HOME": str(self._directory), "LANG": "C.UTF-8", MARK: str(self._directory)}
         try:
             if service.prepare is not None:
@@ -139,23 +140,23 @@ class Supervisor:
                     pass_fds=service.sockets,
                 )
         except OSError as error:
-            raise Failed(f"{service.name} cannot be started: {error}.") from error
+            raise Failed(f"Cannot start {service.name}: {error}.") from error
 
     async def _until_ready(self, child: Child) -> None:
-        name, end = child.service.name, time.monotonic() + self._ready_limit
+        end = time.monotonic() + self._ready_seconds
         while True:
             ready = await _is_ready(child.service)
-            # Looked at after the answer, which may be that of a stranger on the port that ours could not have.
+            # Only now: the answer may come from another program on the port that our server could not get.
             if child.process.returncode is not None:
-                raise Failed(await self._with_log(child, f"{name} {_ending(child.process)} before it was ready"))
+                raise Failed(await self._failure(child, f"it {_ending(child.process)} before it was ready"))
             if ready:
                 return
             if time.monotonic() > end:
-                raise Failed(await self._with_log(child, f"{name} was not ready after {self._ready_limit:g} s"))
-            await asyncio.sleep(POLL)
+                raise Failed(await self._failure(child, f"it was not ready after {self._ready_seconds:g} s"))
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _stop(self, child: Child) -> None:
-        """End one server: SIGTERM, and SIGKILL for all of its group when its time is over."""
+        """Stop one server with SIGTERM; after its `stop_seconds`, kill its process group."""
         begun = time.monotonic()
         if child.keeper is not None:
             child.keeper.cancel()
@@ -163,7 +164,7 @@ class Supervisor:
         if child.process.returncode is None:
             child.process.terminate()
             try:
-                async with asyncio.timeout(child.service.stop_timeout):
+                async with asyncio.timeout(child.service.stop_seconds):
                     await child.process.wait()
                 how = "stopped"
             except TimeoutError:
@@ -173,10 +174,10 @@ class Supervisor:
             self._say(child.service.name, f"{how} after {time.monotonic() - begun:.1f} s")
         self._enter(child, Phase.STOPPED)
 
-    async def _with_log(self, child: Child, sentence: str) -> str:
+    async def _failure(self, child: Child, reason: str) -> str:
         path = self._log(child.service)
         lines = await asyncio.to_thread(last_lines, path)
-        return f"{sentence}; the end of {path}:\n" + "\n".join(f"  {line}" for line in lines)
+        return "\n  ".join([f"Cannot start {child.service.name}: {reason}. The end of {path}:", *lines])
 
     def _log(self, service: Service) -> Path:
         return self._directory / "log" / f"{service.name}.log"
@@ -189,8 +190,8 @@ class Supervisor:
         self._report(f"{name:<11} {text}")
 
 
-def last_lines(path: Path, count: int = TAIL) -> list[str]:
-    """The end of a log."""
+def last_lines(path: Path, count: int = LOG_LINES) -> list[str]:
+    """Return the last lines of a log."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 8192))
         return file.read().decode(errors="replace").splitlines()[-count:]
@@ -198,14 +199,14 @@ def last_lines(path: Path, count: int = TAIL) -> list[str]:
 
 async def _is_ready(service: Service) -> bool:
     try:
-        async with asyncio.timeout(ASK_LIMIT):
+        async with asyncio.timeout(ANSWER_SECONDS):
             return await service.ready()
     except OSError:  # not listening yet; a TimeoutError is one too
         return False
 
 
 def _begin_log(path: Path) -> None:
-    """Begin a new log and keep the one before it."""
+    """Start a new log and keep the previous one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         path.replace(path.with_suffix(".log.1"))
@@ -216,7 +217,7 @@ def _identify(process: Process) -> ProcessId:
 
 
 def _kill_group(child: Child) -> None:
-    """Kill all of its group. Called before the server is reaped or right after, while the number is not yet reused."""
+    """Kill the server's process group; call it before or right after the server is reaped, before its pid is reused."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.process.pid, signal.SIGKILL)
 
@@ -224,5 +225,5 @@ def _kill_group(child: Child) -> None:
 def _ending(process: Process) -> str:
     status = process.returncode
     if status is not None and status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
+        return f"was killed by {signal.Signals(-status).name}"
     return f"ended with exit status {status}"

@@ -1,4 +1,4 @@
-"""The tour: shows the main job through the API, as a user would do it with curl."""
+"""The tour: build and start a small VM through the API, and print the curl commands that do the same."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import json
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from importlib import resources
 from typing import Any
 
 import aiohttp
@@ -20,9 +21,9 @@ from pvcd_plugins.sandbox.cluster import NODE, Sandbox
 NAME = "hello"
 BOOT_SECONDS = 120.0
 REPLY_SECONDS = 30.0
-POLL = 0.3
-EXAMPLES = Path(__file__).parents[2] / "plugins/provisioner/examples"
-FOLDER = "/var/tmp"  # noqa: S108 - a script sees a /tmp of its own
+POLL_SECONDS = 0.3
+SCRIPT = resources.files("pvcd_plugins.provisioner") / "examples" / "tiny.py"
+FOLDER = "/var/tmp"  # noqa: S108 - a script has its own /tmp
 Say = Callable[[str], None]
 NETWORK = {
     "vni": "200",
@@ -59,7 +60,7 @@ PROFILE = {
 
 
 async def show(sandbox: Sandbox, say: Say) -> None:
-    """Build a small guest from a profile, and show its console; says what was sent and what came back."""
+    """Build a small guest from a profile and show its console, with each request and its reply."""
     api = sandbox.api
     files = await guest.tiny(sandbox.cache / "guest")
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REPLY_SECONDS)) as session:
@@ -72,7 +73,7 @@ async def show(sandbox: Sandbox, say: Say) -> None:
             for file in files:
                 await asyncio.to_thread(shutil.copy, file, folder)
             await _build(curl, say, [f"kernel={folder}/{files.kernel.name}", f"initrd={folder}/{files.initrd.name}"])
-        say("\nIt boots; this is its console:\n")
+        say("\nThe VM boots. Its console:\n")
         await _show_console(curl, say)
         await curl.show("GET", f"/vm/{NAME}/state")
         await curl.show("GET", "/network/app/lease")
@@ -81,20 +82,19 @@ async def show(sandbox: Sandbox, say: Say) -> None:
         f"  curl {api}/vm\n"
         f"  curl '{api}/vm/{NAME}/console?lines=5'\n"
         f"  curl {api}/vm/{NAME}/dump\n"
-        f"  sudo .venv/bin/pvcd sandbox exec --directory {sandbox.directory} ping -c 3 10.20.0.1\n"
+        f"  sudo {sys.executable} -m pvcd sandbox exec --directory {sandbox.directory} ping -c 3 10.20.0.1\n"
         f"  curl -X POST {api}/vm/{NAME}/state -d state=restart\n"
         f"  curl -X POST {api}/vm/{NAME}/state -d state=shutdown\n"
         f"  curl -X POST {api}/node/{NODE}/domain-state -d domain-state=flush\n"
         f"  curl -X DELETE '{api}/vm/{NAME}?delete_disks'\n"
-        f"Ctrl-C ends the cluster and removes it.\n"
+        f"Ctrl-C stops the cluster.\n"
     )
 
 
 async def _build(curl: _Curl, say: Say, arguments: list[str]) -> None:
-    """Let the provisioner build the guest, and show each step as it ends."""
-    script = EXAMPLES / "tiny.py"
-    say(f"\n$ curl -X POST {curl.api}/provisioner/script?name=tiny --data-binary @{script}")
-    await curl.ask("POST", "/provisioner/script", name="tiny", data=await asyncio.to_thread(script.read_text))
+    """Let the provisioner build the guest, and show each step when it is done."""
+    say(f"\n$ curl -X POST {curl.api}/provisioner/script?name=tiny --data-binary @{SCRIPT}")
+    await curl.ask("POST", "/provisioner/script", name="tiny", data=await asyncio.to_thread(SCRIPT.read_text))
     await curl.show("POST", "/provisioner/profile", **PROFILE, arg=arguments)
     task = await curl.show("POST", "/provisioner/create", name=NAME, profile=PROFILE["name"])
     shown = 0
@@ -106,13 +106,13 @@ async def _build(curl: _Curl, say: Say, arguments: list[str]) -> None:
         shown = len(done)
         if status["state"] not in ("PENDING", "RUNNING"):
             break
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(POLL_SECONDS)
     if status["state"] != "SUCCESS":
-        raise Failed(f"The VM was not built: {status['status']}", code="tour-failed")
+        raise Failed(f"Cannot build VM {NAME!r}: {status['status']}", code="tour-failed")
 
 
 class _Curl:
-    """Sends requests and shows them as the commands that would do the same."""
+    """Sends requests and prints them as curl commands."""
 
     def __init__(self, session: aiohttp.ClientSession, api: str, say: Say) -> None:
         self._session = session
@@ -120,16 +120,16 @@ class _Curl:
         self._say = say
 
     async def ask(self, method: str, path: str, **values: str | list[str]) -> Any:
-        """Send a request and return the decoded reply; raises `Failed` with the API's words if it was refused."""
+        """Send a request and return the decoded reply; raise `Failed` with the API's sentence if it was refused."""
         pairs = _pairs(values)
         async with self._session.request(method, self.api + path, data=pairs or None) as reply:
             body = await reply.json()
             if not reply.ok:
-                raise Failed(f"{method} {path}: {body.get('message')}", code="tour-failed")
+                raise Failed(f"Cannot {method} {path}: {body.get('message')}", code="tour-failed")
             return body
 
     async def show(self, method: str, path: str, **values: str | list[str]) -> Any:
-        """Send a request and show both sides."""
+        """Send a request and print it with its reply."""
         words = [word for name, value in _pairs(values) for word in ("--data-urlencode", f"{name}={value}")]
         self._say(f"\n$ {shlex.join(['curl', '-X', method, self.api + path, *words])}")
         body = await self.ask(method, path, **values)
@@ -142,7 +142,7 @@ def _pairs(values: dict[str, str | list[str]]) -> list[tuple[str, str]]:
 
 
 async def _show_console(curl: _Curl, say: Say) -> None:
-    """Show the guest's console until it says that it is up and has an address."""
+    """Show the guest's console until the guest is up and has an address."""
     shown = 0
     async with asyncio.timeout(BOOT_SECONDS):
         while True:
@@ -152,4 +152,4 @@ async def _show_console(curl: _Curl, say: Say) -> None:
             shown = len(lines)
             if all(any(text in line for line in lines) for text in (guest.GREETING, guest.ADDRESS)):
                 return
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(POLL_SECONDS)

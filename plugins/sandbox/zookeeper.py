@@ -13,7 +13,7 @@ LOG_JAR = "/usr/share/java/slf4j-simple.jar"
 
 
 def zookeeper(directory: Path, port: int, *, durable: bool = False) -> Service:
-    """The server that keeps its data in `directory` and listens on 127.0.0.1:`port`."""
+    """Return the server that keeps its data in `directory` and listens on 127.0.0.1:`port`."""
     config = directory / "zoo.cfg"
 
     def prepare() -> None:
@@ -21,14 +21,14 @@ def zookeeper(directory: Path, port: int, *, durable: bool = False) -> Service:
         config.write_text(_config(directory / "data", port))
 
     async def ready() -> bool:
-        # `ruok` is answered before the server serves, `srvr` names a mode only when it does.
+        # `ruok` is answered before the server serves requests; `srvr` names a mode only when it does.
         return b"Mode:" in await ask(port, b"srvr")
 
     return Service(name="zookeeper", argv=_argv(directory, config, durable), ready=ready, prepare=prepare)
 
 
 async def ask(port: int, request: bytes) -> bytes:
-    """What a server on loopback answers to one request before it closes the connection or takes over a second."""
+    """Return all that a server on loopback answers to a request until it closes, or for one second."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
@@ -50,7 +50,7 @@ def _argv(directory: Path, config: Path, durable: bool) -> tuple[str, ...]:
         "-Xmx256m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
-        "-XX:-UsePerfData",  # it would leave files in /tmp after kill -9
+        "-XX:-UsePerfData",  # they would stay in /tmp after kill -9
         f"-XX:ErrorFile={directory / 'java-error.log'}",
         "-Dzookeeper.admin.enableServer=false",
         f"-Dzookeeper.forceSync={'yes' if durable else 'no'}",

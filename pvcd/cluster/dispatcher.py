@@ -1,4 +1,4 @@
-"""Runs handlers: one run at a time for each handler and record; merges changes, retries failures, repeats all."""
+"""The runner of handlers: one reconcile at a time per handler and record; merged, retried, repeated at intervals."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from pvcd.errors import PvcdError
 from pvcd.records import Record
 
 log = logging.getLogger(__name__)
-FIRST_RETRY, LAST_RETRY, DOUBLINGS = 0.5, 60.0, 10
-SIDE_BY_SIDE = 32
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, DOUBLINGS = 0.5, 60.0, 10
+MAX_RECONCILES = 32
+"""Reconciles of one scope at the same time, without those of handlers that take long."""
 
 
-class _Turn:
-    """The turns of one handler at one record."""
+class _Item:
+    """One handler and one record: whether a reconcile is due, what runs, and how often it has failed."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.due = False
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.Task[None] | None = None
         self.failures = 0
@@ -36,116 +37,116 @@ class HandlerRunner:
     def __init__(self, handlers: Iterable[Handler], resync: float) -> None:
         self._handlers = tuple(handlers)
         self._resync = resync
-        self._turns: dict[tuple[Handler, str], _Turn] = {}
+        self._items: dict[tuple[Handler, str], _Item] = {}
         self._may_act = asyncio.Event()
         self._may_act.set()
-        self._room = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._room = asyncio.Semaphore(MAX_RECONCILES)
         self._unsubscribe: Callable[[], None] = lambda: None
-        self._clockwork: asyncio.Task[None] | None = None
+        self._resyncing: asyncio.Task[None] | None = None
 
     def start(self, context: Context) -> None:
-        """Follow every record there is, and each change from now on; unless paused, begin at once."""
+        """Reconcile every record, and each one that changes from now on; unless paused, begin at once."""
         self._context = context
         self._unsubscribe = context.store.subscribe(self._changed)
-        self._clockwork = asyncio.ensure_future(self._look_at_everything())
+        self._resyncing = asyncio.ensure_future(self._resync_all())
         self.wake_all()
 
     def pause(self) -> None:
-        """Begin no further turn: this process may not act just now."""
+        """Begin no further reconcile: this process may not act just now."""
         self._may_act.clear()
 
     def resume(self) -> None:
-        """Go on, and look at everything again."""
+        """Go on, and reconcile every record."""
         self._may_act.set()
-        if self._clockwork:
+        if self._resyncing:
             self.wake_all()
 
     async def stop(self) -> None:
-        """End all turns; nothing wakes a handler before the next start."""
+        """Cancel all reconciles; nothing wakes a handler before the next start."""
         self._unsubscribe()
         self._unsubscribe = lambda: None
-        tasks = [self._clockwork, *(task for turn in self._turns.values() for task in (turn.task, turn.timer))]
-        self._clockwork = None
-        self._turns.clear()
+        tasks = [self._resyncing, *(task for item in self._items.values() for task in (item.task, item.timer))]
+        self._resyncing = None
+        self._items.clear()
         running = [task for task in tasks if task is not None]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
     def wake(self, record: Record) -> None:
-        """Something outside the store happened to what a record describes: give its handlers a turn."""
-        if self._clockwork is None:
-            return  # not started: start looks at everything
+        """Reconcile a record because something outside the store has happened to what it describes."""
+        if self._resyncing is None:
+            return  # not started: `start` wakes all
         for handler in self._handlers:
             if isinstance(record, handler.record_type) and not handler.gone:
-                self._want(handler, record.path)
+                self._enqueue(handler, record.path)
 
     def wake_all(self) -> None:
-        """Give every record a turn."""
+        """Reconcile every record."""
         for handler in self._handlers:
             if not handler.gone:
                 for record in self._context.store.all(handler.record_type):
-                    self._want(handler, record.path)
+                    self._enqueue(handler, record.path)
 
     @property
     def idle(self) -> bool:
-        """Whether no turn is running or due at once."""
-        return not any(turn.task for turn in self._turns.values())
+        """Whether no reconcile is running or due at once."""
+        return not any(item.task for item in self._items.values())
 
     def _changed(self, path: str, old: Record | None, new: Record | None) -> None:
         for handler in self._handlers:
             if handler.gone and new is None and isinstance(old, handler.record_type):
-                self._want(handler, path, removed=old)
+                self._enqueue(handler, path, removed=old)
             elif not handler.gone and isinstance(new, handler.record_type):
-                self._want(handler, path)
+                self._enqueue(handler, path)
 
-    def _want(self, handler: Handler, path: str, removed: Record | None = None) -> None:
-        turn = self._turns.setdefault((handler, path), _Turn())
-        turn.wanted, turn.removed = True, removed
-        if turn.timer:
-            turn.timer.cancel()
-            turn.timer = None
-        if turn.task is None:
-            turn.task = asyncio.ensure_future(self._take_turns(handler, path, turn))
+    def _enqueue(self, handler: Handler, path: str, removed: Record | None = None) -> None:
+        item = self._items.setdefault((handler, path), _Item())
+        item.due, item.removed = True, removed
+        if item.timer:
+            item.timer.cancel()
+            item.timer = None
+        if item.task is None:
+            item.task = asyncio.ensure_future(self._reconcile_while_due(handler, path, item))
 
-    async def _take_turns(self, handler: Handler, path: str, turn: _Turn) -> None:
-        again: float | None = None
+    async def _reconcile_while_due(self, handler: Handler, path: str, item: _Item) -> None:
+        delay: float | None = None
         try:
-            while turn.wanted:
+            while item.due:
                 async with contextlib.nullcontext() if handler.takes_long else self._room:
                     await self._may_act.wait()
-                    turn.wanted = False
-                    record = turn.removed if handler.gone else self._context.store.find(path)
-                    again = await self._one_turn(handler, record, turn) if record else None
+                    item.due = False
+                    record = item.removed if handler.gone else self._context.store.find(path)
+                    delay = await self._reconcile(handler, record, item) if record else None
         finally:
-            turn.task = None
-        if again is not None:
-            turn.timer = asyncio.ensure_future(self._later(handler, path, turn, again))
+            item.task = None
+        if delay is not None:
+            item.timer = asyncio.ensure_future(self._enqueue_later(handler, path, item, delay))
         else:
-            self._turns.pop((handler, path), None)
+            self._items.pop((handler, path), None)
 
-    async def _one_turn(self, handler: Handler, record: Record, turn: _Turn) -> float | None:
-        """Call the handler; return after how many seconds it is due again."""
+    async def _reconcile(self, handler: Handler, record: Record, item: _Item) -> float | None:
+        """Call the handler; return the seconds until the next reconcile, or None if none is due."""
         try:
-            again = await handler.function(self._context, record)
+            wish = await handler.function(self._context, record)
         except Exception as error:
-            turn.failures += 1
-            delay = min(FIRST_RETRY * 2.0 ** min(turn.failures - 1, DOUBLINGS), LAST_RETRY)
+            item.failures += 1
+            delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(item.failures - 1, DOUBLINGS), LAST_RETRY_SECONDS)
             owner = self._context.declarations.owner(handler)
             if isinstance(error, PvcdError):
-                log.warning("%s of %s: %s: %s (again in %g s)", handler.name, owner, record.path, error, delay)
+                log.warning("%s of %s: %s: %s (retry in %g s)", handler.name, owner, record.path, error, delay)
             else:
-                log.exception("%s of %s failed at %s (again in %g s)", handler.name, owner, record.path, delay)
+                log.exception("%s of %s failed at %s (retry in %g s)", handler.name, owner, record.path, delay)
             return delay
-        turn.failures = 0
-        return again.seconds if isinstance(again, Requeue) else None
+        item.failures = 0
+        return wish.seconds if isinstance(wish, Requeue) else None
 
-    async def _later(self, handler: Handler, path: str, turn: _Turn, seconds: float) -> None:
+    async def _enqueue_later(self, handler: Handler, path: str, item: _Item, seconds: float) -> None:
         await self._context.clock.sleep(seconds)
-        turn.timer = None
-        self._want(handler, path, turn.removed)
+        item.timer = None
+        self._enqueue(handler, path, item.removed)
 
-    async def _look_at_everything(self) -> None:
+    async def _resync_all(self) -> None:
         while True:
             await self._context.clock.sleep(self._resync)
             self.wake_all()

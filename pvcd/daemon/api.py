@@ -1,10 +1,17 @@
-"""The API server: the routes of all plugins over the store in memory."""
+"""The API server: the routes of all plugins over the store in memory, on a port of its own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -12,17 +19,112 @@ from pvcd.cluster import schema
 from pvcd.daemon.components import open_components
 from pvcd.declare.context import Context
 from pvcd.http import routes as http_routes
-from pvcd.http.admission import USER, Admission
+from pvcd.http.admission import USER, Admission, described
 from pvcd.http.middleware import MAX_BODY, errors
 from pvcd.http.openapi import STALE_SINCE
 from pvcd.http.routes import Route
+from pvcd.http.tls import renew, server_tls
+from pvcd.plugin.registry import Registry, check
+from pvcd.settings import Api, SettingsError, read_file, settings_file
 
+log = logging.getLogger(__name__)
+SHUTDOWN_SECONDS = 5.0
+IDLE_SECONDS = 75.0
+"""A connection is closed after this time without a whole request; proxies in front of the API give up after 60 s."""
+MAX_LINE_BYTES = 256 * 1024
+"""Of a request's first line, which may hold a VM's XML."""
+MAX_FILES = 65536
+GOOD_KEY_CHARACTERS = 32
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 ADMISSION: web.AppKey[Admission] = web.AppKey("admission", Admission)
 
 
+@contextlib.asynccontextmanager
+async def api(context: Context, *, shared_port: bool = False, fd: int | None = None) -> AsyncIterator[web.AppRunner]:
+    """Serve the API on its port, and read the tokens and the certificate again after SIGHUP."""
+    settings = context.settings.api
+    app, tls = create_app(context), server_tls(settings.ssl)
+    _warn_of_short_key(settings)
+    _allow_many_connections()
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=IDLE_SECONDS,
+        max_line_size=MAX_LINE_BYTES,
+    )
+    async with _on_hangup(lambda: _reload(context, app[ADMISSION], tls)):
+        await runner.setup()
+        try:
+            site = web.TCPSite(
+                runner, str(settings.listen_address), settings.listen_port, ssl_context=tls, reuse_port=shared_port
+            )
+            await site.start()
+            log.info("listening on %s", site.name)
+            if fd is not None:
+                await web.SockSite(runner, socket.socket(fileno=fd), ssl_context=tls).start()
+            yield runner
+        finally:
+            await runner.cleanup()
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files: each connection is one, and a process usually starts with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, MAX_FILES)), hard))
+
+
+def _warn_of_short_key(settings: Api) -> None:
+    if settings.authentication.enabled and len(settings.authentication.secret_key) < GOOD_KEY_CHARACTERS:
+        log.warning("pvc.api.authentication.secret_key should have at least %d random characters", GOOD_KEY_CHARACTERS)
+
+
+@contextlib.asynccontextmanager
+async def _on_hangup(act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Call a function after SIGHUP, once for several that come together."""
+    hung_up = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+
+    async def follow() -> None:
+        while True:
+            await hung_up.wait()
+            hung_up.clear()
+            try:
+                await act()
+            except Exception:
+                log.exception("cannot act on SIGHUP")
+
+    following = asyncio.ensure_future(follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def _reload(context: Context, admission: Admission, tls: ssl.SSLContext | None) -> None:
+    """Read the tokens and the certificate again; keep the old ones where the new ones cannot be used."""
+    api, registry = context.settings.api, cast(Registry, context.declarations)
+    try:
+        settings = await asyncio.to_thread(lambda: check(read_file(settings_file()), registry))
+        if (settings.api.authentication.enabled, settings.api.ssl.enabled) == (api.authentication.enabled, bool(tls)):
+            api = settings.api
+            admission.replace_tokens(described(api.authentication))
+            log.info("tokens reloaded")
+        else:
+            log.warning("tokens not reloaded: authentication and TLS are switched on or off by a restart only")
+    except SettingsError as error:
+        log.error("tokens not reloaded: %s", "; ".join(error.sentences))
+    try:
+        if tls:
+            renew(tls, api.ssl)
+            log.info("certificate reloaded")
+    except SettingsError as error:
+        log.error("certificate not reloaded: %s", error)
+
+
 def create_app(context: Context) -> web.Application:
-    """The application; its store and components are opened when it starts and closed when it stops."""
+    """Make the application; its store and components are opened when it starts and closed when it stops."""
     admission = Admission(context)
     app = web.Application(middlewares=[errors, *admission.middlewares], client_max_size=MAX_BODY)
     app[CONTEXT] = context

@@ -1,4 +1,4 @@
-"""Several API processes on one port, between which the kernel shares out the connections."""
+"""Several API processes on one port, between which the kernel distributes the connections."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ import contextlib
 import logging
 import signal
 import sys
+from functools import partial
+
+from pvcd.programs import start
+from pvcd.programs.supervise import bound, ending, keep, stop
 
 log = logging.getLogger(__name__)
 WRONG_SETTINGS = 2
-FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0
-GOOD_RUN = 30.0
+STOP_SECONDS = 60.0
 
 
-class Workers:
-    """Keeps a number of `pvcd api` processes running; they end with this one, whatever ends it."""
+class ApiProcesses:
+    """Keeps a number of `pvcd api` processes running; they end with this one, however it ends."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._processes: dict[int, asyncio.subprocess.Process] = {}
 
     async def run(self) -> int:
-        """Run them until SIGTERM or SIGINT, and pass SIGHUP on. The exit code: 0, or 2 where the settings are wrong."""
+        """Run them until SIGTERM or SIGINT, and pass SIGHUP on; return 0, or 2 where the settings are wrong."""
         loop = asyncio.get_running_loop()
-        keepers = [asyncio.ensure_future(self._keep(number)) for number in range(self._count)]
+        keepers = [
+            asyncio.ensure_future(keep(partial(self._run_one, number), partial(_warn, number)))
+            for number in range(self._count)
+        ]
         everything = asyncio.gather(*keepers)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, everything.cancel)
@@ -41,32 +47,16 @@ class Workers:
             await asyncio.gather(*keepers, return_exceptions=True)
         return 0
 
-    async def _keep(self, number: int) -> None:
-        """Start a worker again whenever it ends."""
-        pause = FIRST_PAUSE
-        while True:
-            begun = asyncio.get_running_loop().time()
-            code = await self._run_one(number)
-            if code == WRONG_SETTINGS:
-                raise _WrongSettingsError
-            pause = FIRST_PAUSE if asyncio.get_running_loop().time() - begun > GOOD_RUN else min(2 * pause, LAST_PAUSE)
-            log.warning("API worker %d ended with %d and is started again in %g s", number, code, pause)
-            await asyncio.sleep(pause)
-
-    async def _run_one(self, number: int) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *("setpriv", "--pdeathsig", "TERM", "--"),
-            *(sys.executable, "-m", "pvcd", "api", "--shared-port"),
-        )
+    async def _run_one(self, number: int) -> str:
+        process = await start(bound([sys.executable, "-m", "pvcd", "api", "--shared-port"], number="TERM"))
         self._processes[number] = process
         try:
-            return await process.wait()
+            if await process.wait() == WRONG_SETTINGS:
+                raise _WrongSettingsError
         finally:
             del self._processes[number]
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-                await process.wait()
+            await stop(process, STOP_SECONDS)
+        return ending(process.returncode)
 
     def _send(self, number: signal.Signals) -> None:
         for process in self._processes.values():
@@ -74,5 +64,9 @@ class Workers:
                 process.send_signal(number)
 
 
+def _warn(number: int, how: str, pause: float) -> None:
+    log.warning("API process %d %s; restarting it in %g s", number, how, pause)
+
+
 class _WrongSettingsError(Exception):
-    """A worker has said what is wrong with the settings or plugins."""
+    """An API process has found the settings or plugins wrong, and said so."""

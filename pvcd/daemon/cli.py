@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -20,37 +21,42 @@ SUBCOMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose larger subcommands are imported when they are asked for, and plugins for any other name."""
+    """A group that imports its larger subcommands only when they run, and plugins only for help and other names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all subcommands."""
-        return sorted([*super().list_commands(ctx), *SUBCOMMANDS])
+        """Return the names of all subcommands, with those of plugins."""
+        with contextlib.suppress(SystemExit):  # a mistake in the settings is printed; the help follows
+            ctx.obj = {command.name: command for command in _gather().cli_commands}
+        return sorted({*super().list_commands(ctx), *SUBCOMMANDS, *(ctx.obj or ())})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One subcommand by name."""
+        """Return a subcommand by name."""
         if cmd_name in SUBCOMMANDS:
             module, _, name = SUBCOMMANDS[cmd_name].partition(":")
             command: click.Command = getattr(importlib.import_module(module), name)
             return command
-        return super().get_command(ctx, cmd_name) or _command_of_a_plugin(cmd_name)
+        listed: click.Command | None = (ctx.obj or {}).get(cmd_name) if ctx else None
+        return super().get_command(ctx, cmd_name) or listed or _command_of_a_plugin(cmd_name)
 
 
 def _command_of_a_plugin(name: str) -> click.Command | None:
-    declared = _gather()
-    command = next((one for one in declared.cli_commands if one.name == name), None)
-    if command is None:
-        click.echo("".join(f"{complaint}\n" for complaint in declared.complaints), nl=False, err=True)
-    return command
+    for only in (name, None):  # the built-in plugin of this name first: to import all of them takes longer
+        declared = _gather(only)
+        for command in declared.cli_commands:
+            if command.name == name:
+                return command
+    click.echo("".join(f"{complaint}\n" for complaint in declared.complaints), nl=False, err=True)
+    return None
 
 
-def _gather() -> Registry:
+def _gather(only: str | None = None) -> Registry:
     """What the plugins declare that the settings load; without a settings file, the installed ones."""
     from pvcd.plugin.loading import load
     from pvcd.plugin.registry import gather
     from pvcd.settings import SettingsError, plugins_section
 
     try:
-        return gather(load(plugins_section(_values())))
+        return gather(load(plugins_section(_values()), only))
     except SettingsError as error:
         click.echo(error, err=True)
         sys.exit(2)
@@ -64,7 +70,7 @@ def _values() -> dict[str, Any]:
     return {} if file == DEFAULT_FILE and not file.exists() else read_file(file)
 
 
-@click.group(cls=LazyGroup, epilog="Plugins add more subcommands: `pvcd plugins` names them as cli_commands.")
+@click.group(cls=LazyGroup, epilog="`pvcd plugins` tells which plugin adds which subcommand, as cli_commands.")
 @click.version_option(package_name="pvcd")
 def main() -> None:
     """Run a cluster of hypervisors: virtual machines behind one HTTP API.
@@ -81,12 +87,12 @@ def main() -> None:
 @click.option("--fd", type=int, help="Listen on this inherited socket too.")
 def api(workers: int, shared_port: bool, fd: int | None) -> None:
     """Serve the HTTP API until SIGTERM; SIGHUP reads the tokens and the certificate again."""
-    from pvcd.daemon.run import run, run_workers
+    from pvcd.daemon.run import run, run_api_processes
     from pvcd.declare.context import Role
 
     if workers > 1 and fd is not None:
         raise click.UsageError("--fd is for one process, not for several --workers.")
-    sys.exit(run_workers(workers) if workers > 1 else run(Role.API, shared_port=shared_port, fd=fd))
+    sys.exit(run_api_processes(workers) if workers > 1 else run(Role.API, shared_port=shared_port, fd=fd))
 
 
 @main.command()

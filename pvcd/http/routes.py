@@ -1,13 +1,13 @@
 """Routes: a function with marked parameters, a docstring and a return type is an endpoint.
 
-    VMName = Annotated[str, Path("Name or UUID of the VM")]
-    Wanted = Annotated[State, Value("The state to go to", choices=("start", "stop"))]
+    NoteName = Annotated[str, Path("Name of the note")]
+    Wanted = Annotated[State, Value("The requested state", choices=("open", "done"))]
 
-    routes = Routes("/api/v1/vm", tag="Virtual machines")
+    routes = Routes("/api/v1/notes", tag="Notes")
 
-    @routes.post("/{vm}/state", operation="vm-{state}")
-    async def set_state(context: Context, vm: VMName, state: Wanted) -> Message:
-        '''Set a VM to a state.'''
+    @routes.post("/{note}/state", operation="note-{state}")
+    async def set_state(context: Context, note: NoteName, state: Wanted) -> Message:
+        '''Set the state of a note.'''
 
 All is derived once, at the declaration; a mistake in it is a TypeError that names the function.
 """
@@ -56,7 +56,7 @@ class Route:
 
     @property
     def name(self) -> str:
-        """Such as `POST /api/v1/vm/{vm}/state`."""
+        """Such as `POST /api/v1/notes/{note}/state`."""
         return f"{self.method} {self.path}"
 
     @property

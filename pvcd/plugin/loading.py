@@ -64,13 +64,13 @@ class _Candidate(NamedTuple):
     import_it: Callable[[], ModuleType]
 
 
-def load(settings: PluginsSection) -> list[Plugin | RefusedPlugin]:
-    """Import the installed plugins and those of the directories, but for the disabled ones."""
+def load(settings: PluginsSection, only: str | None = None) -> list[Plugin | RefusedPlugin]:
+    """Import the installed plugins and those of the directories, except disabled ones; or `only` a built-in one."""
     loaded: dict[str, Plugin] = {}
     refused: list[RefusedPlugin] = []
     for candidate in [*_installed(), *_in_directories(settings.directories)]:
         name, origin = candidate.name, candidate.origin
-        if name in settings.disabled:
+        if name in settings.disabled or (only and (name != only or not candidate.built_in)):
             continue
         required = candidate.built_in or name in settings.required
         try:

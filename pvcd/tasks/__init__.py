@@ -70,10 +70,15 @@ async def submit(context: Context, kind: str, subject: str, values: dict[str, An
     return await find(context, task.id)
 
 
-async def check(context: Context, kind: str, subject: str, values: dict[str, Any]) -> list[Planned]:
-    """What a task would do, step by step; nothing is written. Raises what would stand in its way."""
+async def check(
+    context: Context, kind: str, subject: str, values: dict[str, Any], memory: dict[str, Any] | None = None
+) -> list[Planned]:
+    """Return what each step of a task would do; nothing is written. Raises what would stand in its way.
+
+    The caller's `memory`, if given, is that of the steps.
+    """
     task = _new(context, kind, subject, values)
-    memory: dict[str, Any] = {}
+    memory = {} if memory is None else memory
     return [
         Planned(step.name, step.title, await step.check(Run(context, task, memory))) for step in _steps(context, kind)
     ]

@@ -60,8 +60,8 @@ class Task(Record, path="/tasks/{id}"):
     """Counts the claims: a worker whose number is an older one has lost the task."""
     sentence: str = ""
     steps: tuple[StepRecord, ...] = ()
-    left: tuple[str, ...] = ()
-    """What could not be removed."""
+    leftovers: tuple[str, ...] = ()
+    """A sentence for each thing that could not be removed."""
 
     @property
     def is_over(self) -> bool:

@@ -81,7 +81,7 @@ class TaskRunner:
 
     async def _tell(self, trouble: Trouble | None) -> None:
         task = self.task
-        told = {"task": task.id, "subject": task.subject, "values": task.values, "left": task.left}
+        told = {"task": task.id, "subject": task.subject, "values": task.values, "leftovers": task.leftovers}
         failure = Failed(trouble.sentence, code=f"task-{trouble.state}") if trouble else None
         context = self.context.derive(user=task.user)
         await context.operations.notify(context, operation_of(task.kind).name, told, failure)
@@ -148,7 +148,7 @@ class TaskRunner:
 
     async def _undo(self, trouble: Trouble) -> None:
         """Undo, last first, every step that may have done something, and end the task."""
-        await self._write(lambda task: task.changed(left=(), sentence=plain(f"Being undone. {trouble.sentence}")))
+        await self._write(lambda task: task.changed(leftovers=(), sentence=plain(f"Being undone. {trouble.sentence}")))
         for record in reversed(self.task.steps):
             if record.may_have_acted:
                 await self._undo_step(record)
@@ -173,9 +173,9 @@ class TaskRunner:
             else:
                 state = "failed" if record.state == "failed" else "undone"
                 return await self._keep_end(record, state, record.sentence)
-        left = plain(f"{record.title}: {sentence}")
-        await self.log(f"Left: {left}")
-        return await self._write(lambda task: task.changed(left=(*task.left, left)))
+        leftover = plain(f"{record.title}: {sentence}")
+        await self.log(f"Left over: {leftover}")
+        return await self._write(lambda task: task.changed(leftovers=(*task.leftovers, leftover)))
 
     # Writing
 

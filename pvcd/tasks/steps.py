@@ -118,10 +118,10 @@ def operation_of(kind: str) -> OperationKind:
             "task": {"type": "string", "format": "uuid", "description": "Its id"},
             "subject": {"type": "string", "description": "What it is about"},
             "values": {"type": "object", "description": "What it was asked with"},
-            "left": {
+            "leftovers": {
                 "type": "array",
                 "items": {"type": "string"},
-                "description": "What could not be removed, a sentence for each",
+                "description": "A sentence for each thing that could not be removed",
             },
         },
     )

@@ -2,7 +2,7 @@
 
     async def test_answers() -> None:
         async with SimulatedCluster(nodes=["hv1"], plugins=[...]) as cluster:
-            reply = await cluster.request("GET", "/api/v1/node")
+            reply = await cluster.request("GET", "/api/v1/health")
             assert reply.status == 200
 
 The API and the agents are the real ones; the store is in memory, time stands still until `advance`, and of components

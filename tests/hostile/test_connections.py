@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import pytest
 
 from pvcd.clock import SystemClock
-from pvcd.daemon import run as daemons
+from pvcd.daemon import api as daemons
 from pvcd.daemon.components import make_context
 from pvcd.declare.context import Role
 from pvcd.plugin.loading import load

@@ -81,6 +81,7 @@ def test_a_limit_takes_no_longer_the_worse_it_is(long_names: Cluster, bomb: str)
         assert status == 200 or len(body["message"]) < 600
 
 
+@pytest.mark.alone
 def test_others_are_answered_while_such_limits_are_looked_for(long_names: Cluster) -> None:
     end, sent = threading.Event(), []
 

@@ -160,8 +160,8 @@ class Bench:
         for name, id in tasks.items():
             task = self.provisioner.ended(id, BACK)
             assert task["state"] in states, task
-            stays = task["state"] == "SUCCESS" or any("was complete already" in left for left in task["left"])
-            assert stays or not task["left"], task
+            stays = task["state"] == "SUCCESS" or any("was complete already" in left for left in task["leftovers"])
+            assert stays or not task["leftovers"], task
             assert stays == any(vm["name"] == name for vm in self.cluster.get("/vm")), task
 
     def nothing_left(self) -> None:

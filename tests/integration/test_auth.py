@@ -231,7 +231,7 @@ async def test_tokens_are_read_again_after_a_hangup_and_their_sessions_end(serve
     one.settings["api"]["authentication"]["tokens"] = [{"token": OTHER_TOKEN}, {"token": added}]
     one.write()
     assert await one.status(key=added) == 401
-    await one.hang_up("the tokens were read again")
+    await one.hang_up("tokens reloaded")
     assert [await one.status(removed), await one.status(kept), await one.status(key=added)] == [401, 200, 200]
     assert [await one.status(key=TOKEN), await one.status(key=OTHER_TOKEN)] == [401, 200]
     assert await two.status(removed) == 200, "which has not been told"
@@ -242,7 +242,7 @@ async def test_a_file_that_is_wrong_leaves_the_tokens_as_they_were(servers: list
     cookie = await one.log_in()
     one.settings["api"]["authentication"] |= {"tokens": [], "secret_kye": "x"}
     one.write()
-    await one.hang_up("the tokens stay as they were: pvc.api.authentication.secret_kye: unknown setting")
+    await one.hang_up("tokens not reloaded: pvc.api.authentication.secret_kye: unknown setting")
     assert [await one.status(cookie), await one.status(key=TOKEN)] == [200, 200]
     one.settings["api"]["authentication"] = {"enabled": False}
     one.write()
@@ -255,7 +255,7 @@ async def test_a_short_secret_key_is_warned_of(tmp_path: Path, zookeeper: ZooKee
     server.settings["api"]["authentication"]["secret_key"] = "k" * 31
     async with stopped_at_the_end(server):
         await server.start()
-        assert "pvc.api.authentication.secret_key should have 32 random characters or more" in server.log
+        assert "pvc.api.authentication.secret_key should have at least 32 random characters" in server.log
 
 
 # TLS
@@ -320,7 +320,7 @@ async def test_a_certificate_is_read_again_after_a_hangup_and_connections_stay(s
     streams = await asyncio.open_connection("127.0.0.1", secure.port, ssl=trusting(tmp_path))
     assert await root_over(*streams) == 209
     write_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", "second")
-    await secure.hang_up("the certificate was read again")
+    await secure.hang_up("certificate reloaded")
     assert (await shown(secure, trusting(tmp_path)))[1] == "second"
     assert await root_over(*streams) == 209
     streams[1].close()
@@ -338,10 +338,10 @@ async def root_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 async def test_a_bad_certificate_leaves_the_old_one_and_is_logged(secure: Api, tmp_path: Path) -> None:
     context = trusting(tmp_path)
     write_certificate(tmp_path / "cert.pem", tmp_path / "other-key.pem", "second")
-    await secure.hang_up("the tokens were read again", "the certificate stays as it was: pvc.api.ssl: ")
+    await secure.hang_up("tokens reloaded", "certificate not reloaded: pvc.api.ssl: ")
     assert (await shown(secure, context))[1] == "first"
     shutil.copy(tmp_path / "other-key.pem", tmp_path / "key.pem")
-    await secure.hang_up("the certificate was read again")
+    await secure.hang_up("certificate reloaded")
     assert (await shown(secure, trusting(tmp_path)))[1] == "second"
 
 
@@ -349,7 +349,7 @@ async def test_a_certificate_is_renewed_although_the_settings_are_wrong(secure: 
     write_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", "second")
     secure.settings["debog"] = True
     secure.write()
-    await secure.hang_up("the tokens stay as they were: pvc.debog: ", "the certificate was read again")
+    await secure.hang_up("tokens not reloaded: pvc.debog: ", "certificate reloaded")
     assert (await shown(secure, trusting(tmp_path)))[1] == "second"
 
 

@@ -20,7 +20,7 @@ def test_a_vm_is_built_boots_learns_who_it_is_and_goes_with_its_disks(
     cluster: Cluster, provisioner: Provisioner
 ) -> None:
     task = provisioner.ended(provisioner.create("web1"))
-    assert (task["state"], task["current"], task["left"]) == ("SUCCESS", task["total"], []), task
+    assert (task["state"], task["current"], task["leftovers"]) == ("SUCCESS", task["total"], []), task
     assert {step["state"] for step in task["steps"]} <= {"ok", "changed", "skipped"}
     vm = cluster.vm("web1")
     assert (vm["profile"], vm["memory"], vm["disks"][0]["name"]) == ("tiny", 128, "vms/web1_sda")
@@ -73,7 +73,7 @@ def test_a_task_that_is_cancelled_is_undone(cluster: Cluster, provisioner: Provi
     )
     cluster.delete(f"{PROVISIONER}/status/{id}")
     task = provisioner.ended(id)
-    assert task["state"] == "CANCELLED" and task["left"] == []
+    assert task["state"] == "CANCELLED" and task["leftovers"] == []
     assert provisioner.left() == []
 
 
@@ -82,7 +82,7 @@ def test_a_killed_worker_leaves_nothing_once_there_is_one_again(cluster: Cluster
     cluster.until(lambda: provisioner.doing(id) == "install", SECONDS)
     cluster.kill("worker")
     task = provisioner.ended(id)
-    assert task["state"] == "FAILURE" and task["left"] == [], task
+    assert task["state"] == "FAILURE" and task["leftovers"] == [], task
     assert provisioner.left() == []
     assert provisioner.ended(provisioner.create("next", start_vm="false"))["state"] == "SUCCESS"
     failed = cluster.get(f"{PROVISIONER}/status", limit="orphan|next", state="FAILURE")

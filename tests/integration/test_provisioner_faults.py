@@ -202,8 +202,8 @@ def test_what_another_machine_had_mapped_is_named_and_it_clears_that_itself(benc
     other.start()
     try:
         task = bench.provisioner.ended(tasks["before-install"], BACK)
-        assert task["state"] == "FAILURE" and len(task["left"]) == 1, task
-        assert "vms/before-install_sda" in task["left"][0]
+        assert task["state"] == "FAILURE" and len(task["leftovers"]) == 1, task
+        assert "vms/before-install_sda" in task["leftovers"][0]
     finally:
         other.stop()
     other.has_not_stumbled()

@@ -1,12 +1,15 @@
-"""The sandbox's supervisor with small programs, and the sandbox with its real servers."""
+"""The sandbox's supervisor with small programs, and the sandbox with its real servers, also from a wheel."""
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
 import aiohttp
@@ -16,12 +19,16 @@ from pvcd.errors import Conflict, Failed
 from pvcd.programs.runner import run
 from pvcd_plugins.sandbox import libvirtd, packages, state
 from pvcd_plugins.sandbox.cluster import ALL, Sandbox, clean, end
+from pvcd_plugins.sandbox.guest import GREETING
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import Phase, runs, wait_until_gone
 from pvcd_plugins.sandbox.supervisor import Supervisor
 from pvcd_plugins.sandbox.zookeeper import ask
 
-# Says that it is up in a file, and on SIGTERM that it ends; with "deaf" it does not end.
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / "var" / "cache"
+
+# Creates a file when it is up, and writes its name to another on SIGTERM; with "deaf" it does not end then.
 SERVER = """
 import os, signal, subprocess, sys, time
 name, directory, *how = sys.argv[1:]
@@ -37,14 +44,14 @@ while True: time.sleep(1000)
 """
 
 
-def server(directory, name, *how, stop_timeout=10.0):
+def server(directory, name, *how, stop_seconds=10.0):
     up = directory / f"{name}.up"
 
     async def ready():
         return up.exists()
 
     argv = (sys.executable, "-c", SERVER, name, str(directory), *how)
-    return Service(name, argv, ready, prepare=lambda: up.unlink(missing_ok=True), stop_timeout=stop_timeout)
+    return Service(name, argv, ready, prepare=lambda: up.unlink(missing_ok=True), stop_seconds=stop_seconds)
 
 
 async def until(condition, limit=60.0):
@@ -76,7 +83,7 @@ def environment_of(process):
 
 
 def everything(directory):
-    return state.leftovers(directory) | libvirtd.processes(directory / "libvirt")
+    return state.processes(directory) | libvirtd.processes(directory / "libvirt")
 
 
 @pytest.fixture
@@ -92,13 +99,13 @@ async def directory(tmp_path):
 @pytest.fixture
 async def supervisor(directory):
     said = []
-    supervisor = Supervisor(directory, report=said.append, ready_limit=10)
+    supervisor = Supervisor(directory, report=said.append, ready_seconds=10)
     supervisor.said = said
     yield supervisor
     await supervisor.stop()
 
 
-async def test_servers_are_started_side_by_side_and_stopped_in_reverse_order(directory, supervisor):
+async def test_servers_start_side_by_side_and_stop_in_reverse_order(directory, supervisor):
     await supervisor.start(server(directory, "first"))
     await supervisor.start(server(directory, "second"), server(directory, "third"))
     children = [child.id for child in supervisor.children.values()]
@@ -111,7 +118,7 @@ async def test_servers_are_started_side_by_side_and_stopped_in_reverse_order(dir
     assert any(line.startswith("second      ready after 0.") for line in supervisor.said)
 
 
-async def test_a_server_that_crashes_is_started_again(directory, supervisor):
+async def test_crashed_server_is_restarted(directory, supervisor):
     await supervisor.start(server(directory, "one"))
     child = supervisor.children["one"]
     for restarts in (1, 2):
@@ -120,12 +127,12 @@ async def test_a_server_that_crashes_is_started_again(directory, supervisor):
         await until(lambda n=restarts: child.restarts == n and child.phase is Phase.RUNNING)
         assert child.id != before and runs(child.id) and not runs(before)
     assert [line.split(";")[1] for line in supervisor.said if "SIGKILL" in line] == [
-        " starting it again in 0.2 s",
-        " starting it again in 0.4 s",
+        " restarting it in 0.2 s",
+        " restarting it in 0.4 s",
     ]
 
 
-async def test_a_server_that_is_stopped_while_it_waits_to_start_again_stays_stopped(directory, supervisor):
+async def test_server_stopped_before_its_restart_stays_stopped(directory, supervisor):
     await supervisor.start(server(directory, "one"))
     child = supervisor.children["one"]
     state.send(child.id, signal.SIGKILL)
@@ -134,14 +141,14 @@ async def test_a_server_that_is_stopped_while_it_waits_to_start_again_stays_stop
     assert child.phase is Phase.STOPPED and not everything(directory)
 
 
-async def test_a_server_that_does_not_stop_is_killed_with_its_children(directory, supervisor):
-    await supervisor.start(server(directory, "one", "deaf", "child", stop_timeout=0.3))
+async def test_server_that_does_not_stop_is_killed_with_its_children(directory, supervisor):
+    await supervisor.start(server(directory, "one", "deaf", "child", stop_seconds=0.3))
     await supervisor.stop()
     assert "did not stop and was killed" in supervisor.said[-1]
     await until(lambda: not everything(directory), 5)
 
 
-async def test_the_children_of_a_server_that_was_killed_end_before_it_is_started_again(directory, supervisor):
+async def test_children_of_a_killed_server_end_before_its_restart(directory, supervisor):
     await supervisor.start(server(directory, "one", "child"))
     before = everything(directory)
     assert len(before) == 2
@@ -149,27 +156,29 @@ async def test_the_children_of_a_server_that_was_killed_end_before_it_is_started
     assert await wait_until_gone(before, 5)
 
 
-async def test_a_server_that_ends_before_it_is_ready_fails_at_once_with_its_last_words(directory, supervisor):
-    with pytest.raises(Failed, match=r"(?s)one ended with exit status 1 before it was ready; .*one.log:\n.*no config"):
+async def test_server_that_ends_before_it_is_ready_fails_at_once_with_the_end_of_its_log(directory, supervisor):
+    with pytest.raises(
+        Failed, match=r"(?s)start one: it ended with exit status 1 before it was ready.*one.log:\n.*no config"
+    ):
         await supervisor.start(server(directory, "two"), server(directory, "one", "crash"))
 
 
-async def test_a_server_that_is_never_ready_fails_after_the_limit(directory):
+async def test_server_that_is_never_ready_fails_after_the_limit(directory):
     async def ready():
         raise ConnectionRefusedError
 
-    supervisor = Supervisor(directory, report=str, ready_limit=0.3)
-    with pytest.raises(Failed, match=r"one was not ready after 0.3 s"):
+    supervisor = Supervisor(directory, report=str, ready_seconds=0.3)
+    with pytest.raises(Failed, match=r"Cannot start one: it was not ready after 0.3 s"):
         await supervisor.start(Service("one", ("sleep", "1000"), ready))
     await supervisor.stop()
 
 
-async def test_a_program_that_is_missing_is_named(directory, supervisor):
+async def test_missing_program_is_named(directory, supervisor):
     with pytest.raises(Failed, match="no-such-program"):
         await supervisor.start(Service("one", ("no-such-program",), server(directory, "one").ready))
 
 
-async def test_a_server_gets_a_minimal_environment(directory, supervisor, monkeypatch):
+async def test_server_gets_a_minimal_environment(directory, supervisor, monkeypatch):
     monkeypatch.setenv("SECRET", "1")
     await supervisor.start(server(directory, "one"))
     environment = environment_of(supervisor.children["one"].id)
@@ -205,11 +214,11 @@ def python(code, *arguments):
     )
 
 
-async def test_after_kill_9_of_the_supervisor_its_servers_die_and_the_rest_is_cleaned(directory):
+async def test_servers_die_with_a_killed_supervisor_and_the_rest_is_cleaned_up(directory):
     with python(SUPERVISE, __file__, directory) as process:
         try:
             await until(lambda: (directory / "one.up").exists() and (directory / "two.up").exists())
-            with pytest.raises(Conflict, match="is in use"), state.lock(directory):
+            with pytest.raises(Conflict, match="in use by"), state.lock(directory):
                 pass
             servers = everything(directory)
             assert len(servers) == 3
@@ -222,9 +231,9 @@ async def test_after_kill_9_of_the_supervisor_its_servers_die_and_the_rest_is_cl
     assert said == ["sandbox     processes left behind and ended: 1"]
 
 
-async def test_a_second_sandbox_in_one_directory_is_refused_and_does_the_first_no_harm(tmp_path):
+async def test_second_sandbox_in_a_directory_is_refused_without_harm_to_the_first(tmp_path):
     async with Sandbox(tmp_path / "s", only=(), report=str) as first:
-        with pytest.raises(Conflict, match=f"is in use by process {os.getpid()}"):
+        with pytest.raises(Conflict, match=f"in use by process {os.getpid()}"):
             async with Sandbox(tmp_path / "s", only=(), report=str):
                 pass
         assert state.read(first.directory).ready
@@ -233,23 +242,23 @@ async def test_a_second_sandbox_in_one_directory_is_refused_and_does_the_first_n
         pass
 
 
-async def test_a_sandbox_that_cannot_start_leaves_nothing_behind(directory):
+async def test_failed_start_leaves_nothing_behind(directory):
     need("zookeeper", "redis")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Conflict, match=f"Port {port}, asked for redis, is in use"):
-            await Sandbox(directory, asked={"redis": port}, report=str).up()
-    broken = Sandbox(directory, asked=free_ports(), only=("zookeeper", "redis"), report=str)
+        with pytest.raises(Conflict, match=f"Cannot use port {port} for redis: in use"):
+            await Sandbox(directory, requested_ports={"redis": port}, report=str).up()
+    broken = Sandbox(directory, requested_ports=free_ports(), only=("zookeeper", "redis"), report=str)
     (directory / "redis").write_text("in the way")
-    with pytest.raises(Failed, match="redis cannot be started"):
+    with pytest.raises(Failed, match="Cannot start redis"):
         await broken.up()
     assert state.read(directory) is None and not everything(directory)
 
 
-async def test_zookeeper_and_redis_start_answer_come_back_and_stop(directory):
+async def test_zookeeper_and_redis_start_answer_restart_and_stop(directory):
     need("zookeeper", "redis")
     ports = free_ports()
-    async with Sandbox(directory, asked=ports, only=("zookeeper", "redis"), report=print):
+    async with Sandbox(directory, requested_ports=ports, only=("zookeeper", "redis"), report=print):
         assert b"Mode: standalone" in await ask(ports["zookeeper"], b"srvr")
         assert await ask(ports["redis"], b"SET key value\r\nQUIT\r\n") == b"+OK\r\n+OK\r\n"
         for name in ("zookeeper", "redis"):
@@ -264,7 +273,8 @@ RUN = """
 import asyncio, json, sys
 from pathlib import Path
 from pvcd_plugins.sandbox.cluster import Sandbox
-sandbox = Sandbox(Path(sys.argv[1]), asked=json.loads(sys.argv[2]), only=json.loads(sys.argv[3]), report=print)
+ports, only = map(json.loads, sys.argv[2:])
+sandbox = Sandbox(Path(sys.argv[1]), requested_ports=ports, only=only, report=print)
 asyncio.run(sandbox.run_until_stopped())
 """
 
@@ -279,7 +289,7 @@ def is_ready(directory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_ends_a_sandbox_in_good_order(directory, number):
+async def test_signal_stops_a_sandbox_in_order(directory, number):
     need("redis")
     with foreground(directory, "redis") as process:
         await until(lambda: is_ready(directory))
@@ -290,7 +300,7 @@ async def test_a_signal_ends_a_sandbox_in_good_order(directory, number):
     assert not everything(directory) and state.read(directory) is None
 
 
-async def test_a_signal_ends_a_sandbox_that_is_still_starting(directory):
+async def test_signal_stops_a_sandbox_that_is_still_starting(directory):
     need("zookeeper")
     with foreground(directory, "zookeeper") as process:
         await until(lambda: bool(everything(directory)))
@@ -301,7 +311,7 @@ async def test_a_signal_ends_a_sandbox_that_is_still_starting(directory):
     assert not everything(directory) and state.read(directory) is None
 
 
-async def test_down_ends_the_sandbox_of_another_process(directory):
+async def test_down_stops_the_sandbox_of_another_process(directory):
     need("redis")
     said = []
     with foreground(directory, "redis") as process:
@@ -312,7 +322,7 @@ async def test_down_ends_the_sandbox_of_another_process(directory):
     await end(directory, said.append)
 
 
-async def test_after_kill_9_of_everything_at_once_down_and_up_work(directory):
+async def test_down_and_up_work_after_kill_9_of_everything(directory):
     need("zookeeper", "redis")
     for after in (lambda: end(directory, str), lambda: asyncio.sleep(0)):
         with foreground(directory, "zookeeper", "redis") as process:
@@ -321,7 +331,7 @@ async def test_after_kill_9_of_everything_at_once_down_and_up_work(directory):
             process.kill()
         assert await wait_until_gone(servers, 5)
         await after()
-    async with Sandbox(directory, asked=free_ports(), only=("zookeeper", "redis"), report=str):
+    async with Sandbox(directory, requested_ports=free_ports(), only=("zookeeper", "redis"), report=str):
         pass
 
 
@@ -343,7 +353,7 @@ async def start_guest(directory):
     return libvirtd.processes(directory / "libvirt") - daemons
 
 
-async def test_guests_end_with_the_sandbox_also_after_kill_9(directory):
+async def test_guests_end_with_the_sandbox_even_after_kill_9(directory):
     need("virtlogd", "libvirtd")
     with foreground(directory, "virtlogd", "libvirtd") as process:
         await until(lambda: is_ready(directory))
@@ -351,7 +361,7 @@ async def test_guests_end_with_the_sandbox_also_after_kill_9(directory):
         process.kill()
     await until(lambda: everything(directory) == guests)
     said = []
-    async with Sandbox(directory, asked=free_ports(), only=("virtlogd", "libvirtd"), report=said.append):
+    async with Sandbox(directory, requested_ports=free_ports(), only=("virtlogd", "libvirtd"), report=said.append):
         assert said[0] == "sandbox     processes left behind and ended: 1"
         assert not any(map(runs, guests))
         again = await start_guest(directory)
@@ -361,36 +371,75 @@ async def test_guests_end_with_the_sandbox_also_after_kill_9(directory):
     assert not [path for path in (directory / "libvirt").rglob("*") if path.is_socket()]
 
 
-async def pvcd(*arguments):
-    return await run([sys.executable, "-m", "pvcd", *arguments], timeout=100, check=False)
+async def pvcd(*arguments, environment=None):
+    return await run([sys.executable, "-m", "pvcd", *arguments], timeout=100, check=False, environment=environment)
 
 
-async def test_the_command_brings_a_whole_cluster_up_and_down(directory):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The environment of a Python in which pvcd is installed from its wheel, not from this checkout."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site-packages")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("pvcd", "plugins"):
+        shutil.copytree(ROOT / name, source / name)
+    options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--target", str(target))
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(source)], check=True, timeout=100)
+    return {"PYTHONPATH": str(target)}
+
+
+@contextlib.asynccontextmanager
+async def output_of(argv, environment, cwd):
+    """Run a program in the background, and yield the lines that it has printed so far."""
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdout=PIPE, stderr=STDOUT, env={**os.environ, **environment}, cwd=cwd
+    )
+    lines = []
+
+    async def read():
+        async for line in process.stdout:
+            lines.append(line.decode().rstrip())
+
+    reader = asyncio.create_task(read())
+    try:
+        yield process, lines
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        await reader
+
+
+async def test_installed_wheel_runs_a_whole_cluster_with_tour_status_exec_and_down(directory, wheel, tmp_path):
     need(*ALL)
     at = ("--directory", str(directory))
     ports = [word for name, port in free_ports().items() for word in (f"--{name}-port", str(port))]
-    up = await pvcd("sandbox", "up", *at, "--detach", *ports)
-    try:
-        assert up.returncode == 0, up
-        assert b"sandbox     ready after" in up.stdout
-        status = await pvcd("sandbox", "status", *at, "--json")
+    up = [sys.executable, "-m", "pvcd", "sandbox", "up", *at, "--tour", "--temporary", "--cache", str(CACHE), *ports]
+    async with output_of(up, wheel, tmp_path) as (process, lines):
+        await until(lambda: process.returncode is not None or any(line.startswith("ready: ") for line in lines), 100)
+        assert process.returncode is None, lines
+        assert any(line.startswith("sandbox     ready after") for line in lines)
+        assert f"{wheel['PYTHONPATH']}/pvcd_plugins/provisioner/examples/tiny.py" in "\n".join(lines)
+        assert f"  | {GREETING}" in lines
+        status = await pvcd("sandbox", "status", *at, "--json", environment=wheel)
         facts = json.loads(status.stdout)
         assert status.returncode == 0
         assert [(one["name"], one["state"]) for one in facts["servers"]] == [(name, "running") for name in ALL]
-        again = await pvcd("sandbox", "up", *at)
+        again = await pvcd("sandbox", "up", *at, environment=wheel)
         assert again.returncode == 0
-        assert f"is up already. API: {facts['api']}".encode() in again.stdout
-        await of_its_own(at, facts["api"])
-    finally:
-        down = await pvcd("sandbox", "down", *at)
-    assert down.returncode == 0, down
+        assert f"is already up. API: {facts['api']}".encode() in again.stdout
+        await check_namespace(at, facts["api"])
+        assert [log for log in (directory / "log").glob("*.log") if "Traceback" in log.read_text()] == []
+        down = await pvcd("sandbox", "down", *at, environment=wheel)
+        assert down.returncode == 0, down
+    assert process.returncode == 0, lines
     assert not everything(directory)
+    assert not directory.exists()
     assert (await pvcd("sandbox", "status", *at)).returncode == 3
-    assert [log for log in (directory / "log").glob("*.log") if "Traceback" in log.read_text()] == []
 
 
-async def of_its_own(at, api):
-    """Its API is reached from this network, of which it sees and changes nothing."""
+async def check_namespace(at, api):
+    """Check that the API can be reached from this network, which the sandbox neither sees nor changes."""
     async with aiohttp.ClientSession() as session, session.get(f"{api}/node") as reply:
         assert [node["name"] for node in await reply.json()] == ["pvchv1"]
     made = await pvcd("sandbox", "exec", *at, "--", "ip", "link", "add", "inside", "type", "bridge")
@@ -401,10 +450,10 @@ async def of_its_own(at, api):
     assert "inside" not in [link["ifname"] for link in json.loads(outside.stdout)]
 
 
-async def test_the_command_says_why_it_cannot_come_up_in_the_background(directory):
+async def test_detached_up_prints_why_it_failed(directory):
     need(*ALL)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         up = await pvcd("sandbox", "up", "--directory", str(directory), "--detach", "--api-port", str(port))
     assert up.returncode == 1
-    assert f"Port {port}, asked for api, is in use".encode() in up.stdout
+    assert f"Cannot use port {port} for api: in use".encode() in up.stdout

@@ -36,8 +36,8 @@ async def directory(tmp_path: Path) -> AsyncIterator[Path]:
         pytest.skip(error.sentence)
     path = tmp_path / ("deep-" * 15) / "sandbox"
     yield path
-    left = state.leftovers(path)
-    await state.end(lambda: state.leftovers(path))
+    left = state.processes(path)
+    await state.end(lambda: state.processes(path))
     assert not left
     assert not links_to(path)
 
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 def sandbox(directory: Path, said: list[str]) -> Sandbox:
-    return Sandbox(directory, only=(CEPH,), asked={ceph.MON: free_port()}, report=said.append)
+    return Sandbox(directory, only=(CEPH,), requested_ports={ceph.MON: free_port()}, report=said.append)
 
 
 async def as_client(directory: Path, name: str, *argv: str) -> Result:
@@ -136,7 +136,7 @@ async def test_an_osd_that_was_added_ends_with_the_sandbox_and_comes_back(
             osd = await host.prepare_osd(device, 5.0)
             await cluster.create_volume("vms", "disk", 8 * MiB)
             assert (await cluster.status()).osds_up == 2
-        assert "ceph-osd    added ones ended: 1" in said
+        assert "ceph-osd    added OSDs ended: 1" in said
         assert not await host.osd_running(osd)
         async with sandbox(directory, said):
             assert await host.local_osds() == [osd]

@@ -162,7 +162,7 @@ async def test_what_a_killed_worker_did_is_undone_by_the_next_one(site: Site, na
     await site.start()
     task = await site.ended(task.id, 5)
     assert (task.state, task.sentence) == ("failure", f"The {name} step: Its worker went away.")
-    assert (site.things(), task.left) == ([], ())
+    assert (site.things(), task.leftovers) == ([], ())
 
 
 async def test_what_a_worker_that_is_killed_twice_did_is_undone(site: Site) -> None:

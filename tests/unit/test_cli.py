@@ -56,9 +56,9 @@ def test_a_daemon_ends_with_the_code_that_it_returns(
     assert roles == [role]
 
 
-def test_several_workers_are_run_by_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_runs_several_api_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    monkeypatch.setattr(daemons, "run_workers", lambda count: counts.append(count) or 0)
+    monkeypatch.setattr(daemons, "run_api_processes", lambda count: counts.append(count) or 0)
     assert run("api", "--workers", "3").exit_code == 0
     assert counts == [3]
     assert run("api", "--workers", "0").exit_code == 2

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pvcd.clock import settle
-from pvcd.cluster.dispatcher import SIDE_BY_SIDE, HandlerRunner
+from pvcd.cluster.dispatcher import MAX_RECONCILES, HandlerRunner
 from pvcd.declare.handlers import Handlers, Requeue
 from pvcd.errors import Refused
 from pvcd.plugin.loading import Plugin
@@ -109,13 +109,13 @@ async def test_changes_during_a_turn_become_one_turn_with_the_latest_value(scene
 async def test_different_records_are_handled_side_by_side_up_to_a_limit(scene: Scene) -> None:
     scene.start()
     scene.gate.clear()
-    for number in range(SIDE_BY_SIDE + 8):
+    for number in range(MAX_RECONCILES + 8):
         await scene.put(f"t{number}", 0)
-    assert scene.most == SIDE_BY_SIDE
+    assert scene.most == MAX_RECONCILES
     scene.gate.set()
     await settle()
-    assert len(scene.seen) == SIDE_BY_SIDE + 8
-    assert scene.most == SIDE_BY_SIDE
+    assert len(scene.seen) == MAX_RECONCILES + 8
+    assert scene.most == MAX_RECONCILES
 
 
 async def test_a_failed_turn_is_tried_again_after_growing_pauses(scene: Scene) -> None:
@@ -179,7 +179,7 @@ async def test_a_turn_that_is_due_later_is_not_taken_when_the_record_is_gone(sce
     await scene.remove("a")
     await scene.bench.clock.advance(10)
     assert scene.seen == [("a", 1)]
-    assert not scene.runner._turns
+    assert not scene.runner._items
 
 
 async def test_everything_is_looked_at_again_at_intervals(bench: Bench) -> None:
@@ -209,12 +209,12 @@ async def test_while_paused_no_turn_begins_and_afterwards_everything_is_looked_a
 async def test_turns_that_wait_for_room_do_not_begin_while_paused(scene: Scene) -> None:
     scene.start()
     scene.gate.clear()
-    for number in range(SIDE_BY_SIDE + 1):
+    for number in range(MAX_RECONCILES + 1):
         await scene.put(f"t{number}", 0)
     scene.runner.pause()
     scene.gate.set()
     await settle()
-    assert len(scene.seen) == SIDE_BY_SIDE
+    assert len(scene.seen) == MAX_RECONCILES
 
 
 async def test_one_that_is_paused_before_it_starts_begins_when_it_is_resumed(scene: Scene) -> None:
@@ -300,7 +300,7 @@ async def test_a_failing_handler_does_not_stop_the_others(bench: Bench, caplog: 
     await settle()
     await runner.stop()
     assert seen == [1, 2]
-    assert "bad(Thing) of plugin 'core' failed at /things/a (again in 0.5 s)" in caplog.text
+    assert "bad(Thing) of plugin 'core' failed at /things/a (retry in 0.5 s)" in caplog.text
     assert "RuntimeError: it is broken" in caplog.text
 
 
@@ -310,7 +310,7 @@ async def test_what_a_user_may_read_is_logged_as_a_sentence(scene: Scene, caplog
     await scene.put("a", 1)
     (record,) = [record for record in caplog.records if record.name == "pvcd.cluster.dispatcher"]
     assert (record.levelno, record.exc_info) == (logging.WARNING, None)
-    assert "/things/a: The pool is full. (again in 0.5 s)" in record.getMessage()
+    assert "/things/a: The pool is full. (retry in 0.5 s)" in record.getMessage()
 
 
 class Farewell:

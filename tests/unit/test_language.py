@@ -23,7 +23,7 @@ FILES = sorted(
 PENDING: set[str] = {
     *("pvcd", "pvcd/store", "pvcd/declare", "pvcd/cluster", "pvcd/http", "pvcd/tasks", "pvcd/sitehooks"),
     *("pvcd/plugin", "pvcd/daemon", "pvcd/programs", "pvcd/testing", "pvcd/kit"),
-    *("plugins/ceph", "plugins/network", "plugins/node", "plugins/provisioner", "plugins/sandbox", "plugins/vm"),
+    *("plugins/ceph", "plugins/node", "plugins/provisioner", "plugins/vm"),
 }
 
 BANNED = re.compile(
@@ -37,7 +37,7 @@ OPENINGS = re.compile(r"What |Whether ")
 CANNOT = re.compile(
     r"Cannot "
     r"|There (?:is|are) no "  # as NotFound says it
-    r"|\S+ (?:did not answer|did not finish|failed|wrote more|was ended|lost)\b"  # of things outside
+    r"|\S+ (?:did not answer|did not finish|failed|wrote more|was ended|was killed|lost)\b"  # of things outside
 )
 WRONG_VALUE = re.compile(r"\bmust\b|\bcannot be\b|\brequires?\b|^There is no |\b(?:is|are) missing\b|^Cannot ")
 TREE = {

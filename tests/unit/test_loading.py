@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -254,13 +255,14 @@ def register_commands(): return [hello]
 )
 
 
-def test_a_subcommand_of_a_plugin_is_found(folder: Path, run: Callable[..., Any]) -> None:
+def test_subcommand_of_a_plugin_is_found_and_listed(folder: Path, run: Callable[..., Any]) -> None:
     (folder / "greeting.py").write_text(COMMAND)
     assert run("hello").stdout == "Hello\n"
     assert "Greet." in run("hello", "--help").stdout
+    assert re.search(r"\n  hello +Greet\.\n", run("--help").stdout)
 
 
-def test_a_subcommand_that_nobody_has_is_refused_with_what_is_left_out(folder: Path, run: Callable[..., Any]) -> None:
+def test_unknown_subcommand_is_refused_with_the_plugins_left_out(folder: Path, run: Callable[..., Any]) -> None:
     (folder / "greeting.py").write_text(COMMAND + "raise ValueError('out of order')")
     result = run("hello")
     assert result.exit_code == 2
@@ -268,10 +270,33 @@ def test_a_subcommand_that_nobody_has_is_refused_with_what_is_left_out(folder: P
     assert "No such command 'hello'" in result.stderr
 
 
-def test_help_and_our_own_subcommands_load_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(settings: PluginsSection) -> list[Plugin]:
+def test_subcommands_of_the_core_load_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(settings: PluginsSection, only: str | None = None) -> list[Plugin]:
         raise AssertionError("it loads plugins")
 
-    monkeypatch.setattr(registry, "load", load)
-    assert CliRunner().invoke(cli.main, ["--help"]).exit_code == 0
+    monkeypatch.setattr(loading, "load", load)
     assert CliRunner().invoke(cli.main, ["api", "--help"]).exit_code == 0
+
+
+def test_help_of_the_core_survives_a_broken_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pvc-api.yaml").write_text("{")
+    monkeypatch.setenv("PVC_CONFIG_FILE", str(tmp_path / "pvc-api.yaml"))
+    result = CliRunner().invoke(cli.main, ["--help"])
+    assert result.exit_code == 0
+    assert "is not valid YAML" in result.stderr
+    assert "\n  api " in result.stdout
+
+
+def test_sandbox_imports_no_other_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str | None] = []
+    real = loading.load
+
+    def load(settings: PluginsSection, only: str | None = None) -> list[Plugin | RefusedPlugin]:
+        found = real(settings, only)
+        loaded.extend(plugin.name for plugin in found)
+        return found
+
+    monkeypatch.setattr(loading, "load", load)
+    monkeypatch.delenv("PVC_CONFIG_FILE", raising=False)
+    assert CliRunner().invoke(cli.main, ["sandbox", "--help"]).exit_code == 0
+    assert loaded == ["sandbox"]

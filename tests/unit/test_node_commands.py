@@ -11,7 +11,7 @@ import pytest
 
 from pvcd import Context, Create, Delete, Handlers
 from pvcd.clock import settle
-from pvcd.cluster.dispatcher import SIDE_BY_SIDE
+from pvcd.cluster.dispatcher import MAX_RECONCILES
 from pvcd.cluster.lease import assign_primary
 from pvcd.cluster.node_commands import NodeCommand, NodeCommandResult
 from pvcd.errors import Failed, NotFound, StoreUnavailable, TimedOut
@@ -407,7 +407,7 @@ async def test_an_asker_that_went_away_before_the_claim_leaves_nothing_and_nothi
 async def test_any_number_of_long_ones_blocks_nobody(cluster: SimulatedCluster, node: Node) -> None:
     node.gates[1] = asyncio.Event()
     for verb, values in (("lead", {"number": 1}), ("double", {"number": 1})):
-        asking = [ask(cluster, "hv1", verb, seconds=1000, **values) for _ in range(2 * SIDE_BY_SIDE)]
+        asking = [ask(cluster, "hv1", verb, seconds=1000, **values) for _ in range(2 * MAX_RECONCILES)]
         await settle(200)
         other = ask(cluster, "hv1", "double", number=2)
         await settle(200)

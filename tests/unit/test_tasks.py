@@ -316,7 +316,7 @@ async def test_a_dry_run_says_what_each_step_would_do_and_writes_nothing(site: S
 async def test_the_steps_run_in_their_order_and_say_how_they_ended(site: Site) -> None:
     await site.start()
     task = await site.ended((await site.submit()).id)
-    assert (task.state, task.sentence, task.left) == ("success", "It is done.", ())
+    assert (task.state, task.sentence, task.leftovers) == ("success", "It is done.", ())
     assert states(task) == ["changed"] * 3
     assert [step.sentence for step in task.steps] == ["Made after 0.", "Made after 1.", "Made after 2."]
     assert site.world.lines == [f"make x-{name}" for name in NAMES]
@@ -409,7 +409,7 @@ async def test_what_fails_is_undone_in_reverse(site: Site) -> None:
     await site.start()
     site.world.troubles["make x-third"] = Conflict("There is no room.")
     task = await site.ended((await site.submit()).id)
-    assert (task.state, task.sentence, task.left) == ("failure", "The third step: There is no room.", ())
+    assert (task.state, task.sentence, task.leftovers) == ("failure", "The third step: There is no room.", ())
     assert states(task) == ["undone", "undone", "failed"]
     assert site.world.lines[3:] == ["unmake x-third", "unmake x-second", "unmake x-first"]
     assert site.world.things == set()
@@ -443,7 +443,7 @@ async def test_what_cannot_be_undone_is_named_and_the_rest_is_undone(site: Site)
     site.world.troubles["unmake x-second"] = Failed("It is in use.")
     task = await site.ended((await site.submit()).id)
     assert (task.state, task.sentence) == ("failure", "The third step: There is no room.")
-    assert task.left == ("The second step: It is in use.",)
+    assert task.leftovers == ("The second step: It is in use.",)
     assert states(task) == ["undone", "changed", "failed"]
     assert site.world.lines.count("unmake x-second") == UNDO_TRIES
     assert site.world.things == {"x-second"}
@@ -466,7 +466,7 @@ async def test_what_was_waited_for_in_vain_is_named_at_once() -> None:
     async with site_of(Step("odd", "make", 1, "Make", make, wait), Step("odd", "act", 2, "Act", act)) as site:
         await site.start()
         task = await site.ended((await tasks.submit(site.api, "odd", "x", {})).id)
-        assert (task.left, len(tries)) == (("Make: It is still in use.",), 1)
+        assert (task.leftovers, len(tries)) == (("Make: It is still in use.",), 1)
 
 
 async def test_only_what_may_have_acted_is_undone() -> None:
@@ -650,7 +650,7 @@ async def died_at(moment: int, *, of: Exception | None = None, twice: int = 0) -
         if then.has_all_done or not (then.has_begun or of):
             assert (task.state, site.world.things) == ("success", ALL), moment
         else:
-            assert task.state == "failure" and site.world.things == set() and task.left == (), moment
+            assert task.state == "failure" and site.world.things == set() and task.leftovers == (), moment
             assert "went away" in task.sentence or of
             assert not set(states(task)) & {"running", "changed"}
         return died
@@ -729,7 +729,7 @@ async def test_what_is_left_is_named_once_however_many_workers_try(site: Site) -
     await settle()
     site.world.held["unmake x-first"].set()
     await site.start("next")
-    assert (await site.ended(task.id)).left == ("The second step: It is in use.",)
+    assert (await site.ended(task.id)).leftovers == ("The second step: It is in use.",)
     killing.cancel()
 
 
@@ -763,7 +763,7 @@ async def test_a_task_whose_workers_all_die_is_given_up_and_says_what_is_left(si
     for each in killing:
         each.cancel()
     assert task.state == "failure"
-    assert task.left == tuple(
+    assert task.leftovers == tuple(
         f"The {name} step: it was not undone, since its worker ended whenever that was tried."
         for name in ("second", "first")
     )

@@ -1,4 +1,4 @@
-"""What the sandbox writes for its daemons."""
+"""The settings that the sandbox writes for its daemons."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def sandbox_at(directory):
     return sandbox
 
 
-def test_the_settings_name_the_ports_and_the_directory_and_are_good(tmp_path):
+def test_settings_are_valid_and_name_ports_and_directory(tmp_path):
     pvc = settings(sandbox_at(tmp_path))["pvc"]
     assert pvc["coordinators"] == ["127.0.0.1:2181"]
     assert pvc["api"]["listen_port"] == 7370
@@ -23,19 +23,19 @@ def test_the_settings_name_the_ports_and_the_directory_and_are_good(tmp_path):
     start(pvc)
 
 
-def test_kvm_is_offered_only_where_it_boots_a_kernel(tmp_path):
+def test_kvm_is_offered_only_if_it_boots_a_kernel(tmp_path):
     sandbox = sandbox_at(tmp_path)
     assert settings(sandbox)["pvc"]["vm"]["domain_types"] == ["qemu"]
     sandbox.domain_type = "kvm"
     assert settings(sandbox)["pvc"]["vm"]["domain_types"] == ["kvm", "qemu"]
 
 
-def test_the_settings_are_readable_by_their_owner_only(tmp_path):
+def test_settings_file_is_readable_by_its_owner_only(tmp_path):
     file = tmp_path / "pvc-api.yaml"
     write_settings(file, settings(sandbox_at(tmp_path)))
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_an_unknown_server_is_refused_with_a_guess(tmp_path):
+def test_unknown_server_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(Refused, match="did you mean 'zookeeper'"):
         Sandbox(tmp_path, only=("zookeper",))

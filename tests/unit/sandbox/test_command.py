@@ -1,4 +1,4 @@
-"""What `pvcd sandbox status`, `up` and `down` say, without any process."""
+"""The output of `pvcd sandbox status`, `up` and `down`, without any process."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pvcd_plugins.sandbox.command import sandbox as command
 from pvcd_plugins.sandbox.state import Phase, ProcessId, Server, State
 
 OURSELVES = ProcessId(os.getpid(), state.start_time(os.getpid()))
-NOBODY = ProcessId(os.getpid(), 1)
+ENDED = ProcessId(os.getpid(), 1)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def invoke(directory, *arguments):
     return CliRunner().invoke(command, [name, "--directory", str(directory), *options])
 
 
-def test_status_of_a_whole_sandbox_ends_with_0(directory):
+def test_status_exits_with_0_if_all_servers_run(directory):
     known(directory)
     result = invoke(directory, "status")
     assert result.exit_code == 0
@@ -53,18 +53,18 @@ def test_status_as_json_is_complete(directory):
 @pytest.mark.parametrize(
     "facts",
     [
-        {"server": NOBODY},
+        {"server": ENDED},
         {"phase": Phase.STARTING},
-        {"supervisor": NOBODY},
+        {"supervisor": ENDED},
         {"ready": False},
     ],
 )
-def test_status_of_a_sandbox_that_is_not_whole_ends_with_3(directory, facts):
+def test_status_exits_with_3_if_a_part_does_not_run(directory, facts):
     known(directory, **facts)
     assert invoke(directory, "status").exit_code == 3
 
 
-def test_status_where_nothing_runs_says_so(tmp_path):
+def test_status_says_that_nothing_runs(tmp_path):
     result = invoke(tmp_path / "none", "status")
     assert result.exit_code == 3
     assert result.output == f"Nothing runs in {tmp_path / 'none'}.\n"
@@ -75,26 +75,26 @@ def test_up_needs_root(directory, monkeypatch):
     for name in ("up", "down"):
         result = invoke(directory, name)
         assert result.exit_code == 1
-        assert "run it as root" in result.output
+        assert "requires root" in result.output
 
 
-def test_up_of_one_that_is_up_says_where_its_api_is(directory, monkeypatch):
+def test_up_of_a_running_sandbox_prints_its_api(directory, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     known(directory)
     result = invoke(directory, "up")
     assert result.exit_code == 0
-    assert "is up already. API: http://127.0.0.1:7370/api/v1" in result.output
+    assert "is already up. API: http://127.0.0.1:7370/api/v1" in result.output
 
 
-def test_up_of_one_that_is_half_dead_is_an_error_that_names_what_does_not_run(directory, monkeypatch):
+def test_up_of_an_incomplete_sandbox_names_the_servers_that_do_not_run(directory, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    known(directory, server=NOBODY)
+    known(directory, server=ENDED)
     result = invoke(directory, "up")
     assert result.exit_code == 1
     assert "not running: redis" in result.output
 
 
-def test_down_where_nothing_ever_ran_is_fine(tmp_path, monkeypatch):
+def test_down_without_a_sandbox_succeeds(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     result = invoke(tmp_path, "down")
     assert result.exit_code == 0
@@ -102,5 +102,5 @@ def test_down_where_nothing_ever_ran_is_fine(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_port_out_of_range_is_refused(directory):
+def test_port_out_of_range_is_refused(directory):
     assert invoke(directory, "up", "--api-port", "70000").exit_code == 2

@@ -6,33 +6,33 @@ from pvcd.errors import Conflict, Failed
 from pvcd_plugins.sandbox.ports import USUAL, choose
 
 
-def test_the_usual_ports_are_taken_when_they_are_free():
+def test_usual_ports_are_used_if_free():
     assert choose({}, free=lambda port: True) == USUAL
 
 
-def test_a_usual_port_in_use_gives_way_to_the_next_free_one():
+def test_next_free_port_replaces_a_usual_port_in_use():
     ports = choose({}, free=lambda port: port not in (2181, 2182))
     assert ports == {**USUAL, "zookeeper": 2183}
 
 
-def test_a_port_that_was_asked_for_is_taken():
+def test_requested_port_is_used():
     assert choose({"api": 8000, "redis": None}, free=lambda port: True) == {**USUAL, "api": 8000}
 
 
-def test_a_port_that_was_asked_for_and_is_in_use_is_refused():
-    with pytest.raises(Conflict, match=r"Port 8000, asked for api, is in use.*--api-port"):
+def test_requested_port_in_use_is_refused():
+    with pytest.raises(Conflict, match=r"Cannot use port 8000 for api: in use.*--api-port"):
         choose({"api": 8000}, free=lambda port: port != 8000)
 
 
-def test_one_port_asked_for_twice_is_refused():
-    with pytest.raises(Conflict, match="8000 was asked for twice"):
+def test_port_requested_twice_is_refused():
+    with pytest.raises(Conflict, match="Cannot use port 8000 for redis: requested for another server too"):
         choose({"api": 8000, "redis": 8000}, free=lambda port: True)
 
 
-def test_a_usual_port_that_was_asked_for_another_server_is_not_given_twice():
+def test_usual_port_requested_for_another_server_is_not_used_twice():
     assert choose({"redis": 2181}, free=lambda port: True)["zookeeper"] == 2182
 
 
-def test_no_free_port_at_all_is_a_sentence():
-    with pytest.raises(Failed, match="None of the ports 2181 to 2380 is free"):
+def test_error_if_no_port_is_free():
+    with pytest.raises(Failed, match="Cannot find a port for zookeeper: 2181 to 2380 are in use"):
         choose({}, free=lambda port: False)

@@ -1,4 +1,4 @@
-"""The lock, the state file and the marks by which a sandbox knows its processes, on a made-up /proc."""
+"""The lock, the state file and the marks that identify a sandbox's processes, on a fake /proc."""
 
 import os
 
@@ -10,7 +10,7 @@ from pvcd_plugins.sandbox.state import Phase, ProcessId, Server, State
 
 
 class Proc:
-    """A made-up /proc."""
+    """A fake /proc."""
 
     def __init__(self, path):
         self.path = path
@@ -45,7 +45,7 @@ def a_server(process):
     return Server(name="redis", process=process, argv=("x",), port=1, phase=Phase.RUNNING, since=0.0, restarts=0)
 
 
-def test_a_process_runs_while_its_start_time_is_the_same(proc):
+def test_process_is_identified_by_pid_and_start_time(proc):
     proc.add(77, name="a) Z (b", started=5)
     assert state.start_time(77, proc.path) == 5
     assert state.runs(ProcessId(77, 5), proc.path)
@@ -53,12 +53,12 @@ def test_a_process_runs_while_its_start_time_is_the_same(proc):
     assert not state.runs(ProcessId(78, 5), proc.path)
 
 
-def test_a_zombie_runs_no_more(proc):
+def test_zombie_does_not_run(proc):
     proc.add(77, letter="Z")
     assert not state.runs(ProcessId(77, 5), proc.path)
 
 
-def test_the_state_is_read_as_it_was_written(sandbox):
+def test_state_is_read_as_written(sandbox):
     known = a_state(a_server(ProcessId(3, 4)))
     state.write(sandbox, known)
     assert state.read(sandbox) == known
@@ -66,48 +66,48 @@ def test_the_state_is_read_as_it_was_written(sandbox):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"ready": true}'])
-def test_a_broken_state_file_is_no_state(sandbox, text):
+def test_broken_state_file_is_ignored(sandbox, text):
     (sandbox / "state.json").write_text(text)
     assert state.read(sandbox) is None
 
 
-def test_the_lock_is_held_by_one_at_a_time(sandbox):
-    with state.lock(sandbox), pytest.raises(Conflict, match="is in use"), state.lock(sandbox):
+def test_lock_is_exclusive(sandbox):
+    with state.lock(sandbox), pytest.raises(Conflict, match="in use by"), state.lock(sandbox):
         pass
     with state.lock(sandbox):
         pass
 
 
-def test_a_directory_with_other_things_in_it_is_refused(tmp_path):
+def test_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "precious").touch()
-    with pytest.raises(Conflict, match="is not empty and is no sandbox"):
+    with pytest.raises(Conflict, match="it holds other files"):
         state.make(tmp_path)
     assert not state.is_sandbox(tmp_path)
 
 
-def test_a_sandbox_may_be_made_twice(sandbox):
+def test_existing_sandbox_is_accepted(sandbox):
     (sandbox / "data").touch()
     state.make(sandbox)
     assert state.is_sandbox(sandbox)
 
 
-def test_leftovers_are_known_by_the_mark_in_their_environment(sandbox, proc):
+def test_processes_are_found_by_the_mark_in_their_environment(sandbox, proc):
     proc.add(20, environment=("PATH=/bin", f"{state.MARK}={sandbox}"))
     proc.add(21, environment=(f"{state.MARK}={sandbox}2",))
     proc.add(22, environment=(f"OTHER={state.MARK}={sandbox}",))
     proc.add(23, environment=(f"{state.MARK}={sandbox}",), letter="Z")
     proc.add(os.getpid(), environment=(f"{state.MARK}={sandbox}",))
-    assert state.leftovers(sandbox, proc.path) == {ProcessId(20, 5)}
+    assert state.processes(sandbox, proc.path) == {ProcessId(20, 5)}
 
 
-def test_leftovers_are_known_by_the_state_file_and_their_start_time(sandbox, proc):
+def test_processes_are_found_by_the_state_file_and_their_start_time(sandbox, proc):
     proc.add(30, started=5)
     proc.add(31, started=6)
     state.write(sandbox, a_state(a_server(ProcessId(30, 5)), a_server(ProcessId(31, 5))))
-    assert state.leftovers(sandbox, proc.path) == {ProcessId(30, 5)}
+    assert state.processes(sandbox, proc.path) == {ProcessId(30, 5)}
 
 
-def test_what_a_reboot_would_remove_is_removed_and_nothing_else(tmp_path):
+def test_only_runtime_files_are_removed(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "libvirtd.pid").touch()
     (tmp_path / "etc").mkdir()

@@ -36,7 +36,7 @@ async def test_the_end_of_a_task_is_told(fails: bool) -> None:
             task = await tasks.submit(cluster.api.derive(user="cook"), "baking", "cake", {"size": 3})
             await cluster.advance(5)
     (document,) = told
-    assert document["arguments"] == {"task": str(task.id), "subject": "cake", "values": {"size": 3}, "left": []}
+    assert document["arguments"] == {"task": str(task.id), "subject": "cake", "values": {"size": 3}, "leftovers": []}
     assert (document["phase"], document["place"], document["user"]) == ("fail" if fails else "post", "worker", "cook")
     if fails:
         assert document["failure"] == {"message": "Bake: The oven is cold.", "code": "task-failure"}

@@ -1,4 +1,4 @@
-"""What the kernel still holds of a sandbox whose processes have ended: loop devices on its files, and mounts in it."""
+"""Loop devices on a sandbox's files and mounts in its directory, which outlive its processes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pvcd import PvcdError, programs
 
-_LIMIT = 20.0
+_TIMEOUT_SECONDS = 20.0
 
 
 async def release(directory: Path) -> None:
-    """Take all of it away, as far as it goes."""
+    """Detach and unmount all of them, as far as possible."""
     for device in await _loop_devices(directory):
         await _try("losetup", "--detach", device)
     for place in sorted(await asyncio.to_thread(_mounts, directory), key=len, reverse=True):
@@ -21,7 +21,7 @@ async def release(directory: Path) -> None:
 
 async def _loop_devices(directory: Path) -> list[str]:
     try:
-        listed = (await programs.run(("losetup", "--json", "--list"), timeout=_LIMIT)).stdout
+        listed = (await programs.run(("losetup", "--json", "--list"), timeout=_TIMEOUT_SECONDS)).stdout
     except PvcdError:
         return []
     devices = json.loads(listed)["loopdevices"] if listed else []
@@ -35,4 +35,4 @@ def _mounts(directory: Path) -> list[str]:
 
 
 async def _try(*argv: str) -> None:
-    await programs.run(argv, timeout=_LIMIT, check=False)
+    await programs.run(argv, timeout=_TIMEOUT_SECONDS, check=False)

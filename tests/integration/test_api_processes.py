@@ -15,7 +15,7 @@ from tests.contract.conftest import ZooKeeperServer, free_ports
 from tests.servers import Daemon, settings
 
 
-class Workers(Daemon, Client):
+class ApiProcesses(Daemon, Client):
     """`pvcd api --workers 2`."""
 
     def __init__(self, folder: Path, zookeeper: str) -> None:
@@ -34,8 +34,8 @@ class Workers(Daemon, Client):
 
 
 @pytest.fixture
-def workers(tmp_path: Path, zookeeper: ZooKeeperServer) -> Iterator[Workers]:
-    started = Workers(tmp_path, zookeeper.hosts)
+def processes(tmp_path: Path, zookeeper: ZooKeeperServer) -> Iterator[ApiProcesses]:
+    started = ApiProcesses(tmp_path, zookeeper.hosts)
     started.launch()
     try:
         started.until(started.answers, 30)
@@ -46,24 +46,24 @@ def workers(tmp_path: Path, zookeeper: ZooKeeperServer) -> Iterator[Workers]:
         started.stop()
 
 
-def test_a_worker_that_is_killed_is_started_again_while_the_other_answers(workers: Workers) -> None:
-    before = workers.children()
+def test_a_killed_api_process_is_restarted_while_the_other_answers(processes: ApiProcesses) -> None:
+    before = processes.children()
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
-    workers.until(lambda: len(workers.children()) == 2 and victim not in workers.children(), 30)
-    assert workers.children() & before
-    workers.until(workers.answers, 10)
+    processes.until(lambda: len(processes.children()) == 2 and victim not in processes.children(), 30)
+    assert processes.children() & before
+    processes.until(processes.answers, 10)
 
 
-def test_they_end_together(workers: Workers) -> None:
-    children = [ProcessId(pid, start_time(pid)) for pid in workers.children()]
-    assert children and workers.stop() == 0
+def test_api_processes_end_together(processes: ApiProcesses) -> None:
+    children = [ProcessId(pid, start_time(pid)) for pid in processes.children()]
+    assert children and processes.stop() == 0
     assert not any(map(runs, children))
-    workers.launch()
+    processes.launch()
 
 
-def test_wrong_settings_end_them_all_with_2(tmp_path: Path) -> None:
-    daemon = Workers(tmp_path, "127.0.0.1:2181")
+def test_wrong_settings_end_all_api_processes_with_2(tmp_path: Path) -> None:
+    daemon = ApiProcesses(tmp_path, "127.0.0.1:2181")
     daemon.file.write_text("pvc: {}\n")
     daemon.launch()
     assert daemon.process is not None
