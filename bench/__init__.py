@@ -1,1 +1,1 @@
-"""Measurements: how fast the front door is, beside the least that the same machine can do."""
+"""Benchmarks: how fast the API is, beside a baseline on the same machine."""

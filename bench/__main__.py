@@ -1,4 +1,4 @@
-"""`python -m bench`: one run, one table. Ratios are taken within the run, with the two sides taking turns."""
+"""`python -m bench`: one run, one table. Both sides of a ratio are measured in turns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from kazoo.client import KazooClient
 
 from bench import networks
 from bench.fill import NODES, fill, vm_xml
-from bench.servers import Server, api, free_port, row, server
-from pvcd.cluster.presence import Presence, ProcessIdentity
+from bench.servers import Server, api, free_port, header, row, server
+from pvcd.cluster.presence import Presence
+from pvcd.process import ProcessIdentity
 from pvcd_plugins.sandbox import network
 from pvcd_plugins.sandbox.supervisor import Supervisor
 from pvcd_plugins.sandbox.zookeeper import zookeeper
@@ -26,7 +27,7 @@ SIZES = (1000, 5000)
 
 
 def times(count: int, *sides: Callable[[], object]) -> list[list[float]]:
-    """Milliseconds of each call of each side, taken in turns."""
+    """Return the milliseconds of each call, by side; the sides take turns."""
     taken: list[list[float]] = [[] for _ in sides]
     for _ in range(count):
         for side, mine in zip(sides, taken, strict=True):
@@ -37,13 +38,11 @@ def times(count: int, *sides: Callable[[], object]) -> list[list[float]]:
 
 
 def measure(folder: Path, address: str, vms: int) -> None:
-    """Everything at one size."""
+    """Measure everything with a number of VMs."""
     chroot = f"/bench{vms}"
     begun = time.monotonic()
     asyncio.run(fill(address, chroot, vms))
-    print(f"\n{vms} VMs, {NODES} nodes (filled in {time.monotonic() - begun:.1f} s)\n")
-    print("|                                    | ours, ms |  p99, ms | least, ms | ratio |")
-    print("|------------------------------------|----------|----------|----------|-------|")
+    header(f"{vms} VMs, {NODES} nodes (filled in {time.monotonic() - begun:.1f} s)")
     begun = time.perf_counter()
     with api(folder, address, chroot) as first:
         first.wait("/api/v1")
@@ -52,12 +51,12 @@ def measure(folder: Path, address: str, vms: int) -> None:
         writes(address, chroot, first, vms)
         with api(folder, address, chroot) as second:
             second.wait("/api/v1")
-            sight(first, second)
+            visibility(first, second)
         print(f"\nmemory: {first.memory():.0f} MB")
 
 
 def reads(folder: Path, ours: Server, vms: int) -> None:
-    """GETs, beside a bare handler with the same bytes."""
+    """Measure GETs, beside a bare handler with the same bytes."""
     paths = {
         "GET /vm": "/api/v1/vm",
         "GET /vm/{vm}": f"/api/v1/vm/vm{vms // 2}",
@@ -79,13 +78,13 @@ def reads(folder: Path, ours: Server, vms: int) -> None:
 
 
 def writes(address: str, chroot: str, ours: Server, vms: int) -> None:
-    """POSTs, beside transactions of the same bytes through kazoo alone."""
+    """Measure POSTs, beside transactions of the same bytes through kazoo alone."""
     client = KazooClient(address + chroot)
     client.start(10)
     try:
         client.ensure_path("/raw")
         for number in range(NODES):
-            client.create(f"/presence/hv{number}", session(f"hv{number}"), ephemeral=True)
+            client.create(f"/presence/hv{number}", presence(f"hv{number}"), ephemeral=True)
         document = vm_xml(0).encode() + b" " * 200
         client.create("/raw/vm", document)
         states = iter(["stop", "start"] * 500)
@@ -114,14 +113,14 @@ def writes(address: str, chroot: str, ours: Server, vms: int) -> None:
         client.close()
 
 
-def session(node: str) -> bytes:
-    """The record of a node's living agent."""
-    life = ProcessIdentity(boot="", namespace=0, pid=0, started=0)
-    return Presence(node=node, session=0, process=life, since=0).encode()
+def presence(node: str) -> bytes:
+    """Return the presence record of a node's agent."""
+    process = ProcessIdentity(boot="", namespace=0, pid=0, started=0)
+    return Presence(node=node, session=0, process=process, since=0).encode()
 
 
-def sight(first: Server, second: Server) -> None:
-    """From the reply to a write on one server to its sight on another."""
+def visibility(first: Server, second: Server) -> None:
+    """Measure the time from the reply to a write on one server until another server shows it."""
     waited = []
     for number in range(200):
         state = "stop" if number % 2 else "start"
@@ -130,12 +129,12 @@ def sight(first: Server, second: Server) -> None:
         while json.loads(second.ask("GET", "/api/v1/vm/vm1/state"))["state"] != state:
             pass
         waited.append((time.perf_counter() - begun) * 1e3)
-    row("sight on another API server", waited)
+    row("visible on another API server", waited)
 
 
 @contextlib.asynccontextmanager
 async def zookeeper_server(folder: Path) -> AsyncIterator[str]:
-    """A real ZooKeeper for the run, which has every transaction on the disk before it answers."""
+    """Run a real ZooKeeper that writes every transaction to disk before it answers."""
     port = free_port()
     await asyncio.to_thread((folder / "log").mkdir)
     supervisor = Supervisor(folder, report=lambda line: None, changed=lambda: None)
@@ -147,7 +146,7 @@ async def zookeeper_server(folder: Path) -> AsyncIterator[str]:
 
 
 async def main() -> None:
-    """The whole run."""
+    """Run all benchmarks."""
     sizes = [int(size) for size in sys.argv[1:]] or SIZES
     with tempfile.TemporaryDirectory(prefix="pvcd-bench-") as name:
         async with zookeeper_server(Path(name)) as address:

@@ -1,4 +1,4 @@
-"""The least that aiohttp can do: a handler that returns bytes that are ready. Takes a port and a folder of bodies."""
+"""The baseline for GETs: a bare aiohttp handler that returns prepared bytes. Arguments: a port, a folder of bodies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiohttp import web
 
 
 def main(port: int, folder: Path) -> None:
-    """Serve each file of the folder at its name."""
+    """Serve each file of the folder under its name."""
     app = web.Application()
     for file in folder.iterdir():
         app.router.add_get(f"/{file.name}", _handler(file.read_bytes()))

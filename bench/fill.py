@@ -1,4 +1,4 @@
-"""Fills a store with a cluster of given size, as if it had been there for long."""
+"""Fill a store with a running cluster of a given size."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ NODES = 12
 FILLERS = 50 * 31
 """50 networks, each with 20 leases and 10 rules."""
 RECORDS = (*collect([]).records, Node, NodeReport, VM, VMName, VMReport, Filler)
-TRANSACTION = 50
+CHANGES_PER_TRANSACTION = 50
 
 
 def vm_uuid(number: int) -> UUID:
-    """Which UUID a VM of the filling has."""
+    """Return the UUID of a VM."""
     return uuid5(NAMESPACE_DNS, f"vm{number}")
 
 
 def vm_xml(number: int, name: str | None = None, uuid: UUID | None = None) -> str:
-    """A definition of about 2 KB."""
+    """Return a definition of about 2 KB."""
     xml = boot_sector_domain(name or f"vm{number}", uuid or vm_uuid(number), Path(f"/var/{number}.img"), "qemu")
     return xml.replace("<devices>", f"<description>{'A server of the shop. ' * 50}</description>\n  <devices>")
 
@@ -40,7 +40,7 @@ async def fill(zookeeper: str, chroot: str, vms: int) -> None:
     await store.open()
     try:
         changes = _everything(vms)
-        while some := list(islice(changes, TRANSACTION)):
+        while some := list(islice(changes, CHANGES_PER_TRANSACTION)):
             await store.write(*some)
     finally:
         await store.close()

@@ -10,22 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.servers import Server, api, row, server, settings, write
+from bench.servers import Server, api, header, row, server, settings, write
 
 NETWORKS, LEASES, ACLS = 100, 20, 10
-LIMIT = 120.0
+LIMIT_SECONDS = 120.0
 
 
 def measure(folder: Path, address: str) -> None:
-    """Everything, in the network namespace of this process."""
-    print(f"\n{NETWORKS} networks with {LEASES} static leases and {ACLS} ACLs each\n")
-    print("|                                    | ours, ms |  p99, ms | least, ms | ratio |")
-    print("|------------------------------------|----------|----------|----------|-------|")
+    """Measure everything in the network namespace of this process."""
+    header(f"{NETWORKS} networks with {LEASES} static leases and {ACLS} ACLs each")
     with api(folder, address, "/networks") as ours, agent(folder, address):
         ours.wait("/api/v1/node/bench")
         _create(ours)
         _wait("bridges, gateways and rules applied", lambda: _applied() and not _failed(ours))
-        _wait("all of them answer for their names", lambda: all(map(_answers, range(NETWORKS))))
+        _wait("all name servers answer", lambda: all(map(_answers, range(NETWORKS))))
         row("GET /network", _timed(100, lambda: ours.ask("GET", "/api/v1/network")))
         row("GET /network/{network}/lease", _timed(100, lambda: ours.ask("GET", "/api/v1/network/net7/lease")))
         row("GET /network/{network}/acl", _timed(100, lambda: ours.ask("GET", "/api/v1/network/net7/acl")))
@@ -37,7 +35,7 @@ def measure(folder: Path, address: str) -> None:
 
 @contextmanager
 def agent(folder: Path, address: str) -> Iterator[Server]:
-    """The agent of a node without VMs, which is primary."""
+    """Run the agent of a node without VMs, which becomes primary."""
     values = settings(address, "/networks", 0) | {
         "node": {"name": "bench"},
         "network": {"device": "lo", "directory": str(folder / "network")},
@@ -82,21 +80,21 @@ def _failed(ours: Server) -> bool:
 
 def _answers(number: int) -> bool:
     name = f"host{LEASES - 1}.net{number}.local"
-    return bool(_run("dig", "+short", "+tries=1", "+time=1", f"@10.{number}.0.1", name, fine=False).strip())
+    return bool(_run("dig", "+short", "+tries=1", "+time=1", f"@10.{number}.0.1", name, check=False).strip())
 
 
 def _wait(what: str, condition: Callable[[], bool]) -> None:
-    """How long it takes after the last request until something holds."""
+    """Measure the time from the last request until a condition holds."""
     begun = time.perf_counter()
     _until(condition)
     row(what, [(time.perf_counter() - begun) * 1e3])
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + LIMIT_SECONDS
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError("it did not come true in time")
+            raise RuntimeError(f"the condition did not hold within {LIMIT_SECONDS:g} s")
         time.sleep(0.02)
 
 
@@ -110,9 +108,9 @@ def _timed(count: int, act: Callable[[], object]) -> list[float]:
 
 
 def _nft(*words: str) -> str:
-    return _run("nft", *words, fine=False)
+    return _run("nft", *words, check=False)
 
 
-def _run(*argv: str, fine: bool = True) -> str:
+def _run(*argv: str, check: bool = True) -> str:
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-    return subprocess.run(argv, check=fine, capture_output=True, text=True, timeout=30, env=environment).stdout
+    return subprocess.run(argv, check=check, capture_output=True, text=True, timeout=30, env=environment).stdout

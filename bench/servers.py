@@ -33,7 +33,7 @@ class Server:
         self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def ask(self, method: str, path: str, **values: str) -> bytes:
-        """The body of a reply; raises if it is no success."""
+        """Return the body of a reply; raise if it is no success."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if values else {}
         self.connection.request(method, path, urlencode(values) or None, headers)
         reply = self.connection.getresponse()
@@ -43,12 +43,12 @@ class Server:
         return body
 
     def memory(self) -> float:
-        """MB of resident memory."""
+        """Return the resident memory in MB."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def wait(self, path: str) -> None:
-        """Return when it answers with success."""
+        """Return when the server answers with success."""
         for _ in range(6000):
             try:
                 self.ask("GET", path)
@@ -61,7 +61,7 @@ class Server:
 
 @contextlib.contextmanager
 def server(*argv: str, port: int, **environment: str) -> Iterator[Server]:
-    """A server of our own, ended with the block."""
+    """Run a server during the block."""
     process = subprocess.Popen([sys.executable, *argv], env=os.environ | environment, stderr=subprocess.DEVNULL)
     try:
         yield Server(process, port)
@@ -71,7 +71,7 @@ def server(*argv: str, port: int, **environment: str) -> Iterator[Server]:
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -79,7 +79,7 @@ def free_port() -> int:
 
 
 def settings(address: str, chroot: str, port: int) -> dict[str, Any]:
-    """Those that every daemon needs."""
+    """Return the settings that every daemon needs."""
     listen = {"listen_address": "127.0.0.1", **({"listen_port": port} if port else {})}
     return {
         "debug": False,
@@ -91,26 +91,33 @@ def settings(address: str, chroot: str, port: int) -> dict[str, Any]:
 
 
 def write(file: Path, values: dict[str, Any]) -> str:
-    """The path of a settings file with these values."""
+    """Write a settings file and return its path."""
     file.write_text(yaml.safe_dump({"pvc": values}))
     return str(file)
 
 
 @contextlib.contextmanager
 def api(folder: Path, address: str, chroot: str) -> Iterator[Server]:
-    """An API server on the filled store."""
+    """Run an API server on the filled store."""
     port = free_port()
     config = write(folder / f"api-{port}.yaml", settings(address, chroot, port))
     with server("-m", "pvcd", "api", port=port, PVC_CONFIG_FILE=config) as started:
         yield started
 
 
-def row(what: str, ours: list[float], least: list[float] | None = None) -> None:
-    """One line of the table."""
+def header(title: str) -> None:
+    """Print the header of a table."""
+    print(f"\n{title}\n")
+    print("|                                    | ours, ms |  p99, ms | baseline | ratio |")
+    print("|------------------------------------|----------|----------|----------|-------|")
+
+
+def row(what: str, ours: list[float], baseline: list[float] | None = None) -> None:
+    """Print one line of a table."""
     p99 = quantiles(ours, n=100)[98] if len(ours) > 1 else ours[0]
     line = f"| {what:<34} | {median(ours):>8.2f} | {p99:>8.2f} |"
     print(
-        f"{line} {median(least):>8.2f} | {median(ours) / median(least):>5.2f} |"
-        if least
+        f"{line} {median(baseline):>8.2f} | {median(ours) / median(baseline):>5.2f} |"
+        if baseline
         else f"{line}          |       |"
     )

@@ -10,13 +10,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the code may know of time."""
+    """The time, as the code may read it and wait for it."""
 
     def time(self) -> float:
-        """Seconds since 1970, for people and records."""
+        """Return seconds since 1970, for people and records."""
 
     def monotonic(self) -> float:
-        """Seconds that never go backwards, for durations."""
+        """Return seconds that never go backwards, for durations."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
@@ -36,7 +36,7 @@ class SystemClock:
 
 
 class VirtualClock:
-    """Time for tests and simulations: it stands still until `advance` is called."""
+    """Time for tests and simulations: it stands still between calls of `advance`."""
 
     def __init__(self, start: float = 1_700_000_000.0) -> None:
         self._now = start
@@ -55,7 +55,7 @@ class VirtualClock:
         await future
 
     async def advance(self, seconds: float) -> None:
-        """Let `seconds` pass: wake each sleeper at its time, in order, and let what it starts come to rest."""
+        """Let `seconds` pass: wake each sleeper at its time, in order, and let the tasks that follow come to rest."""
         end = self._now + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= end:
@@ -64,10 +64,10 @@ class VirtualClock:
             if not future.done():
                 future.set_result(None)
             await settle()
-        self._now = max(self._now, end)  # which somebody else may have let pass meanwhile
+        self._now = max(self._now, end)  # a concurrent `advance` may have let more time pass
 
 
 async def settle(turns: int = 50) -> None:
-    """Give every ready task its turns, so that chains of awaits without outside waits come to rest."""
+    """Yield to all ready tasks, so that chains of awaits that wait for nothing outside come to rest."""
     for _ in range(turns):
         await asyncio.sleep(0)

@@ -8,6 +8,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
+PROC = Path("/proc")
+
 
 class ProcessIdentity(BaseModel):
     """One process, told apart from every other one on every machine and after every reboot."""
@@ -21,18 +23,18 @@ class ProcessIdentity(BaseModel):
 
     @classmethod
     def current(cls) -> Self:
-        """This process."""
+        """Return the identity of this process."""
         pid = os.getpid()
         return cls(boot=_boot(), namespace=_namespace(), pid=pid, started=_started(pid) or 0)
 
     def has_ended(self) -> bool:
-        """Whether this process has certainly ended; False where it cannot be known from here."""
+        """Return whether this process has certainly ended; False where that cannot be known from here."""
         here = self.boot == _boot() and self.namespace == _namespace()
         return here and _started(self.pid) != self.started
 
 
 def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
 def _namespace() -> int:
@@ -40,9 +42,15 @@ def _namespace() -> int:
 
 
 def _started(pid: int) -> int | None:
-    """When a living process started, in ticks since boot; None for one that has ended or is a zombie."""
+    """Return when a living process started, in ticks since boot; None for one that has ended or is a zombie."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
+
+
+def stat_fields(pid: int, proc: Path = PROC) -> list[str]:
+    """Return the fields of /proc/PID/stat after the program's name, the state first; [] if there is none."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        text = (proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+        return []
+    return text.rpartition(")")[2].split()

@@ -1,11 +1,11 @@
-"""Record: a pydantic model with its path in the store; one JSON document each.
+"""Record: a pydantic model with a path in the store, where each record is one JSON document.
 
     class Note(Record, path="/notes/{name}"):
         name: Name
         text: str
 
 `Note.at(name)` is the path of one, `note.path` its own, and `note.version` the version that was read, which `Put` and
-`Delete` carry back so that no change of somebody else is ever overwritten.
+`Delete` send back, so that no change of another writer is ever overwritten.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Record(BaseModel):
     def __pydantic_init_subclass__(cls, **rest: Any) -> None:
         missing = [field for field in cls.key_fields if field not in cls.model_fields]
         if missing:
-            raise TypeError(f"{cls.__name__}: its path {cls.template!r} names {missing[0]!r}, which is no field of it")
+            raise TypeError(f"{cls.__name__}: its path {cls.template!r} names {missing[0]!r}: no such field")
 
     @classmethod
     def at(cls, *keys: object) -> str:
-        """The path of the record with these keys, in the order of the path."""
+        """Return the path of the record with these keys, in the order of the path."""
         if len(keys) != len(cls.key_fields):
             raise TypeError(f"{cls.__name__}.at() takes {len(cls.key_fields)} keys: {cls.template}")
         texts = iter(map(str, keys))
@@ -65,19 +65,19 @@ class Record(BaseModel):
 
     @classmethod
     def owns(cls, path: str) -> bool:
-        """Whether a path is that of a record of this type."""
+        """Return whether a path is one of this type."""
         return cls._pattern.match(path) is not None
 
     @property
     def path(self) -> str:
-        """Where this record stands in the store."""
+        """The path of this record in the store."""
         if self._path is None:
             self._path = self.at(*(getattr(self, field) for field in self.key_fields))
         return self._path
 
     @property
     def version(self) -> int | None:
-        """The version that was read, or None for a record that never was in the store."""
+        """The version that was read, or None for a record that was never read from the store."""
         return self._version
 
     @property
@@ -90,18 +90,18 @@ class Record(BaseModel):
         return all(getattr(self, name) == value for name, value in values.items())
 
     def changed(self, **values: Any) -> Self:
-        """A validated copy with other values, which still carries the version that was read."""
+        """Return a validated copy with other values, which keeps the version that was read."""
         copy = type(self).model_validate(dict(self) | values)
         copy._version, copy._serial = self._version, self._serial
         return copy
 
     def encode(self) -> bytes:
-        """The document as it is stored."""
+        """Return the document as it is stored."""
         return self.model_dump_json().encode()
 
     @classmethod
     def decode(cls, data: bytes, version: int, serial: int) -> Self:
-        """The record of a stored document."""
+        """Return the record of a stored document."""
         record = cls.model_validate_json(data)
         record._version, record._serial = version, serial
         return record

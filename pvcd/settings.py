@@ -28,9 +28,9 @@ from pvcd.errors import did_you_mean
 from pvcd.records import Name
 
 DEFAULT_FILE = Path("/etc/pvc/pvc-api.yaml")
-MAX_FILE = 64 * 1024
+MAX_FILE_BYTES = 64 * 1024
 MAX_DEPTH, MAX_PARTS, MAX_VALUE = 20, 10_000, 4000
-"""Of a settings file: how deep its sections are nested, how many parts it has, and the characters of one value."""
+"""Limits of a settings file: the depth of its sections, the number of its parts, the characters of one value."""
 MAX_MISTAKES = 100
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 Model = TypeVar("Model", bound=BaseModel)
@@ -48,7 +48,7 @@ class SettingsError(Exception):
 
 
 class Section(BaseModel):
-    """A part of the file: frozen, and no key in it is unknown. Plugins derive their own sections from it.
+    """A section of the file: immutable, and without unknown keys. Plugins derive their own sections from it.
 
     The text below a field says what it is for, in docs/configuration.md too. A field with `repr=False` is a secret: its
     value is never shown, not even in the sentence about a mistake in it.
@@ -59,13 +59,13 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def empty(cls, values: Any) -> Any:
-        """A section with nothing below it is one whose settings are all left out."""
+        """Treat an empty section as one that leaves all settings out."""
         return {} if values is None else values
 
 
 @dataclass(frozen=True)
 class SettingsSection:
-    """A plugin's own section `pvc.<name>` of the file; find it again with `settings.of(model)`."""
+    """A plugin's own section `pvc.<name>` of the file; `settings.of(model)` returns it."""
 
     name: str
     model: type[Section]
@@ -75,7 +75,9 @@ def _with_port(default: int) -> Any:
     def check(host: str) -> str:
         match = _HOST.fullmatch(host)
         if not match or not 0 < int(match["port"] or default) < 65536:
-            raise ValueError(f"{host!r:.60} is no host: write 'pvc-hv1', 'pvc-hv1:{default}' or '[fd00::1]:{default}'")
+            raise ValueError(
+                f"must be a host such as pvc-hv1, pvc-hv1:{default} or [fd00::1]:{default}; got {host!r:.60}"
+            )
         return host if match["port"] else f"{host}:{default}"
 
     return AfterValidator(check)
@@ -83,7 +85,7 @@ def _with_port(default: int) -> Any:
 
 def _at_least_one(values: tuple[str, ...]) -> tuple[str, ...]:
     if not values:
-        raise ValueError("at least one is needed")
+        raise ValueError("must have at least one value")
     return values
 
 
@@ -99,32 +101,32 @@ class Token(Section):
     """pvc.api.authentication.tokens: one token for each user of the API"""
 
     description: Annotated[str, BeforeValidator(lambda text: "" if text is None else text)] = ""
-    """Whose it is, for people, tasks and hooks."""
+    """The owner's name, as tasks and site hooks show it."""
     token: str = Field(repr=False)
-    """Whoever knows it may do everything: make it long and random, such as a UUID. An empty one is no token."""
+    """It allows everything: make it long and random, such as a UUID. An empty token is ignored."""
 
 
 class Authentication(Section):
     """pvc.api.authentication: who may use the API"""
 
     enabled: bool
-    """Whether a request must show a token (in the header X-Api-Key) or come from a session that began with one."""
+    """If true, a request needs a token (in the header X-Api-Key) or a login session."""
     secret_key: str = Field(default="", repr=False)
-    """A random string of 32 characters or more, the same for all API servers of a cluster, from which the keys of
-    sessions are derived: changing it ends them all. Required while authentication is enabled."""
+    """A random string of 32 characters or more, the same for all API servers of a cluster. The keys of login sessions
+    are derived from it: changing it ends them all. Required while authentication is enabled."""
     tokens: Annotated[tuple[Token, ...], BeforeValidator(_list_of_nothing)] = Field(default=(), repr=False)
-    """Who may use the API; at least one is required while authentication is enabled. After SIGHUP an API server goes by
-    the tokens that the file holds then, and the sessions of a token that was removed end."""
+    """Each token allows everything; at least one is required while authentication is enabled. On SIGHUP an API server
+    reads the tokens again; the login sessions of removed tokens end."""
     session_seconds: Annotated[int, Field(ge=1, le=31 * 86400)] = 8 * 3600
-    """Seconds after which a session ends, in use or not."""
+    """Seconds after which a login session ends, even if it is in use."""
 
     @model_validator(mode="after")
     def depends(self) -> Self:
-        """The manual's `requires`: an enabled authentication needs its key and tokens."""
+        """Require a key and tokens for an enabled authentication, as the manual does."""
         if self.enabled and not self.secret_key:
-            raise ValueError("'secret_key' is needed while 'enabled' is true")
+            raise ValueError("enabled requires secret_key")
         if self.enabled and not any(token.token for token in self.tokens):
-            raise ValueError("'tokens' needs at least one token while 'enabled' is true")
+            raise ValueError("enabled requires at least one token in tokens")
         return self
 
 
@@ -132,19 +134,19 @@ class Ssl(Section):
     """pvc.api.ssl: TLS"""
 
     enabled: bool
-    """With TLS, 1.2 or newer, the API speaks nothing else. Both files are read again after SIGHUP."""
+    """With TLS (1.2 or newer), the API accepts no other connections. SIGHUP reads both files again."""
     cert_file: str = ""
-    """The certificate, and those that lead from it to a root, as PEM; required while TLS is enabled."""
+    """The certificate and its chain to a root, as PEM; required while TLS is enabled."""
     key_file: str = ""
     """The certificate's private key, as PEM without a password; required while TLS is enabled."""
 
     @model_validator(mode="after")
     def depends(self) -> Self:
-        """An enabled TLS needs two files that can be read."""
+        """Require two readable files for an enabled TLS."""
         for key in ("cert_file", "key_file") if self.enabled else ():
             path = getattr(self, key)
             if not path or not os.access(path, os.R_OK):
-                raise ValueError(f"{key!r} must name a readable file while 'enabled' is true, not {path!r}")
+                raise ValueError(f"enabled requires a readable file as {key}; got {path!r}")
         return self
 
 
@@ -160,72 +162,72 @@ class Api(Section):
 
 
 class NodeSection(Section):
-    """pvc.node: this machine, for its agent"""
+    """pvc.node: this machine, for its node agent"""
 
     name: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0])
     """Its name in the cluster; by default the host name up to the first dot."""
     coordinator: bool = True
-    """Whether it may be the primary."""
+    """If true, it may become the primary."""
 
 
 class ZooKeeperSection(Section):
-    """pvc.zookeeper: how the ensemble named by `coordinators` is used"""
+    """pvc.zookeeper: the connection to the ensemble that `coordinators` names"""
 
     chroot: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)*$")] = ""
-    """Everything is kept below this path."""
+    """The path below which all records are stored."""
     session_timeout: Annotated[float, Field(ge=1, le=120)] = 10.0
-    """Seconds without a word after which a node shows as dead."""
+    """Seconds without contact after which a node shows as dead."""
     deadline: Annotated[float, Field(ge=0.1, le=60)] = 1.0
-    """Seconds after which a request that ZooKeeper does not answer has failed."""
+    """Seconds after which a request fails if ZooKeeper does not answer."""
     username: str | None = None
-    """Digest authentication: with both, nobody else can read or change the records."""
+    """Digest authentication: if both are set, no other client can read or change the records."""
     password: str | None = Field(default=None, repr=False)
     """The password of `username`."""
 
 
 class RedisSection(Section):
-    """pvc.redis: the queue that wakes workers, and the logs of tasks"""
+    """pvc.redis: the queue that wakes task workers, and the logs of tasks"""
 
     url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^(redis|rediss|unix)://", repr=False)
-    """Where Redis listens; may hold a password."""
+    """The URL of Redis; may contain a password."""
 
 
 class WorkerSection(Section):
-    """pvc.worker: what runs tasks, such as the provisioning of VMs"""
+    """pvc.worker: the task worker, which runs tasks such as the provisioning of VMs"""
 
     threads: Annotated[int, Field(ge=1, le=64)] = 2
-    """How many tasks a worker runs side by side."""
+    """How many tasks a worker runs at the same time."""
 
 
 class HooksSection(Section):
-    """pvc.hooks: the site's own programs, run before and after operations"""
+    """pvc.hooks: site hooks, the site's own programs that run before and after operations"""
 
     directory: Path = Path("/etc/pvc/hooks")
-    """Where they stand, as <operation>.<phase>.d/NN-name; a directory of a local disk."""
+    """Their directory on a local disk, as <operation>.<phase>.d/NN-name."""
     records: Path = Path("/var/lib/pvcd/hooks")
-    """Where each daemon of this machine keeps what came of them; only its user can read that."""
+    """Where each daemon of this machine keeps the records of runs; only its user can read them."""
     seconds: Seconds = 30.0
-    """Seconds that one hook may take."""
+    """Seconds that one site hook may take."""
     phase_seconds: Seconds = 60.0
-    """Seconds that all hooks before one operation may take together."""
+    """Seconds that all site hooks before one operation may take together."""
     limits: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+\.(pre|post|fail)$")], Seconds] = {}
-    """Other seconds than `seconds`, by operation and phase: `vm-remove.pre: 600`."""
+    """Other limits than `seconds`, by operation and phase: `vm-remove.pre: 600`."""
 
     def limit(self, operation: str, phase: str) -> float:
-        """Seconds that one hook of an operation and phase may take."""
+        """Return how many seconds one site hook of an operation and phase may take."""
         return self.limits.get(f"{operation}.{phase}", self.seconds)
 
 
 class PluginsSection(Section):
-    """pvc.plugins: what is loaded beside the installed packages, and what is not"""
+    """pvc.plugins: the plugins that are loaded besides the installed packages, and those that are not"""
 
     directories: Annotated[tuple[Path, ...], BeforeValidator(_list_of_nothing)] = ()
-    """Each Python file or package in these folders is a plugin."""
+    """Directories in which each Python file or package is a plugin."""
     disabled: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
     """The names of plugins that are not loaded."""
     required: Annotated[frozenset[str], BeforeValidator(_list_of_nothing)] = frozenset()
-    """The names of plugins without which nothing starts. Another one that cannot be used is left out, and named in the
-    log; the built-in ones are required anyway, unless they are disabled."""
+    """The names of plugins without which no daemon starts. Any other plugin that cannot be used is left out and named
+    in the log. The built-in plugins are always required, unless they are disabled."""
 
 
 class Pvc(Section):
@@ -243,10 +245,10 @@ class Pvc(Section):
     hooks: HooksSection = HooksSection()
     plugins: PluginsSection = PluginsSection()
     handlers_resync: Seconds = 30.0
-    """Seconds after which a node looks at everything again, even if nothing changed."""
+    """Seconds after which a node reconciles every record again, even if nothing has changed."""
 
     def of(self, model: type[Model]) -> Model:
-        """A plugin's own section, by the model that it declared."""
+        """Return a plugin's own section, by the model that it declared."""
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, model):
@@ -258,19 +260,19 @@ Settings = Pvc
 
 
 def settings_file() -> Path:
-    """The file named by PVC_CONFIG_FILE, or the default."""
+    """Return the file named by PVC_CONFIG_FILE, or the default."""
     return Path(os.environ.get("PVC_CONFIG_FILE") or DEFAULT_FILE)
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The `pvc` section of a file, not yet checked."""
+    """Return the `pvc` section of a file, not yet checked."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_FILE + 1)
+            text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise SettingsError([f"{path} cannot be read: {error.strerror}."]) from error
-    if len(text) > MAX_FILE:
-        raise SettingsError([f"{path} is larger than {MAX_FILE} bytes."])
+        raise SettingsError([f"Cannot read {path}: {error.strerror}."]) from error
+    if len(text) > MAX_FILE_BYTES:
+        raise SettingsError([f"Cannot read {path}: it is larger than {MAX_FILE_BYTES} bytes."])
     try:
         _refuse_excess(text)
         document = yaml.safe_load(text)
@@ -281,14 +283,14 @@ def read_file(path: Path) -> dict[str, Any]:
     strangers = [str(key) for key in document if key != "pvc"]
     if strangers:
         raise SettingsError(
-            [f"{name}: unknown section of {path}; all settings stand below 'pvc'." for name in strangers]
+            [f"{name}: unknown section of {path}; all settings belong below 'pvc'." for name in strangers]
         )
     values: dict[str, Any] = document["pvc"]
     return values
 
 
 def _complaint(error: Exception) -> str:
-    """What is wrong and where, without the line itself, which may hold a secret."""
+    """Return the problem and its line number, without the line itself, which may hold a secret."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return " ".join(str(error).split())
@@ -296,7 +298,7 @@ def _complaint(error: Exception) -> str:
 
 
 def _refuse_excess(text: bytes) -> None:
-    """Raise `YAMLError` for what no settings need and could keep a parser busy, as soon as it comes."""
+    """Raise `YAMLError` early for what no settings need and could keep a parser busy."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -315,7 +317,7 @@ def _refuse_excess(text: bytes) -> None:
 
 
 def plugins_section(values: Mapping[str, Any]) -> PluginsSection:
-    """The one section that is needed before the plugins are known."""
+    """Return the one section that is needed before the plugins are known."""
     try:
         return PluginsSection.model_validate(values.get("plugins") or {})
     except ValidationError as error:
@@ -325,7 +327,7 @@ def plugins_section(values: Mapping[str, Any]) -> PluginsSection:
 
 
 def build(values: Mapping[str, Any], sections: Iterable[SettingsSection] = ()) -> Settings:
-    """Checked settings, with the sections that plugins declared; all mistakes at once in `SettingsError`."""
+    """Return checked settings with the sections of plugins. Raises `SettingsError` with all mistakes at once."""
     extra: dict[str, Any] = {section.name: (section.model, ...) for section in sections}
     model = create_model("Pvc", __base__=Pvc, **extra)
     try:
@@ -335,7 +337,7 @@ def build(values: Mapping[str, Any], sections: Iterable[SettingsSection] = ()) -
 
 
 def _sentence(detail: ErrorDetails, prefix: tuple[str, ...], model: type[BaseModel]) -> str:
-    """One mistake as a sentence with its full path: `pvc.api.ssl.cert_file: ...`."""
+    """Return one mistake as a sentence with its full path: `pvc.api.ssl.cert_file: ...`."""
     where = [str(part) for part in detail["loc"]]
     path = ".".join((*prefix, *where))
     match detail["type"]:
@@ -347,24 +349,24 @@ def _sentence(detail: ErrorDetails, prefix: tuple[str, ...], model: type[BaseMod
         case "value_error":
             return f"{path}: {detail['ctx']['error']}."
         case "tuple_type" | "list_type" | "frozen_set_type":
-            return f"{path}: a list is needed here."
+            return f"{path}: must be a list."
         case "model_type":
-            return f"{path}: a section is needed here, with settings below it."
+            return f"{path}: must be a section with settings below it."
         case _:
-            given = f", not {detail['input']!r:.60}" if _look_up(model, where).may_be_shown else ""
+            given = f"; got {detail['input']!r:.60}" if _look_up(model, where).may_be_shown else ""
             return f"{path}: {detail['msg'][0].lower()}{detail['msg'][1:]}{given}."
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """What stands at a path of the settings."""
+    """The setting or section at a path of the file."""
 
     section: type[BaseModel] | None
     may_be_shown: bool
 
 
 def _look_up(model: type[BaseModel], where: list[str]) -> _Setting:
-    """The section at a path, if it is one; a value in the place of a section may be anything, so it is not shown."""
+    """Look up a path; a value in place of a section may be anything, so it must not be shown."""
     section: type[BaseModel] | None = model
     secret = False
     for part in where:

@@ -1,4 +1,4 @@
-"""A client of the API as tests need it: without an event loop of its own, so that any test can use it."""
+"""A client of the API for tests. It needs no event loop, so any test can use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 60.0
 
 @dataclass(frozen=True)
 class Reply:
-    """What the API answered."""
+    """A reply of the API."""
 
     status: int
     headers: Message
@@ -29,17 +29,17 @@ class Reply:
 
     @property
     def kind(self) -> str:
-        """Its content type."""
+        """Return the content type."""
         return self.headers.get("Content-Type", "").partition(";")[0]
 
     @property
     def code(self) -> str:
-        """Of a failure."""
+        """Return the error code of a failure."""
         return str(self.json["code"])
 
 
 class Client:
-    """Asks the API at an address such as http://127.0.0.1:7370/api/v1."""
+    """A client of the API at a base URL such as http://127.0.0.1:7370/api/v1."""
 
     def __init__(self, api: str) -> None:
         self.api = api
@@ -103,7 +103,7 @@ class Client:
         return self.get(f"/node/{name}")[0]
 
     def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
-        """Return once a condition holds."""
+        """Return when a condition holds."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"it did not come true within {seconds} s"

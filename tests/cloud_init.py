@@ -1,4 +1,4 @@
-"""Debian's cloud-init, run as a guest's would: over a root of its own that looks like this one and goes with it."""
+"""Debian's cloud-init, run as in a guest: in a temporary copy of this root file system."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ run modules --mode=final
 
 @dataclass(frozen=True)
 class Outcome:
-    """What cloud-init has left."""
+    """The results of cloud-init."""
 
     folder: Path
 
@@ -67,7 +67,7 @@ class Outcome:
 
 
 def needs_cloud_init() -> None:
-    """Skip the test where cloud-init is not installed, but fail it where everything must be."""
+    """Skip the test if cloud-init is not installed, but fail it in CI."""
     if not shutil.which("cloud-init"):
         missing = "cloud-init is not installed: apt install --no-install-recommends cloud-init"
         if os.environ.get("CI"):

@@ -1,4 +1,4 @@
-"""Hosts in network namespaces: each is there as long as a process of ours, and nothing of it is left afterwards."""
+"""Hosts in network namespaces. Each lives as long as one process, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Host:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """What to put before a command that is to run there."""
+        """Return the words that, put before a command, run it on the host."""
         return ("nsenter", f"--net=/proc/{self._process.pid}/ns/net", "--")
 
     def run(self, *command: str, fine: bool = True) -> str:
@@ -44,20 +44,20 @@ class Host:
         return done.stdout
 
     def does(self, *command: str) -> bool:
-        """Whether a program succeeds there."""
+        """Return whether a program succeeds there."""
         done = subprocess.run((*self.inside, *command), check=False, capture_output=True, timeout=LIMIT)
         return done.returncode == 0
 
     def start(self, *command: str) -> subprocess.Popen[bytes]:
-        """Start a program there, which whoever asked for it ends."""
+        """Start a program on the host; the caller has to end it."""
         return subprocess.Popen((*self.inside, *command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def links(self) -> dict[str, Any]:
-        """Its links by name."""
+        """Return its links by name."""
         return {link["ifname"]: link for link in json.loads(self.run("ip", "-j", "-d", "address"))}
 
     def addresses(self, link: str) -> list[str]:
-        """Those of one of its links that are not link-local."""
+        """Return the addresses of a link, without link-local ones."""
         found = self.links().get(link, {}).get("addr_info", [])
         return [each["local"] for each in found if each["scope"] == "global"]
 
@@ -71,7 +71,7 @@ class Host:
         self.run("ip", "link", "set", link, "up")
 
     def pings(self, address: str) -> bool:
-        """Whether an address answers within a second."""
+        """Return whether an address answers within a second."""
         return self.does("ping", "-n", "-c", "1", "-W", "1", address)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Host:
 
 
 class Guest(Host):
-    """What a VM would be: one link, `eth0`, at a bridge of a node."""
+    """A stand-in for a VM: one link, `eth0`, at a bridge of a node."""
 
     def __init__(self, name: str, node: Host, bridge: str, mac: str) -> None:
         super().__init__(name)
@@ -106,13 +106,13 @@ class Guest(Host):
         return address
 
     def knows(self, name: str, server: str, kind: str = "A") -> list[str]:
-        """What a name server answers."""
+        """Return the answer of a name server."""
         return self.run("dig", "+short", "+tries=1", "+time=2", f"@{server}", name, kind, fine=False).split()
 
 
 @contextlib.contextmanager
 def hosts(*names: str) -> Iterator[list[Host]]:
-    """Hosts as long as the block."""
+    """Run hosts during the block."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Host(name)) for name in names]
 

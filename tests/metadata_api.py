@@ -1,4 +1,4 @@
-"""What tests of the metadata API have in common: the part of a plugin that it is, and VMs that are told things."""
+"""The metadata API as a separate plugin, and the VMs, networks and leases that its tests use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pvcd import PLUGIN_API_1, Context, Record, hookimpl
 from pvcd_plugins.network.bridge import Kind
 from pvcd_plugins.network.dhcp import Reservation
 from pvcd_plugins.network.records import Lease, Network, Reservations
-from pvcd_plugins.provisioner.metadata import Describe, Told
-from pvcd_plugins.provisioner.metadata.components import component, primary
-from pvcd_plugins.provisioner.metadata.settings import SECTION
+from pvcd_plugins.provisioner.components import metadata_component
+from pvcd_plugins.provisioner.handlers import primary
+from pvcd_plugins.provisioner.metadata import Describe
+from pvcd_plugins.provisioner.records import GuestMetadata
+from pvcd_plugins.provisioner.settings import METADATA_SECTION
 from pvcd_plugins.vm.records import VM
 
 BRIDGE, GATEWAY = "vmbr200", "10.20.0.1"
@@ -22,15 +24,20 @@ KEYS = ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2 admin@pvc", "ssh-rsa AAAAB3NzaC
 FOR_ALL = "#cloud-config\nwrite_files:\n- path: /root/from-userdata\n  content: {name} says 100 % & +\n"
 
 
-async def describe(context: Context, vm: VM) -> Told:
-    """The same for all, but for their names."""
-    return Told(FOR_ALL.format(name=vm.name), KEYS)
+async def describe(context: Context, vm: VM) -> GuestMetadata:
+    """Return the same for all VMs except for their names."""
+    return GuestMetadata(uuid=vm.uuid, userdata=FOR_ALL.format(name=vm.name), ssh_keys=KEYS)
 
 
 def part(describe: Describe = describe) -> ModuleType:
-    """A plugin that is the metadata API and nothing else."""
+    """Return a plugin that is the metadata API and nothing else."""
     module = ModuleType("metadata_api")
-    declared = {"settings": [SECTION], "components": [component(describe)], "handlers": [primary]}
+    declared = {
+        "settings": [METADATA_SECTION],
+        "records": [GuestMetadata],
+        "components": [metadata_component(describe)],
+        "handlers": [primary],
+    }
     module.__dict__["REQUIRES_PLUGIN_API"] = PLUGIN_API_1
     for kind, things in declared.items():
         setattr(module, f"register_{kind}", hookimpl(lambda things=things: things))

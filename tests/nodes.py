@@ -1,7 +1,7 @@
 """`python -m tests.nodes NAME...`: the agents of several nodes in one process, on the settings of PVC_CONFIG_FILE.
 
-Only their hypervisors, links and packet filters and what their machines say of themselves are not real: each has a load
-of its own, and none removes the bridges of other agents that run in the same network namespace.
+Only the hypervisors, links, packet filters and the facts of the machines are fakes; each machine has a different load.
+With real links, these agents would remove the bridges of other agents in the same network namespace.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ NO_COORDINATORS = ("hv4",)
 
 
 async def machine(context: Context) -> dict[str, Any]:
-    """What each machine is like."""
+    """Return the facts of each machine."""
     memory = {"memory_total": 4096, "memory_free": 2048, "memory_used": 2048}
     return {"cpu_count": 8, "kernel": "6", "os": "GNU/Linux", "arch": "x86_64", "load": LOADS[context.node], **memory}
 
 
 @contextlib.asynccontextmanager
 async def fake_hypervisor(context: Context) -> AsyncIterator[FakeHypervisor]:
-    """Guests that exist in name only, and shut down in no time."""
+    """Guests that exist in name only and shut down at once."""
     hypervisor = FakeHypervisor(context.clock, shutdown_seconds=0.2)
     hypervisor.listen(lambda uuid: wake_vms(context, uuid))
     await hypervisor.open()

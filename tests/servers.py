@@ -1,4 +1,4 @@
-"""Processes of ours for tests: API servers, and a cluster of several nodes that needs no hypervisor.
+"""Daemons for tests: API servers, and a cluster of several nodes that needs no hypervisor.
 
 `ManyNodes` is a real ZooKeeper, real API processes, and one process with the real agents of several nodes, of which
 only the hypervisors are fakes (see tests/nodes.py).
@@ -28,7 +28,7 @@ PATIENCE = 60.0
 
 
 def settings(hosts: str, port: int, *, token: str = "", **sections: Any) -> dict[str, Any]:
-    """Of a daemon without TLS, and with authentication if a token is given."""
+    """Return the settings of a daemon without TLS, and with authentication if a token is given."""
     api = {
         "listen_address": "127.0.0.1",
         "listen_port": port,
@@ -39,7 +39,7 @@ def settings(hosts: str, port: int, *, token: str = "", **sections: Any) -> dict
 
 
 class Daemon:
-    """A process of ours on a settings file of its own."""
+    """A daemon with its own settings file."""
 
     def __init__(self, folder: Path, values: dict[str, Any], *arguments: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     def launch(self, *through: str) -> None:
-        """Start it, if given through another program that becomes it."""
+        """Start the daemon, if requested through another program that executes it."""
         environment = {**os.environ, "PVC_CONFIG_FILE": str(self.file)}
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Daemon:
         return self.process.pid
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int | None:
-        """End it; its exit code."""
+        """Stop it and return its exit code."""
         process, self.process = self.process, None
         if process is None:
             return None
@@ -77,7 +77,7 @@ class Daemon:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def has_not_stumbled(self) -> None:
-        """Assert that nothing happened that nobody foresaw."""
+        """Assert that no unexpected error was logged."""
         assert "Traceback" not in self.log and "never retrieved" not in self.log, self.log
 
 
@@ -143,7 +143,7 @@ class ManyNodes:
 
 @contextlib.contextmanager
 def zookeeper_server(folder: Path) -> Iterator[ZooKeeperServer]:
-    """A ZooKeeper server, as long as the block."""
+    """Run a ZooKeeper server during the block."""
     needs_zookeeper()
     server = ZooKeeperServer(folder, free_ports(1)[0])
     server.start()
@@ -155,7 +155,7 @@ def zookeeper_server(folder: Path) -> Iterator[ZooKeeperServer]:
 
 @contextlib.contextmanager
 def many_nodes(folder: Path, zookeeper: ZooKeeperServer, **sections: Any) -> Iterator[ManyNodes]:
-    """A cluster as long as the block, of which no process met what nobody foresaw."""
+    """Run a cluster during the block; no process may log an unexpected error."""
     cluster = ManyNodes(folder, zookeeper, **sections)
     try:
         yield cluster

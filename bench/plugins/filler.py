@@ -1,4 +1,4 @@
-"""Stands for what later plugins will remember: networks with their leases and rules."""
+"""Records that stand for the networks, leases and rules of a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ REQUIRES_PLUGIN_API = PLUGIN_API_1
 
 
 class Filler(Record, path="/filler/{number}"):
-    """One record of no meaning."""
+    """A meaningless record."""
 
     number: int
     text: str
@@ -16,5 +16,5 @@ class Filler(Record, path="/filler/{number}"):
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """The one record."""
+    """Declare the record."""
     return [Filler]

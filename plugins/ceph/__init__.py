@@ -1,4 +1,4 @@
-"""Storage on Ceph: OSDs, pools, volumes and their snapshots, seen by all and changed through the primary."""
+"""Storage on Ceph: OSDs, pools, volumes and their snapshots, mirrored for all and changed by the primary."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from pvcd import (
     SettingsSection,
     hookimpl,
 )
-from pvcd_plugins.ceph import components, handlers, health, records, refresh, routes, service, settings, views
+from pvcd_plugins.ceph import components, handlers, health, operations, records, refresh, routes, settings, views
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -26,13 +26,13 @@ def register_settings() -> list[SettingsSection]:
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """What Ceph said last."""
+    """The mirror of Ceph."""
     return [records.CephStatus, records.Osd, records.Pool, records.Volume, records.Snapshot]
 
 
 @hookimpl
 def register_components() -> list[Component[Any]]:
-    """The doors to Ceph and to this node's disks; the mirror; in the API all volumes and snapshots, encoded."""
+    """The doors to Ceph and to this node's disks; the mirror; the encoded lists of volumes and snapshots."""
     return [*components.COMPONENTS, refresh.COMPONENT, *views.COMPONENTS]
 
 
@@ -44,17 +44,17 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """What the primary does with Ceph, and each node with its disks."""
+    """The handlers of the primary for Ceph, and of each node for its disks."""
     return [handlers.primary, handlers.handlers]
 
 
 @hookimpl
 def register_operations() -> list[OperationKind]:
-    """A volume is renamed or resized, by one route."""
-    return service.OPERATIONS
+    """Renaming and resizing a volume, which share a route."""
+    return operations.OPERATIONS
 
 
 @hookimpl
 def register_health_checks() -> list[HealthCheck]:
-    """What Ceph says of itself."""
+    """The health of Ceph."""
     return [health.CHECK]

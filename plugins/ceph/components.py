@@ -1,4 +1,4 @@
-"""What a node opens for its storage: the door to Ceph, and to the disks that OSDs are made of."""
+"""The doors to Ceph, to mapped volumes, and to the disks of this node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAPPING: ComponentKey[Mapping] = ComponentKey("ceph-mapping")
 
 
 class Configured:
-    """A door that opens only while there is a file that says where Ceph is: without it nothing is asked."""
+    """A door that raises `CephUnavailable` while Ceph's configuration file is missing."""
 
     def __init__(self, door: object, conf: Path) -> None:
         self._door = door
@@ -33,13 +33,13 @@ class Configured:
 
     def __getattr__(self, verb: str) -> Any:
         if not self._conf.is_file():
-            raise CephUnavailable(f"This node has no Ceph: there is no file {self._conf}.")
+            raise CephUnavailable(f"Cannot reach Ceph: this node has no file {self._conf}.")
         return getattr(self._door, verb)
 
 
 @contextlib.asynccontextmanager
 async def open_cluster(context: Context) -> AsyncIterator[Cluster]:
-    """Ceph as the settings name it; the agent starts also where it is not."""
+    """Open the Ceph of the settings; the agent starts without it as well."""
     settings = context.settings.of(CephSettings)
     cluster = CliCluster(str(settings.conf), settings.user, settings.deadline)
     yield cast(Cluster, Configured(cluster, settings.conf))
@@ -47,7 +47,7 @@ async def open_cluster(context: Context) -> AsyncIterator[Cluster]:
 
 @contextlib.asynccontextmanager
 async def open_osd_host(context: Context) -> AsyncIterator[OsdHost]:
-    """The disks of this node, whose OSDs are started beside everything else."""
+    """Open the disks of this node, and start its OSDs in the background."""
     settings = context.settings.of(CephSettings)
     door = CliOsdHost(str(settings.conf), context.node, settings.user, settings.deadline)
     host = cast(OsdHost, Configured(door, settings.conf))
@@ -60,33 +60,33 @@ async def open_osd_host(context: Context) -> AsyncIterator[OsdHost]:
 
 
 async def start_osds(host: OsdHost) -> None:
-    """Undo what was interrupted, and start the OSDs of this node, which nothing else may do after a reboot."""
-    with _logged("what was interrupted stays"):
+    """Undo interrupted OSDs and start those of this node, because nothing else may do so after a reboot."""
+    with _logged("cannot undo interrupted OSDs"):
         await host.undo_interrupted()
-    with _logged("no OSD is started"):
+    with _logged("cannot list the OSDs of this node"):
         for osd in await host.local_osds():
-            with _logged(f"OSD {osd} is not started"):
+            with _logged(f"cannot start OSD {osd}"):
                 await host.start_osd(osd)
 
 
 @contextlib.contextmanager
-def _logged(what: str) -> Iterator[None]:
+def _logged(failure: str) -> Iterator[None]:
     try:
         yield
     except PvcdError as error:
-        log.info("%s: %s", what, error)
+        log.info("%s: %s", failure, error)
 
 
 @contextlib.asynccontextmanager
 async def open_mapping(context: Context) -> AsyncIterator[Mapping]:
-    """The way in which this machine maps volumes; it is chosen when the first one is wanted."""
+    """Open the mapping of this machine, which is chosen on first use."""
     settings = context.settings.of(CephSettings)
     yield LazyMapping(settings.mapping_directory, settings.conf, settings.user)
 
 
 @contextlib.asynccontextmanager
 async def fake_mapping(context: Context) -> AsyncIterator[Mapping]:
-    """Files in a place of their own."""
+    """Open a mapping in memory, with a temporary directory."""
     from pvcd_plugins.ceph.mapping.fake import FakeMapping
 
     with tempfile.TemporaryDirectory(prefix="pvcd-mapping-") as directory:

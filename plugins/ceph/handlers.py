@@ -1,7 +1,7 @@
-"""What the primary does with Ceph for all nodes, and what only the node with a disk can do.
+"""The part of the primary, which uses Ceph for all nodes, and of the node that has the disk of an OSD.
 
-Each answer acts through the door, and then lets the records say what is so: also after a refusal, for then they were
-wrong. Whatever is interrupted is seen by the next refresh, and can be asked for again.
+Each node command acts through the door and then updates the mirror, even after a refusal, which shows that the mirror
+was outdated. After an interruption the next refresh shows the state of Ceph, and the request can be repeated.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pvcd import Conflict, Context, Failed, Handlers, Locked, NotFound, Primary, PvcdError, Refused, Requeue
-from pvcd_plugins.ceph.cluster import AlreadyThere, InUse, Lock
-from pvcd_plugins.ceph.cluster import facts as said
+from pvcd_plugins.ceph.cluster import InUse, Lock
+from pvcd_plugins.ceph.cluster import facts as ceph
 from pvcd_plugins.ceph.components import CLUSTER, OSD_HOST
 from pvcd_plugins.ceph.records import Volume
 from pvcd_plugins.ceph.refresh import MIRROR, is_ours
-from pvcd_plugins.ceph.service import DRAIN_POLL, OSD_SECONDS, NoSpace
+from pvcd_plugins.ceph.service import DRAIN_POLL_SECONDS, OSD_SECONDS, NoSpace
 from pvcd_plugins.ceph.settings import CephSettings
 from pvcd_plugins.node import service as nodes
 
 primary = Handlers(scope="primary")
 handlers = Handlers()
-SETTLING = 30
-"""Seconds that the monitors may take to see that an OSD has ended."""
+SETTLE_SECONDS = 30
+"""Time in which the monitors notice that an OSD has stopped."""
 
 
 @primary.on(Primary)
 async def refresh(context: Context, lease: Primary) -> Requeue:
-    """Look at Ceph at intervals, for as long as this node is primary."""
+    """Refresh the mirror periodically while this node is primary."""
     await context[MIRROR].refresh(context)
-    return Requeue(context.settings.of(CephSettings).refresh)
+    return Requeue(context.settings.of(CephSettings).refresh_seconds)
 
 
 @contextlib.asynccontextmanager
-async def recorded(look: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """Act in this block; afterwards let the records say what is so, also when it was refused."""
+async def recorded(read: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Run this block and then update the mirror with `read`, even if the block was refused."""
     try:
         yield
     except Refused:
         with contextlib.suppress(PvcdError):
-            await look()
+            await read()
         raise
-    await look()
+    await read()
 
 
 @primary.node_command("ceph-option")
@@ -63,19 +63,19 @@ async def add_osd(context: Context, device: str, weight: float) -> int:
 
 @handlers.node_command("ceph-osd-local")
 async def is_local(context: Context, osd: int) -> bool:
-    """Whether an OSD has its data on a device of this node."""
+    """Tell whether an OSD has its data on a device of this node."""
     return osd in await context[OSD_HOST].local_osds()
 
 
 @handlers.node_command("ceph-osd-destroy")
 async def destroy_osd(context: Context, osd: int) -> None:
-    """Stop an OSD of this node and wipe its device; whoever asks knows that it is safe."""
+    """Stop an OSD of this node and wipe its device; the caller makes sure that it is safe."""
     await context[OSD_HOST].remove_osd(osd)
 
 
 @primary.node_command("ceph-osd-record")
 async def record_osds(context: Context) -> None:
-    """Let the records know of an OSD that a node made."""
+    """Record an OSD that a node made."""
     await context[MIRROR].osds(context)
 
 
@@ -89,15 +89,15 @@ async def set_osd_state(context: Context, osd: int, state: str) -> None:
 
 @primary.node_command("ceph-osd-remove")
 async def remove_osd(context: Context, osd: int) -> list[str]:
-    """Drain an OSD, let its node destroy it, and forget it; returns warnings."""
+    """Drain an OSD, let its node destroy it, and purge it; returns warnings."""
     mirror = context[MIRROR]
     if osd in mirror.progress:
-        raise Locked(f"OSD {osd} is being removed already: {mirror.progress[osd]}.", code="osd-busy")
+        raise Locked(f"Cannot remove OSD {osd}: its removal is under way ({mirror.progress[osd]}).", code="osd-busy")
     async with recorded(lambda: mirror.osds(context)):
-        mirror.progress[osd] = "about to be drained"
+        mirror.progress[osd] = "starting"
         try:
-            found = _the(osd, await mirror.osds(context))
-            await _need_owner(context, found)
+            found = _find(osd, await mirror.osds(context))
+            await _require_owner(context, found)
             await context[CLUSTER].osd_out(osd)
             await _drain(context, osd)
             return await _destroy(context, found)
@@ -105,28 +105,28 @@ async def remove_osd(context: Context, osd: int) -> list[str]:
             del mirror.progress[osd]
 
 
-def _the(osd: int, osds: list[said.Osd]) -> said.Osd:
+def _find(osd: int, osds: list[ceph.Osd]) -> ceph.Osd:
     for each in osds:
         if each.id == osd:
             return each
     raise NotFound("OSD", osd)
 
 
-def _owner(context: Context, osd: said.Osd) -> str | None:
-    """The node that can destroy an OSD; None for one that is down, as is its node."""
+def _owner(context: Context, osd: ceph.Osd) -> str | None:
+    """Return the node that can destroy an OSD; None if both the OSD and its node are down."""
     node = context.store.get(nodes.Node, osd.node) if osd.node else None
     if node and nodes.daemon_state(context, node) is nodes.DaemonState.RUN:
         return node.name
     if osd.up:
         raise Conflict(
-            f"OSD {osd.id} runs on {osd.node}, whose agent does not run, so nobody could stop it.",
+            f"Cannot remove OSD {osd.id}: the agent of its node {osd.node!r} does not run. Start the agent first.",
             code="node-not-running",
         )
     return None
 
 
-async def _need_owner(context: Context, osd: said.Osd) -> None:
-    """Refuse an OSD that runs where nobody of ours could stop it, before anything is done."""
+async def _require_owner(context: Context, osd: ceph.Osd) -> None:
+    """Refuse a running OSD that no agent can stop, before anything is changed."""
     owner = _owner(context, osd)
     if (
         owner
@@ -134,13 +134,13 @@ async def _need_owner(context: Context, osd: said.Osd) -> None:
         and not await context.node_commands.ask(owner, "ceph-osd-local", seconds=OSD_SECONDS, osd=osd.id)
     ):
         raise Conflict(
-            f"OSD {osd.id} has its data on no device of node {owner}: whoever made it has to remove it.",
+            f"Cannot remove OSD {osd.id}: its data is on no device of node {owner!r}. Remove it with Ceph's tools.",
             code="osd-not-local",
         )
 
 
 async def _drain(context: Context, osd: int) -> None:
-    """Return when no data would lose a copy without this OSD, which is out."""
+    """Return when no data would lose a copy without an OSD that is out."""
     cluster, mirror = context[CLUSTER], context[MIRROR]
     while True:
         try:
@@ -148,22 +148,22 @@ async def _drain(context: Context, osd: int) -> None:
             if now is None:
                 return
             if now.in_:
-                raise Conflict(f"OSD {osd} was set in again, so it is not removed.", code="osd-in")
-            named = osd in await cluster.safe_to_destroy([osd])
+                raise Conflict(f"Cannot remove OSD {osd}: it was set in again.", code="osd-in")
+            safe = osd in await cluster.safe_to_destroy([osd])
             unready = _unready(await cluster.status(), up=now.up)
-            if named and not unready:
+            if safe and not unready:
                 return
-            mirror.progress[osd] = f"draining: it has {now.pgs} placement groups, and {unready} of all are not ready"
-        except Failed as error:  # which is no reason to think that it is safe, nor to give up
+            mirror.progress[osd] = f"draining: {now.pgs} placement groups left, {unready} in the cluster not ready"
+        except Failed as error:  # an error says nothing about safety, and the drain goes on
             mirror.progress[osd] = f"draining: {error.sentence}"
-        await context.clock.sleep(DRAIN_POLL)
+        await context.clock.sleep(DRAIN_POLL_SECONDS)
 
 
-def _unready(status: said.Status, *, up: bool) -> int:
-    """How many placement groups may still need what an OSD has that is in none of them.
+def _unready(status: ceph.Status, *, up: bool) -> int:
+    """Return the number of placement groups that may still need the data of an OSD that is out.
 
-    Ceph forgets what an OSD stores as soon as it is out, and calls it safe while objects wait to be copied from it. So
-    all must be clean; without one that is down, which cannot give anything, they need only know where all objects are.
+    Once an OSD is out, Ceph calls it safe while objects still wait to be copied from it. Therefore all groups must be
+    clean. Nothing can be copied from an OSD that is down, so then they must only be active and have no unfound objects.
     """
     wanted = {"active", "clean"} if up else {"active"}
     count = 0
@@ -174,8 +174,8 @@ def _unready(status: said.Status, *, up: bool) -> int:
     return count
 
 
-async def _destroy(context: Context, osd: said.Osd) -> list[str]:
-    """Stop and forget an OSD that is drained."""
+async def _destroy(context: Context, osd: ceph.Osd) -> list[str]:
+    """Destroy and purge an OSD that is drained."""
     mirror = context[MIRROR]
     mirror.progress[osd.id] = "drained, being destroyed"
     warnings = []
@@ -183,8 +183,9 @@ async def _destroy(context: Context, osd: said.Osd) -> list[str]:
     if owner:
         await context.node_commands.ask(owner, "ceph-osd-destroy", seconds=OSD_SECONDS, osd=osd.id)
     else:
-        warnings.append(f"The agent of {osd.node} does not run, so the device of OSD {osd.id} is not wiped.")
-    for _ in range(SETTLING):
+        reason = f"the agent of node {osd.node!r} does not run" if osd.node else "Ceph does not know its node"
+        warnings.append(f"The device of OSD {osd.id} was not wiped: {reason}.")
+    for _ in range(SETTLE_SECONDS):
         with contextlib.suppress(InUse):
             await context[CLUSTER].purge_osd(osd.id)
             return warnings
@@ -198,14 +199,14 @@ async def _destroy(context: Context, osd: said.Osd) -> list[str]:
 
 @primary.node_command("ceph-pool-add")
 async def add_pool(context: Context, pool: str, pgs: int, copies: int, mincopies: int) -> None:
-    """Make a pool."""
+    """Add a pool."""
     async with recorded(lambda: context[MIRROR].pools(context)):
         await context[CLUSTER].create_pool(pool, pgs, copies, mincopies)
 
 
 @primary.node_command("ceph-pool-remove")
 async def remove_pool(context: Context, pool: str) -> None:
-    """Remove a pool of ours, with all of its volumes."""
+    """Remove a pool for volumes, with all of its volumes."""
     mirror = context[MIRROR]
     if pool not in [each.name for each in await mirror.pools(context)]:
         raise NotFound("pool", pool)
@@ -222,31 +223,31 @@ def _volumes(context: Context, pool: str, *names: str) -> contextlib.AbstractAsy
 
 @primary.node_command("ceph-volume-add")
 async def add_volume(context: Context, pool: str, volume: str, size: int) -> None:
-    """Make an empty volume that the pool has room for."""
-    await _need_space(context, pool, size)
+    """Add an empty volume that fits into the pool."""
+    await _require_space(context, pool, size)
     async with _volumes(context, pool, volume):
         await context[CLUSTER].create_volume(pool, volume, size)
 
 
 @primary.node_command("ceph-volume-clone")
 async def clone_volume(context: Context, pool: str, volume: str, source: str) -> None:
-    """Make a copy of a volume, or go on with one that was interrupted."""
+    """Copy a volume, or complete an interrupted copy."""
     mirror, path = context[MIRROR], Volume.at(pool, volume)
     if path in mirror.cloning:
-        raise AlreadyThere("volume", volume)
+        raise Conflict(f"Cannot add volume '{pool}/{volume}': another request is adding it.", code="volume-exists")
     mirror.cloning.add(path)
     try:
         async with _volumes(context, pool, volume):
-            if await _is_unfinished(context, pool, volume, source):
+            if await _is_interrupted(context, pool, volume, source):
                 return await context[CLUSTER].flatten_volume(pool, volume)
-            await _need_space(context, pool, (await context[CLUSTER].volume(pool, source)).size)
+            await _require_space(context, pool, (await context[CLUSTER].volume(pool, source)).size)
             await context[CLUSTER].clone_volume(pool, source, volume)
     finally:
         mirror.cloning.discard(path)
 
 
-async def _is_unfinished(context: Context, pool: str, volume: str, source: str) -> bool:
-    """Whether a clone of that source was begun and is not done."""
+async def _is_interrupted(context: Context, pool: str, volume: str, source: str) -> bool:
+    """Tell whether a volume is an interrupted clone of a source."""
     try:
         parent = (await context[CLUSTER].volume(pool, volume)).parent
     except NotFound:
@@ -256,15 +257,15 @@ async def _is_unfinished(context: Context, pool: str, volume: str, source: str) 
 
 @primary.node_command("ceph-volume-resize")
 async def resize_volume(context: Context, pool: str, volume: str, size: int, shrink: bool) -> None:
-    """Change the size of a volume; the pool must have room for what it grows by."""
+    """Resize a volume, which must fit into the pool."""
     async with _volumes(context, pool, volume):
         now = await context[CLUSTER].volume(pool, volume)
-        await _need_space(context, pool, size - now.size)
+        await _require_space(context, pool, size - now.size)
         await context[CLUSTER].resize_volume(pool, volume, size, shrink=shrink)
 
 
-async def _need_space(context: Context, pool: str, size: int) -> None:
-    """Refuse more than a pool has room for, and a pool that is not ours."""
+async def _require_space(context: Context, pool: str, size: int) -> None:
+    """Refuse more than the free space of a pool, and a pool that is not for volumes."""
     for each in await context[CLUSTER].pools():
         if each.name == pool and is_ours(each):
             if size > each.free_bytes:
@@ -275,33 +276,33 @@ async def _need_space(context: Context, pool: str, size: int) -> None:
 
 @primary.node_command("ceph-volume-rename")
 async def rename_volume(context: Context, pool: str, volume: str, new: str) -> None:
-    """Give a volume another name."""
+    """Rename a volume."""
     async with _volumes(context, pool, volume, new):
         await context[CLUSTER].rename_volume(pool, volume, new)
 
 
 @primary.node_command("ceph-volume-remove")
 async def remove_volume(context: Context, pool: str, volume: str) -> None:
-    """Remove a volume that nobody has open."""
+    """Remove a volume that no client has open."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].remove_volume(pool, volume)
 
 
-@primary.node_command("ceph-volume-look")
-async def look_at_volumes(context: Context, pool: str, volumes: list[str]) -> None:
-    """Record volumes that somebody else has made or removed."""
+@primary.node_command("ceph-volume-refresh")
+async def refresh_volumes(context: Context, pool: str, volumes: list[str]) -> None:
+    """Record volumes that were created or removed elsewhere."""
     await context[MIRROR].volumes(context, pool, *volumes)
 
 
 @primary.node_command("ceph-volume-locks")
 async def locks(context: Context, pool: str, volume: str) -> list[Lock]:
-    """The locks of a volume."""
+    """Return the locks of a volume."""
     return await context[CLUSTER].locks(pool, volume)
 
 
 @primary.node_command("ceph-volume-unlock")
 async def clear_locks(context: Context, pool: str, volume: str) -> list[Lock]:
-    """Break every lock of a volume; whoever asks knows that no holder lives."""
+    """Break every lock of a volume; the caller makes sure that no holder runs."""
     found = await context[CLUSTER].locks(pool, volume)
     for lock in found:
         await context[CLUSTER].remove_lock(pool, volume, lock)
@@ -320,7 +321,7 @@ async def add_snapshot(context: Context, pool: str, volume: str, snapshot: str) 
 
 @primary.node_command("ceph-snapshot-rename")
 async def rename_snapshot(context: Context, pool: str, volume: str, snapshot: str, new: str) -> None:
-    """Give a snapshot another name."""
+    """Rename a snapshot."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].rename_snapshot(pool, volume, snapshot, new)
 
@@ -334,6 +335,6 @@ async def remove_snapshot(context: Context, pool: str, volume: str, snapshot: st
 
 @primary.node_command("ceph-snapshot-rollback")
 async def rollback(context: Context, pool: str, volume: str, snapshot: str) -> None:
-    """Let a volume be again what it was."""
+    """Roll a volume back to a snapshot."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].rollback(pool, volume, snapshot)

@@ -1,4 +1,4 @@
-"""How Ceph is, by its own word."""
+"""The health of Ceph, as Ceph itself reports it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pvcd_plugins.ceph.records import CephStatus
 STATES: dict[str, Literal["ok", "warning", "failed"]] = {"HEALTH_OK": "ok", "HEALTH_WARN": "warning"}
 
 
-async def look(context: Context) -> Health:
-    """What Ceph said last, or why it says nothing."""
+async def check(context: Context) -> Health:
+    """Return the last health status of Ceph, or why it cannot be reached."""
     known = context.store.get(CephStatus)
     if known is None or known.status is None:
         return Health("warning", (known and known.failed_reason) or "Ceph has not been reached yet.")
     if known.failed_reason:
         return Health("failed", known.failed_reason)
     complaints = "; ".join(known.status.checks.values())
-    sentence = f"Ceph says {known.status.health}{': ' if complaints else ''}{complaints}."
+    sentence = f"Ceph reports {known.status.health}{': ' if complaints else ''}{complaints}."
     return Health(STATES.get(known.status.health, "failed"), sentence)
 
 
-CHECK = HealthCheck("ceph", "Ceph, as the primary saw it last", look)
+CHECK = HealthCheck("ceph", "The health of Ceph, as the primary last read it", check)

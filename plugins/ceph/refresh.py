@@ -1,7 +1,7 @@
-"""The mirror: the primary looks at Ceph again and again, and writes what is news into the records.
+"""The mirror: the primary reads the state of Ceph periodically and writes the changes into the records.
 
-What a command did is looked at by itself before the command is answered. The look at everything takes longer, so what a
-command wrote meanwhile is newer than what it saw, and stays.
+A node command also reads what it changed before it answers. A periodic refresh takes longer, so the records that a
+command wrote meanwhile are newer than the refresh and stay.
 """
 
 from __future__ import annotations
@@ -12,106 +12,92 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from pvcd import (
-    Changed,
-    Component,
-    ComponentKey,
-    Context,
-    Create,
-    Delete,
-    Exists,
-    KeyedLocks,
-    NotFound,
-    Put,
-    Record,
-    Role,
-    retried,
-)
+from pvcd import Component, ComponentKey, Context, Create, Delete, KeyedLocks, NotFound, Put, Record, Role, retried
 from pvcd_plugins.ceph.cluster import LEFTOVER, CephError, CephRefused, CephUnavailable
-from pvcd_plugins.ceph.cluster import facts as said
+from pvcd_plugins.ceph.cluster import facts as ceph
 from pvcd_plugins.ceph.components import CLUSTER
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
 
 log = logging.getLogger(__name__)
 Changes = list[Create | Put | Delete]
 Wanted = dict[str, dict[str, Any]]
-"""The values that records should have, by their paths."""
+"""The values that records should have, by path."""
 
 BATCH = 200
-"""Records in one transaction: far below what the store takes at once."""
-CLOSER_LOOKS = 200
-"""Volumes that are looked at by themselves in one refresh; further ones wait for the next."""
-SIDE_BY_SIDE = 4
+"""Records in one transaction, far below the limit of the store."""
+MAX_INSPECTIONS = 200
+"""Volumes that are inspected individually in one refresh; the others wait for the next one."""
+CONCURRENCY = 4
 RBD = "rbd"
-"""The application of pools for volumes; a pool without any was not finished."""
+"""The application of pools for volumes; a pool without any is incomplete."""
 
 
 class Mirror:
-    """The only writer of Ceph's records, on the node that is primary."""
+    """The only writer of the records of Ceph, on the primary."""
 
     def __init__(self) -> None:
         self.progress: dict[int, str] = {}
-        """The removals of OSDs that are under way here, and how far they are."""
+        """The removals of OSDs that are under way here -> their progress."""
         self.cloning: set[str] = set()
         """The paths of volumes that are being cloned here."""
-        self._looking = KeyedLocks()
+        self._reading = KeyedLocks()
         self._writing = asyncio.Lock()
         self._written: set[str] = set()
-        """The paths of volumes that commands wrote since the last refresh began."""
+        """The paths of volumes that node commands wrote since the last refresh began."""
 
     async def refresh(self, context: Context) -> None:
-        """Look at everything. When Ceph fails, say so once and keep what was known."""
+        """Read everything. When Ceph fails, report it once and keep the records."""
         self._written.clear()
         try:
             await self.status(context)
             await self.osds(context)
             pools = [pool.name for pool in await self.pools(context) if RBD in pool.applications]
-            await _side_by_side(self._list(context, pool) for pool in pools)
-            await self._look_closer(context)
+            await _concurrently(self._list(context, pool) for pool in pools)
+            await self._inspect(context)
             failed_reason = None
         except (CephError, CephUnavailable, CephRefused) as error:
             failed_reason = error.sentence
-        await _say(context, failed_reason)
+        await _report(context, failed_reason)
 
     async def status(self, context: Context) -> None:
-        """Record how Ceph is."""
-        async with self._looking.hold(CephStatus.at()):
+        """Record the status and utilization of Ceph."""
+        async with self._reading.hold(CephStatus.at()):
             cluster = context[CLUSTER]
             status, utilization = await cluster.status(), await cluster.utilization()
             options = tuple(sorted(await cluster.options()))
-            await _put_status(
-                context, status=status, utilization=utilization, options=options, updated=context.clock.time()
+            await context.store.upsert(
+                CephStatus, status=status, utilization=utilization, options=options, updated=context.clock.time()
             )
 
-    async def osds(self, context: Context) -> list[said.Osd]:
+    async def osds(self, context: Context) -> list[ceph.Osd]:
         """Record all OSDs, and return them."""
-        async with self._looking.hold(Osd.root):
+        async with self._reading.hold(Osd.root):
             found = await context[CLUSTER].osds()
-            await self._write(context, lambda: self._news_of_osds(context, found))
+            await self._write(context, lambda: self._osd_changes(context, found))
             return found
 
-    async def pools(self, context: Context) -> list[said.Pool]:
-        """Record all pools of ours, and return them; with a pool go its volumes."""
-        async with self._looking.hold(Pool.root):
+    async def pools(self, context: Context) -> list[ceph.Pool]:
+        """Record all pools for volumes, and return them; the volumes of a removed pool are removed with it."""
+        async with self._reading.hold(Pool.root):
             found = [pool for pool in await context[CLUSTER].pools() if is_ours(pool)]
-            await self._write(context, lambda: _news_of_pools(context, found))
+            await self._write(context, lambda: _pool_changes(context, found))
             return found
 
     async def volumes(self, context: Context, pool: str, *names: str) -> None:
-        """Record some volumes of a pool, with their snapshots, as they are now: all in one transaction."""
+        """Record the current state of some volumes of a pool and their snapshots, in one transaction."""
         async with contextlib.AsyncExitStack() as stack:
             for path in sorted({Volume.at(pool, name) for name in names}):
-                await stack.enter_async_context(self._looking.hold(path))
-            found = {name: await _look(context, pool, name) for name in names}
+                await stack.enter_async_context(self._reading.hold(path))
+            found = {name: await _read(context, pool, name) for name in names}
 
-            def news() -> Changes:
+            def changes() -> Changes:
                 self._written.update(Volume.at(pool, name) for name in names)
-                return [change for name, seen in found.items() for change in _news_of_volume(context, pool, name, seen)]
+                return [each for name, seen in found.items() for each in _volume_changes(context, pool, name, seen)]
 
-            await self._write(context, news)
+            await self._write(context, changes)
 
     async def _list(self, context: Context, pool: str) -> None:
-        """Record all volumes of a pool by its list."""
+        """Record the volumes that the list of a pool shows."""
         listed, failed_reason = None, None
         try:
             listed = await context[CLUSTER].volumes(pool)
@@ -119,36 +105,36 @@ class Mirror:
         except NotFound:
             return
         except (CephError, CephUnavailable, CephRefused) as error:
-            failed_reason = f"Its volumes could not be listed: {error.sentence}"
+            failed_reason = f"Cannot list the volumes: {error.sentence}"
         await _put_failed_reason(context, pool, failed_reason)
         if listed is not None:
-            whole = [volume for volume in listed if volume.id]
-            await self._write(context, lambda: self._news_of_list(context, pool, whole))
+            complete = [volume for volume in listed if volume.id]
+            await self._write(context, lambda: self._list_changes(context, pool, complete))
 
-    async def _look_closer(self, context: Context) -> None:
-        """Look at each volume of which the list told news."""
+    async def _inspect(self, context: Context) -> None:
+        """Read each volume that has changed in the list of its pool."""
 
-        async def look(volume: Volume) -> None:
+        async def inspect(volume: Volume) -> None:
             try:
                 await self.volumes(context, volume.pool, volume.name)
             except (CephError, CephRefused) as error:
                 log.info("volume %s/%s: %s", volume.pool, volume.name, error)
 
-        unknown = [volume for volume in context.store.all(Volume) if not volume.looked]
-        await _side_by_side(look(volume) for volume in unknown[:CLOSER_LOOKS])
+        waiting = [volume for volume in context.store.all(Volume) if not volume.inspected]
+        await _concurrently(inspect(volume) for volume in waiting[:MAX_INSPECTIONS])
 
-    async def _write(self, context: Context, news: Callable[[], Changes]) -> None:
+    async def _write(self, context: Context, changes: Callable[[], Changes]) -> None:
         async with self._writing:
-            await _commit(context, news)
+            await _commit(context, changes)
 
-    def _news_of_osds(self, context: Context, found: Iterable[said.Osd]) -> Changes:
+    def _osd_changes(self, context: Context, found: Iterable[ceph.Osd]) -> Changes:
         wanted: Wanted = {}
         for osd in found:
             wanted[Osd.at(osd.id)] = {"id": osd.id, "facts": osd, "progress": self.progress.get(osd.id)}
-        return _news(context, Osd, context.store.all(Osd), wanted)
+        return _changes(context, Osd, context.store.all(Osd), wanted)
 
-    def _news_of_list(self, context: Context, pool: str, listed: Iterable[said.ListedVolume]) -> Changes:
-        """What a list says, but for the volumes that were looked at since."""
+    def _list_changes(self, context: Context, pool: str, listed: Iterable[ceph.ListedVolume]) -> Changes:
+        """Return the changes of a list, except for volumes that node commands wrote since."""
         if context.store.get(Pool, pool) is None:
             return []
         old = [volume for volume in context.store.all(Volume) if volume.pool == pool]
@@ -163,20 +149,20 @@ class Mirror:
             taken = {name for name in each.snapshots if not name.startswith(LEFTOVER)}
             values = {"pool": pool, "name": each.name, "id": each.id, "size": each.size, "parent": each.parent}
             if _differ(known.get(each.name), values) or taken != names.get(each.name, set()):
-                values["looked"] = False
+                values["inspected"] = False
             volumes[Volume.at(pool, each.name)] = values
             for name in taken:
                 snapshots[Snapshot.at(pool, each.name, name)] = {"pool": pool, "volume": each.name, "snapshot": name}
-        changes = _news(context, Volume, old, volumes) + _news(context, Snapshot, old_snapshots, snapshots)
+        changes = _changes(context, Volume, old, volumes) + _changes(context, Snapshot, old_snapshots, snapshots)
         return [change for change in changes if _volume_path(change.record) not in self._written]
 
 
-async def _side_by_side(works: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Do a few at a time; after a failure no further ones are begun."""
+async def _concurrently(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run a few coroutines at a time; after a failure start no more."""
     waiting = list(works)
     try:
         while waiting:
-            now, waiting = waiting[:SIDE_BY_SIDE], waiting[SIDE_BY_SIDE:]
+            now, waiting = waiting[:CONCURRENCY], waiting[CONCURRENCY:]
             for result in await asyncio.gather(*now, return_exceptions=True):
                 if isinstance(result, BaseException):
                     raise result
@@ -185,24 +171,24 @@ async def _side_by_side(works: Iterable[Coroutine[Any, Any, None]]) -> None:
             work.close()
 
 
-def _incomplete(listed: Iterable[said.ListedVolume]) -> str | None:
-    """What is said of those that are no volumes but have a name."""
+def _incomplete(listed: Iterable[ceph.ListedVolume]) -> str | None:
+    """Return a sentence about the incomplete volumes of a list."""
     names = ", ".join(volume.name for volume in listed if not volume.id)
-    return f"Made or removed by half only, so that they can but be removed: {names}." if names else None
+    return f"Incomplete volumes, which can only be removed: {names}." if names else None
 
 
-def is_ours(pool: said.Pool) -> bool:
-    """Whether a pool is for volumes, or was to become one."""
+def is_ours(pool: ceph.Pool) -> bool:
+    """Tell whether a pool is for volumes, or an incomplete one that may be meant for them."""
     return RBD in pool.applications or not pool.applications
 
 
 def _volume_path(record: Record) -> str:
-    """The path of the volume that a record is, or is of."""
+    """Return the path of a volume, or of the volume of a snapshot."""
     return Volume.at(record.pool, record.volume) if isinstance(record, Snapshot) else record.path
 
 
-async def _look(context: Context, pool: str, name: str) -> tuple[said.Volume, list[said.Snapshot]] | None:
-    """A volume with its snapshots; None if there is none."""
+async def _read(context: Context, pool: str, name: str) -> tuple[ceph.Volume, list[ceph.Snapshot]] | None:
+    """Return a volume with its snapshots; None if it does not exist."""
     cluster = context[CLUSTER]
     try:
         return await cluster.volume(pool, name), await cluster.snapshots(pool, name)
@@ -210,15 +196,15 @@ async def _look(context: Context, pool: str, name: str) -> tuple[said.Volume, li
         return None
 
 
-def _news_of_pools(context: Context, found: Iterable[said.Pool]) -> Changes:
+def _pool_changes(context: Context, found: Iterable[ceph.Pool]) -> Changes:
     wanted: Wanted = {Pool.at(pool.name): {"name": pool.name, "facts": pool} for pool in found}
     children: list[Snapshot | Volume] = [*context.store.all(Snapshot), *context.store.all(Volume)]
     orphans = [each for each in children if Pool.at(each.pool) not in wanted]
-    return [*_news(context, Pool, context.store.all(Pool), wanted), *map(Delete, orphans)]
+    return [*_changes(context, Pool, context.store.all(Pool), wanted), *map(Delete, orphans)]
 
 
-def _news_of_volume(
-    context: Context, pool: str, name: str, seen: tuple[said.Volume, list[said.Snapshot]] | None
+def _volume_changes(
+    context: Context, pool: str, name: str, seen: tuple[ceph.Volume, list[ceph.Snapshot]] | None
 ) -> Changes:
     store = context.store
     old = store.get(Volume, pool, name)
@@ -227,18 +213,18 @@ def _news_of_volume(
     snapshots: Wanted = {}
     if seen:
         facts, taken = seen
-        values = {"id": facts.id, "size": facts.size, "parent": facts.parent, "looked": True, "facts": facts}
+        values = {"id": facts.id, "size": facts.size, "parent": facts.parent, "inspected": True, "facts": facts}
         volumes[Volume.at(pool, name)] = {"pool": pool, "name": name, **values}
         for each in taken:
             if not each.name.startswith(LEFTOVER):
                 keys = {"pool": pool, "volume": name, "snapshot": each.name}
                 snapshots[Snapshot.at(pool, name, each.name)] = {**keys, "facts": each}
-    changes = _news(context, Volume, [old] if old else [], volumes)
-    return [*changes, *_news(context, Snapshot, old_snapshots, snapshots)]
+    changes = _changes(context, Volume, [old] if old else [], volumes)
+    return [*changes, *_changes(context, Snapshot, old_snapshots, snapshots)]
 
 
-def _news(context: Context, kind: type[Record], old: Sequence[Record], wanted: Wanted) -> Changes:
-    """What makes the old records of a type the wanted ones."""
+def _changes(context: Context, kind: type[Record], old: Sequence[Record], wanted: Wanted) -> Changes:
+    """Return the changes that turn the old records of a type into the wanted ones."""
     now = context.clock.time()
     changes: Changes = []
     known = {record.path: record for record in old}
@@ -252,33 +238,24 @@ def _news(context: Context, kind: type[Record], old: Sequence[Record], wanted: W
 
 
 def _differ(record: Record | None, values: Mapping[str, Any]) -> bool:
-    return record is None or any(getattr(record, name) != value for name, value in values.items())
+    return record is None or not record.holds(values)
 
 
 @retried
-async def _commit(context: Context, news: Callable[[], Changes]) -> None:
-    """Write what is news by what is in memory now."""
-    changes = news()
-    for start in range(0, len(changes), BATCH):
-        try:
-            await context.store.write(*changes[start : start + BATCH])
-        except Exists as error:  # memory was behind, and has it by now
-            raise Changed(error.path) from None
+async def _commit(context: Context, changes: Callable[[], Changes]) -> None:
+    """Write the changes against the records that are in memory now."""
+    found = changes()
+    for start in range(0, len(found), BATCH):
+        await context.store.write(*found[start : start + BATCH])
 
 
-@retried
-async def _put_status(context: Context, **values: object) -> None:
-    old = context.store.get(CephStatus)
-    await context.store.write(Put(old.changed(**values)) if old else Create(CephStatus.model_validate(values)))
-
-
-async def _say(context: Context, failed_reason: str | None) -> None:
-    """Record, and log, that Ceph failed or is back; once."""
+async def _report(context: Context, failed_reason: str | None) -> None:
+    """Record and log once that Ceph failed or answers again."""
     old = context.store.get(CephStatus)
     if failed_reason == (old.failed_reason if old else None):
         return
-    log.warning("Ceph: %s", failed_reason or "it answers again.")
-    await _put_status(context, failed_reason=failed_reason)
+    log.warning("%s", failed_reason or "Ceph answers again.")
+    await context.store.upsert(CephStatus, failed_reason=failed_reason)
 
 
 @retried
@@ -290,7 +267,7 @@ async def _put_failed_reason(context: Context, pool: str, failed_reason: str | N
 
 @contextlib.asynccontextmanager
 async def open_mirror(context: Context) -> AsyncIterator[Mirror]:
-    """A mirror that knows of nothing under way."""
+    """Open a mirror without operations under way."""
     yield Mirror()
 
 

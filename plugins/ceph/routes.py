@@ -1,4 +1,4 @@
-"""The manual's chapter: storage endpoints. Each reply to a change comes when Ceph has done it."""
+"""The manual's chapter: storage endpoints. A change is answered when Ceph has carried it out."""
 
 from __future__ import annotations
 
@@ -50,25 +50,25 @@ routes = Routes("/api/v1/storage", tag="Storage")
 
 @routes.get()
 async def root(context: Context) -> Message:
-    """Which storage there is."""
-    return Message(message="The storage is Ceph, at /api/v1/storage/ceph.")
+    """Show the available storage."""
+    return Message(message="Storage: Ceph at /api/v1/storage/ceph.")
 
 
 @routes.get("/ceph")
 async def get_ceph(context: Context) -> StatusView:
-    """The same as the status."""
+    """Show the status of Ceph."""
     return service.get_status(context)
 
 
 @routes.get("/ceph/status")
 async def get_status(context: Context) -> StatusView:
-    """How Ceph is; `ceph_data` is what `ceph status` prints."""
+    """Show the status of Ceph; `ceph_data` is the output of `ceph status`."""
     return service.get_status(context)
 
 
 @routes.get("/ceph/df")
 async def get_utilization(context: Context) -> UtilizationView:
-    """How full Ceph is; `ceph_data` is what `rados df` prints."""
+    """Show the utilization of Ceph; `ceph_data` is the output of `rados df`."""
     return service.get_utilization(context)
 
 
@@ -80,19 +80,19 @@ async def set_option(context: Context, action: Action, option: Option) -> Messag
 
 @routes.get("/ceph/osd")
 async def list_osds(context: Context, limit: OsdLimit = None) -> list[OsdView]:
-    """All OSDs, by id, or those whose id matches `limit`."""
+    """List the OSDs whose id matches `limit`, by id."""
     return service.list_osds(context, limit)
 
 
 @routes.post("/ceph/osd", operation="ceph-osd-add")
 async def add_osd(context: Context, node: OnNode, device: Device, weight: Weight) -> Message:
-    """Make an OSD of an unused block device of a node; what is on the device is lost."""
+    """Make an OSD of an unused block device of a node; the data on the device is lost."""
     return await service.add_osd(context, node, device, weight)
 
 
 @routes.get("/ceph/osd/{osd}")
 async def get_osd(context: Context, osd: OsdId) -> list[OsdView]:
-    """One OSD by its id, as a list of one."""
+    """Show one OSD, as a list of one."""
     return service.get_osd(context, osd)
 
 
@@ -100,13 +100,13 @@ async def get_osd(context: Context, osd: OsdId) -> list[OsdView]:
 async def remove_osd(
     context: Context, osd: OsdId, confirmed: Confirmed = False, confirmed_too: ConfirmedToo = False
 ) -> Message:
-    """Remove an OSD: set it out, wait until no data needs it, stop it, wipe its device and forget it."""
+    """Remove an OSD: set it out, wait until its data has moved, stop it, wipe its device and purge it."""
     return await service.remove_osd(context, osd, confirmed or confirmed_too)
 
 
 @routes.get("/ceph/osd/{osd}/state")
 async def get_osd_state(context: Context, osd: OsdId) -> OsdState:
-    """Whether an OSD takes data (`in`), and whether its daemon answers (`up`)."""
+    """Show whether an OSD takes data (`in`), and whether its daemon is up (`up`)."""
     return service.get_osd_state(context, osd)
 
 
@@ -118,19 +118,19 @@ async def set_osd_state(context: Context, osd: OsdId, state: InOrOut) -> Message
 
 @routes.get("/ceph/pool")
 async def list_pools(context: Context, limit: PoolLimit = None) -> list[PoolView]:
-    """All pools for volumes, sorted by name, or those whose name matches `limit`."""
+    """List the pools for volumes whose name matches `limit`, by name."""
     return service.list_pools(context, limit)
 
 
 @routes.post("/ceph/pool", operation="ceph-pool-add")
 async def add_pool(context: Context, pool: NewPool, pgs: Pgs, replcfg: Replcfg | None = None) -> Message:
-    """Make a pool for volumes; without `replcfg` it keeps three copies and needs two."""
+    """Add a pool for volumes; without `replcfg` it keeps three copies and requires two."""
     return await service.add_pool(context, pool, pgs, replcfg)
 
 
 @routes.get("/ceph/pool/{pool}")
 async def get_pool(context: Context, pool: PoolName) -> list[PoolView]:
-    """One pool, as a list of one."""
+    """Show one pool, as a list of one."""
     return service.get_pool(context, pool)
 
 
@@ -144,7 +144,7 @@ async def remove_pool(
 
 @routes.get("/ceph/volume")
 async def list_volumes(context: Context, pool: InPool = None, limit: VolumeLimit = None) -> VolumeList:
-    """All volumes, sorted by pool and name, or those that satisfy every filter that is given."""
+    """List the volumes that match all given filters, by pool and name."""
     return service.list_volumes(context, pool, limit)
 
 
@@ -152,7 +152,7 @@ async def list_volumes(context: Context, pool: InPool = None, limit: VolumeLimit
 async def add_volume(
     context: Context, volume: TheVolume, pool: ThePool, size: Size = None, source_volume: Source = None
 ) -> Message:
-    """Make an empty volume of a size, or a copy of another volume of the pool."""
+    """Add an empty volume, or a copy of another volume of the pool."""
     return await service.add_volume(context, pool, volume, size, source_volume)
 
 
@@ -160,7 +160,7 @@ async def add_volume(
 async def list_snapshots(
     context: Context, pool: InPool = None, volume: OfVolume = None, limit: SnapshotLimit = None
 ) -> SnapshotList:
-    """All snapshots, sorted by pool, volume and name, or those that satisfy every filter that is given."""
+    """List the snapshots that match all given filters, by pool, volume and name."""
     return service.list_snapshots(context, pool, volume, limit)
 
 
@@ -172,7 +172,7 @@ async def add_snapshot(context: Context, snapshot: NewSnapshot, volume: TheVolum
 
 @routes.get("/ceph/volume/snapshot/{pool}/{volume}/{snapshot}")
 async def get_snapshot(context: Context, pool: PoolName, volume: VolumeName, snapshot: SnapshotName) -> SnapshotList:
-    """One snapshot, as a list of one."""
+    """Show one snapshot, as a list of one."""
     return service.get_snapshot(context, pool, volume, snapshot)
 
 
@@ -180,7 +180,7 @@ async def get_snapshot(context: Context, pool: PoolName, volume: VolumeName, sna
 async def rename_snapshot(
     context: Context, pool: PoolName, volume: VolumeName, snapshot: SnapshotName, name: RenamedTo
 ) -> Message:
-    """Give a snapshot another name."""
+    """Rename a snapshot."""
     return await service.rename_snapshot(context, pool, volume, snapshot, name)
 
 
@@ -192,13 +192,13 @@ async def remove_snapshot(context: Context, pool: PoolName, volume: VolumeName, 
 
 @routes.post("/ceph/volume/snapshot/{pool}/{volume}/{snapshot}/rollback", operation="ceph-snapshot-rollback")
 async def rollback(context: Context, pool: PoolName, volume: VolumeName, snapshot: SnapshotName) -> Message:
-    """Let a volume that nobody has open be again what it was at a snapshot; what was written since is lost."""
+    """Roll a volume that no client has open back to a snapshot; later changes are lost."""
     return await service.rollback(context, pool, volume, snapshot)
 
 
 @routes.get("/ceph/volume/{pool}/{volume}")
 async def get_volume(context: Context, pool: PoolName, volume: VolumeName) -> VolumeList:
-    """One volume, as a list of one."""
+    """Show one volume, as a list of one."""
     return service.get_volume(context, pool, volume)
 
 
@@ -211,11 +211,11 @@ async def change_volume(
     size: Size = None,
     shrink: Shrink = False,
 ) -> Message:
-    """Rename or resize a volume: one of both at a time."""
+    """Rename or resize a volume."""
     return await service.change_volume(context, pool, volume, name, size, shrink)
 
 
 @routes.delete("/ceph/volume/{pool}/{volume}", operation="ceph-volume-remove")
 async def remove_volume(context: Context, pool: PoolName, volume: VolumeName) -> Message:
-    """Remove a volume that has no snapshots and that nobody has open."""
+    """Remove a volume that has no snapshots and that no client has open."""
     return await service.remove(context, pool, volume)

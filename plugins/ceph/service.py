@@ -1,14 +1,15 @@
-"""The rules for storage: what may be asked of Ceph, who does it, and what other plugins may know of it."""
+"""The rules for storage: checks of requests, the node commands that carry them out, and access for other plugins."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
-from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, OperationKind, PvcdError, Refused, matcher
-from pvcd_plugins.ceph.cluster import CephUnavailable, Lock, Monitors
+from pvcd import Conflict, Context, Failed, Invalid, Message, NotFound, PvcdError, Refused, matcher
+from pvcd_plugins.ceph.cluster import DEAD_CLIENT_SECONDS, CephUnavailable, Lock, Monitors
 from pvcd_plugins.ceph.components import CLUSTER, MAPPING
+from pvcd_plugins.ceph.operations import RENAME, RESIZE
 from pvcd_plugins.ceph.params import Replication
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
 from pvcd_plugins.ceph.settings import CephSettings
@@ -30,36 +31,30 @@ from pvcd_plugins.ceph.views import (
 )
 from pvcd_plugins.node import service as nodes
 
-__all__ = ["CLUSTER", "MAPPING", "CephSettings", "Lock", "Monitors", "NoSpace", "Pool", "Snapshot", "Volume"]
+__all__ = [
+    "CLUSTER",
+    "DEAD_CLIENT_SECONDS",
+    "MAPPING",
+    "CephSettings",
+    "Lock",
+    "Monitors",
+    "Pool",
+    "Snapshot",
+    "Volume",
+]
 
 log = logging.getLogger(__name__)
-LOOK_SECONDS = 10.0
-LOOKS = 4
-"""A command asks Ceph a few things in a row, each of which has a deadline of its own."""
+R = TypeVar("R")
+REFRESH_SECONDS = 10.0
+"""Limit for updating the mirror of single volumes."""
+CALLS = 4
+"""The most calls to Ceph that a short node command makes one after the other, each with its own deadline."""
 LONG_SECONDS = 2 * 3600.0
-"""For what takes longer the larger a volume is."""
+"""Limit for commands that take longer on a larger volume."""
 OSD_SECONDS = 900.0
-"""For a node to make or wipe an OSD."""
+"""Limit for a node to make or wipe an OSD."""
 DRAIN_SECONDS = 7 * 86400.0
-DRAIN_POLL = 2.0
-_VOLUME = {
-    "pool": {"type": "string", "description": "The pool's name"},
-    "volume": {"type": "string", "description": "The volume's name"},
-}
-_SIZES = {
-    "size": {"type": "integer", "description": "Its new size in bytes"},
-    "shrink": {"type": "boolean", "description": "Whether it may become smaller"},
-}
-OPERATIONS = [
-    OperationKind(
-        "ceph-volume-rename",
-        "Rename a volume.",
-        "api",
-        {**_VOLUME, "new": {"type": "string", "description": "Its new name"}},
-    ),
-    OperationKind("ceph-volume-resize", "Resize a volume.", "api", _VOLUME | _SIZES),
-]
-"""What one route does under several names."""
+DRAIN_POLL_SECONDS = 2.0
 REPLICATION = Replication(copies=3, mincopies=2)
 
 
@@ -69,76 +64,76 @@ class NoSpace(Conflict):
     code = "pool-full"
 
     def __init__(self, pool: str, wanted: int, free: int) -> None:
-        super().__init__(f"The pool {pool!r} has room for {free} bytes, not for {wanted}.")
+        super().__init__(f"Cannot allocate {wanted} bytes in pool {pool!r}: only {free} bytes are free.")
 
 
 async def _ask(context: Context, verb: str, *, seconds: float | None = None, **arguments: Any) -> Any:
-    """Let the primary do it."""
-    deadline = seconds or LOOKS * context.settings.of(CephSettings).deadline
+    """Let the primary run a node command."""
+    deadline = seconds or CALLS * context.settings.of(CephSettings).deadline
     return await context.node_commands.ask_primary(verb, seconds=deadline, **arguments)
+
+
+def _existing(record: R | None, kind: str, name: str) -> R:
+    if record is None:
+        raise NotFound(kind, name)
+    return record
 
 
 # For other plugins
 
 
 def find_pool(context: Context, pool: str) -> Pool:
-    """The pool of this exact name, as the last refresh saw it."""
-    found = context.store.get(Pool, pool)
-    if found is None:
-        raise NotFound("pool", pool)
-    return found
+    """Return the pool of this exact name from the mirror."""
+    return _existing(context.store.get(Pool, pool), "pool", pool)
 
 
 def find_volume(context: Context, pool: str, volume: str) -> Volume:
-    """The volume of this exact name, as the last refresh saw it."""
-    found = context.store.get(Volume, pool, volume)
-    if found is None:
-        raise NotFound("volume", f"{pool}/{volume}")
-    return found
+    """Return the volume of this exact name from the mirror."""
+    return _existing(context.store.get(Volume, pool, volume), "volume", f"{pool}/{volume}")
 
 
 async def remove_volume(context: Context, pool: str, volume: str) -> None:
-    """Remove a volume; no guard is asked."""
+    """Remove a volume without asking guards."""
     await _ask(context, "ceph-volume-remove", seconds=LONG_SECONDS, pool=pool, volume=volume)
 
 
-async def seen(context: Context, volumes: Iterable[tuple[str, str]]) -> None:
-    """Let all see volumes (pool and name) as they are now, which a worker has made or removed by itself.
+async def refresh_volumes(context: Context, volumes: Iterable[tuple[str, str]]) -> None:
+    """Update the mirror of volumes (pool and name) that a task worker has created or removed.
 
-    Where that cannot be, the next refresh shows them.
+    If that fails, the next refresh shows them.
     """
     by_pool: dict[str, list[str]] = {}
     for pool, volume in volumes:
         by_pool.setdefault(pool, []).append(volume)
     for pool, names in by_pool.items():
         try:
-            await context.node_commands.ask_primary("ceph-volume-look", seconds=LOOK_SECONDS, pool=pool, volumes=names)
+            await _ask(context, "ceph-volume-refresh", seconds=REFRESH_SECONDS, pool=pool, volumes=names)
         except PvcdError as error:
-            log.info("the volumes %s of the pool %s are seen later: %s", ", ".join(names), pool, error)
+            log.info("volumes %s of pool %s are mirrored by the next refresh: %s", ", ".join(names), pool, error)
 
 
 async def locks(context: Context, pool: str, volume: str) -> list[Lock]:
-    """The locks of a volume, as they are now."""
+    """Return the current locks of a volume."""
     return [Lock(**lock) for lock in await _ask(context, "ceph-volume-locks", pool=pool, volume=volume)]
 
 
 async def clear_locks(context: Context, pool: str, volume: str) -> list[Lock]:
-    """Break all locks of a volume and keep their holders from writing ever again; returns those that there were."""
+    """Break all locks of a volume, block their holders from ever writing again, and return the locks."""
     return [Lock(**lock) for lock in await _ask(context, "ceph-volume-unlock", pool=pool, volume=volume)]
 
 
 def libvirt_user(context: Context) -> str:
-    """Who guests are to Ceph."""
+    """Return the Ceph user of guests."""
     return context.settings.of(CephSettings).libvirt_user
 
 
 async def libvirt_key(context: Context) -> str:
-    """The key of that user in base64, from Ceph; only on a node."""
+    """Return the key of that user in base64, from Ceph; only on a node."""
     return await context[CLUSTER].auth_key(libvirt_user(context))
 
 
 async def monitors(context: Context) -> Monitors:
-    """Which cluster it is and where guests find it, from Ceph; only on a node."""
+    """Return the id of the cluster and the addresses of its monitors, from Ceph; only on a node."""
     return await context[CLUSTER].monitors()
 
 
@@ -146,17 +141,17 @@ async def monitors(context: Context) -> Monitors:
 
 
 def get_status(context: Context) -> StatusView:
-    """How Ceph is."""
+    """Return the status of Ceph."""
     return status_view(context, _known(context))
 
 
 def get_utilization(context: Context) -> UtilizationView:
-    """How full Ceph is."""
+    """Return the utilization of Ceph."""
     return utilization_view(context, _known(context))
 
 
 def _known(context: Context) -> CephStatus:
-    """What is known of Ceph, once somebody reached it."""
+    """Return the mirror of Ceph; raises `CephUnavailable` before the first refresh."""
     found = context.store.get(CephStatus)
     if found is None or found.status is None or found.utilization is None:
         raise CephUnavailable((found and found.failed_reason) or "Ceph has not been reached yet.")
@@ -166,34 +161,31 @@ def _known(context: Context) -> CephStatus:
 async def set_option(context: Context, action: str, option: str) -> Message:
     """Set or unset a flag of all OSDs."""
     await _ask(context, "ceph-option", action=action, option=option)
-    return Message(message=f"The option {option} is {action}.")
+    return Message(message=f"Option {option!r} {action}.")
 
 
 # OSDs
 
 
 def find_osd(context: Context, osd: str) -> Osd:
-    """The OSD of this id."""
-    found = context.store.get(Osd, osd)
-    if found is None:
-        raise NotFound("OSD", osd)
-    return found
+    """Return the OSD with this id."""
+    return _existing(context.store.get(Osd, osd), "OSD", osd)
 
 
 def list_osds(context: Context, limit: str | None) -> list[OsdView]:
-    """The OSDs whose id matches a limit, by id."""
+    """Return the OSDs whose id matches a limit, by id."""
     matches = matcher(limit)
     found = [osd for osd in context.store.all(Osd) if matches((str(osd.id),))]
     return [osd_view(osd) for osd in sorted(found, key=lambda osd: osd.id)]
 
 
 def get_osd(context: Context, osd: str) -> list[OsdView]:
-    """One OSD, as a list of one."""
+    """Return one OSD, as a list of one."""
     return [osd_view(find_osd(context, osd))]
 
 
 def get_osd_state(context: Context, osd: str) -> OsdState:
-    """Whether an OSD is in and up."""
+    """Return whether an OSD is in and up."""
     return osd_state(find_osd(context, osd))
 
 
@@ -205,34 +197,34 @@ async def add_osd(context: Context, node: str, device: str, weight: float) -> Me
     try:
         await _ask(context, "ceph-osd-record")
     except Failed as error:
-        warnings = [f"It is not in the list yet: {error.sentence}"]
-    return Message(message=f"OSD {osd} is made of {device} on node {node}.", warnings=warnings)
+        warnings = [f"OSD {osd} is not listed yet: {error.sentence}"]
+    return Message(message=f"OSD {osd} added on device {device!r} of node {node!r}.", warnings=warnings)
 
 
 async def set_osd_state(context: Context, osd: str, state: str) -> Message:
     """Set an OSD in or out."""
     await _ask(context, "ceph-osd-state", osd=_osd_id(osd), state=state)
-    return Message(message=f"OSD {osd} is {state}.")
+    return Message(message=f"OSD {osd} set {state}.")
 
 
 async def remove_osd(context: Context, osd: str, confirmed: bool) -> Message:
-    """Drain an OSD, let its node stop and wipe it, and forget it."""
-    _need_confirmation(confirmed, f"OSD {osd}")
+    """Drain an OSD, let its node stop and wipe it, and purge it."""
+    _require_confirmation(confirmed, f"OSD {osd}")
     warnings = await _ask(context, "ceph-osd-remove", seconds=DRAIN_SECONDS, osd=_osd_id(osd))
-    return Message(message=f"OSD {osd} is removed.", warnings=warnings or None)
+    return Message(message=f"OSD {osd} removed.", warnings=warnings or None)
 
 
 def _osd_id(osd: str) -> int:
-    """The number of an OSD; whether there is one of it, Ceph knows."""
+    """Return the id of an OSD, which may not exist."""
     if not (osd.isascii() and osd.isdecimal() and len(osd) < 10 and str(int(osd)) == osd):
         raise NotFound("OSD", osd)
     return int(osd)
 
 
-def _need_confirmation(confirmed: bool, what: str) -> None:
+def _require_confirmation(confirmed: bool, what: str) -> None:
     if not confirmed:
         raise Refused(
-            f"{what} is not removed: this may lose data, so it needs the flag yes_i_really_mean_it.",
+            f"Cannot remove {what}: data may be lost. Add the flag yes_i_really_mean_it to confirm.",
             code="not-confirmed",
         )
 
@@ -241,80 +233,72 @@ def _need_confirmation(confirmed: bool, what: str) -> None:
 
 
 def list_pools(context: Context, limit: str | None) -> list[PoolView]:
-    """The pools whose name matches a limit, by name."""
+    """Return the pools whose name matches a limit, by name."""
     matches = matcher(limit)
     return [pool_view(pool) for pool in context.store.all(Pool) if matches((pool.name,))]
 
 
 def get_pool(context: Context, pool: str) -> list[PoolView]:
-    """One pool, as a list of one."""
+    """Return one pool, as a list of one."""
     return [pool_view(find_pool(context, pool))]
 
 
 async def add_pool(context: Context, pool: str, pgs: int, replication: Replication | None) -> Message:
-    """Make a pool."""
+    """Add a pool."""
     copies, mincopies = replication or REPLICATION
     await _ask(context, "ceph-pool-add", pool=pool, pgs=pgs, copies=copies, mincopies=mincopies)
-    return Message(message=f"The pool {pool} is made.")
+    return Message(message=f"Pool {pool!r} added.")
 
 
 async def remove_pool(context: Context, pool: str, confirmed: bool) -> Message:
     """Remove a pool with all of its volumes."""
-    _need_confirmation(confirmed, f"The pool {pool}")
+    _require_confirmation(confirmed, f"pool {pool!r}")
     await _ask(context, "ceph-pool-remove", pool=pool)
-    return Message(message=f"The pool {pool} is removed, with everything in it.")
+    return Message(message=f"Pool {pool!r} removed with all its volumes.")
 
 
 # Volumes
 
 
 def list_volumes(context: Context, pool: str | None, limit: str | None) -> VolumeList:
-    """The volumes that satisfy all filters, by pool and name."""
+    """Return the volumes that match all filters, by pool and name."""
     if pool is None and limit is None:
         return context[VOLUMES].all()
-    return context[VOLUMES].those(limit, lambda volume: pool in (None, volume.pool))
+    return context[VOLUMES].filter(limit, lambda volume: pool in (None, volume.pool))
 
 
 def get_volume(context: Context, pool: str, volume: str) -> VolumeList:
-    """One volume, as a list of one."""
+    """Return one volume, as a list of one."""
     return context[VOLUMES].one(find_volume(context, pool, volume))
 
 
 async def add_volume(context: Context, pool: str, volume: str, size: int | None, source: str | None) -> Message:
-    """Make an empty volume, or a copy of another one."""
+    """Add an empty volume, or a copy of another one."""
     if source is not None:
         await _ask(context, "ceph-volume-clone", seconds=LONG_SECONDS, pool=pool, volume=volume, source=source)
-        return Message(message=f"The volume {pool}/{volume} is made, a copy of {source}.")
+        return Message(message=f"Volume '{pool}/{volume}' added as a copy of '{pool}/{source}'.")
     if size is None:
-        raise Invalid("The argument 'size' is missing: a volume needs a size, or a source_volume.")
+        raise Invalid("A new volume requires size or source_volume.")
     await _ask(context, "ceph-volume-add", pool=pool, volume=volume, size=size)
-    return Message(message=f"The volume {pool}/{volume} is made.")
+    return Message(message=f"Volume '{pool}/{volume}' added.")
 
 
 async def change_volume(
     context: Context, pool: str, volume: str, name: str | None, size: int | None, shrink: bool
 ) -> Message:
-    """Rename or resize a volume: operations of their own, for guards."""
+    """Rename or resize a volume, which are separate operations."""
     if (name is None) == (size is None):
-        raise Invalid("Give either a name or a size: one change at a time.")
+        raise Invalid("A change of a volume requires either name or size.")
     arguments: dict[str, Any] = {"pool": pool, "volume": volume}
+    title = f"Volume '{pool}/{volume}'"
     if name is not None:
-        return await _operation(
-            context,
-            "ceph-volume-rename",
-            arguments | {"new": name},
-            f"The volume {pool}/{volume} is now called {name}.",
-        )
-    return await _operation(
-        context,
-        "ceph-volume-resize",
-        arguments | {"size": size, "shrink": shrink},
-        f"The volume {pool}/{volume} has {size} bytes.",
-    )
+        return await _operation(context, RENAME, arguments | {"new": name}, f"{title} renamed to {name!r}.")
+    values = arguments | {"size": size, "shrink": shrink}
+    return await _operation(context, RESIZE, values, f"{title} resized to {size} bytes.")
 
 
 async def _operation(context: Context, name: str, arguments: dict[str, Any], done: str) -> Message:
-    """An operation whose name the route does not tell, and which is also that of the command."""
+    """Run an operation that shares its route with another one, and its name with the node command."""
 
     async def act() -> Message:
         await _ask(context, name, seconds=LONG_SECONDS, **arguments)
@@ -327,50 +311,48 @@ async def _operation(context: Context, name: str, arguments: dict[str, Any], don
 async def remove(context: Context, pool: str, volume: str) -> Message:
     """Remove a volume."""
     await remove_volume(context, pool, volume)
-    return Message(message=f"The volume {pool}/{volume} is removed.")
+    return Message(message=f"Volume '{pool}/{volume}' removed.")
 
 
 # Snapshots
 
 
 def list_snapshots(context: Context, pool: str | None, volume: str | None, limit: str | None) -> SnapshotList:
-    """The snapshots that satisfy all filters, by pool, volume and name."""
+    """Return the snapshots that match all filters, by pool, volume and name."""
     if pool is None and volume is None and limit is None:
         return context[SNAPSHOTS].all()
-    return context[SNAPSHOTS].those(
+    return context[SNAPSHOTS].filter(
         limit, lambda snapshot: pool in (None, snapshot.pool) and volume in (None, snapshot.volume)
     )
 
 
 def get_snapshot(context: Context, pool: str, volume: str, snapshot: str) -> SnapshotList:
-    """One snapshot, as a list of one."""
+    """Return one snapshot, as a list of one."""
     found = context.store.get(Snapshot, pool, volume, snapshot)
-    if found is None:
-        raise NotFound("snapshot", f"{pool}/{volume}@{snapshot}")
-    return context[SNAPSHOTS].one(found)
+    return context[SNAPSHOTS].one(_existing(found, "snapshot", f"{pool}/{volume}@{snapshot}"))
 
 
 async def add_snapshot(context: Context, pool: str, volume: str, snapshot: str) -> Message:
     """Take a snapshot of a volume."""
     await _ask(context, "ceph-snapshot-add", pool=pool, volume=volume, snapshot=snapshot)
-    return Message(message=f"The snapshot {pool}/{volume}@{snapshot} is taken.")
+    return Message(message=f"Snapshot '{pool}/{volume}@{snapshot}' added.")
 
 
 async def rename_snapshot(context: Context, pool: str, volume: str, snapshot: str, name: str) -> Message:
-    """Give a snapshot another name."""
+    """Rename a snapshot."""
     await _ask(context, "ceph-snapshot-rename", pool=pool, volume=volume, snapshot=snapshot, new=name)
-    return Message(message=f"The snapshot {pool}/{volume}@{snapshot} is now called {name}.")
+    return Message(message=f"Snapshot '{pool}/{volume}@{snapshot}' renamed to {name!r}.")
 
 
 async def remove_snapshot(context: Context, pool: str, volume: str, snapshot: str) -> Message:
     """Remove a snapshot."""
     arguments = {"pool": pool, "volume": volume, "snapshot": snapshot}
     await _ask(context, "ceph-snapshot-remove", seconds=LONG_SECONDS, **arguments)
-    return Message(message=f"The snapshot {pool}/{volume}@{snapshot} is removed.")
+    return Message(message=f"Snapshot '{pool}/{volume}@{snapshot}' removed.")
 
 
 async def rollback(context: Context, pool: str, volume: str, snapshot: str) -> Message:
-    """Let a volume be again what it was at a snapshot."""
+    """Roll a volume back to a snapshot."""
     arguments = {"pool": pool, "volume": volume, "snapshot": snapshot}
     await _ask(context, "ceph-snapshot-rollback", seconds=LONG_SECONDS, **arguments)
-    return Message(message=f"The volume {pool}/{volume} is again what it was at {snapshot}.")
+    return Message(message=f"Volume '{pool}/{volume}' rolled back to snapshot {snapshot!r}.")

@@ -14,17 +14,17 @@ class CephSettings(Section):
     """pvc.ceph: how nodes reach Ceph"""
 
     conf: Path = Path("/etc/ceph/ceph.conf")
-    """Ceph's own settings, which say where it is. A node without this file has no Ceph, and says so when asked."""
+    """Ceph's configuration file. A node without this file has no Ceph and refuses storage requests."""
     user: Name = "admin"
-    """Who nodes are to Ceph: client.<user>, an administrator, whose keyring `conf` finds."""
+    """The Ceph user of the nodes: client.<user>, an administrator, whose keyring `conf` names."""
     libvirt_user: Name = "libvirt"
-    """Who guests are to Ceph: client.<libvirt_user>, with profile rbd; nodes give its key to libvirt."""
-    refresh: Annotated[float, Field(ge=0.5, le=3600)] = 15.0
-    """Seconds from one look of the primary at all of Ceph to the next."""
+    """The Ceph user of guests: client.<libvirt_user>, with profile rbd; nodes give its key to libvirt."""
+    refresh_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 15.0
+    """Interval at which the primary reads the whole state of Ceph."""
     mapping_directory: Path = Path("/run/pvcd/mapping")
-    """Where workers note which volumes they have mapped."""
+    """Directory in which task workers record the volumes that they have mapped."""
     deadline: Annotated[float, Field(ge=1, le=600)] = 30.0
-    """Seconds after which a request that Ceph does not answer has failed."""
+    """Seconds after which a request to Ceph has failed."""
 
 
 SECTION = SettingsSection("ceph", CephSettings)

@@ -1,4 +1,4 @@
-"""Storage as the API shows it: what Ceph said last, with the names and shapes that clients know."""
+"""The mirror of Ceph as the API shows it, in the names and shapes that clients know."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from pvcd import Component, ComponentKey, Context, Encoded, Role, View, primary_of
-from pvcd_plugins.ceph.cluster import facts as said
+from pvcd_plugins.ceph.cluster import facts as ceph
 from pvcd_plugins.ceph.params import UNITS
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
 
-DIGITS = 4
+MAX_DIGITS = 4
 
 
-class Told(BaseModel):
-    """The part of a reply that says where it is from and how old it is."""
+class CephView(BaseModel):
+    """The source and the age of a reply."""
 
     primary_node: str | None
     ceph_data: str
-    """What Ceph's own program prints."""
+    """The output of Ceph's program."""
     updated: float | None
-    """When Ceph was last reached."""
+    """Time at which Ceph was last reached."""
     failed_reason: str | None
-    """Why it was not reached since."""
+    """Why Ceph was not reached since."""
 
 
-class StatusView(Told):
-    """How Ceph is."""
+class StatusView(CephView):
+    """The status of Ceph."""
 
     type: Literal["status"] = "status"
     health: str
@@ -47,13 +47,13 @@ class StatusView(Told):
     available_bytes: int
     total_bytes: int
     degraded: float
-    """The part of all objects that has too few copies, 0 to 1."""
+    """Fraction of all objects that has too few copies, 0 to 1."""
     misplaced: float
-    """The part of all objects that is on its way to another OSD, 0 to 1."""
+    """Fraction of all objects that is moving to another OSD, 0 to 1."""
 
 
-class UtilizationView(Told):
-    """How full Ceph is."""
+class UtilizationView(CephView):
+    """The used and free space of Ceph."""
 
     type: Literal["utilization"] = "utilization"
     used_bytes: int
@@ -63,7 +63,7 @@ class UtilizationView(Told):
 
 
 class OsdStats(BaseModel):
-    """What Ceph says of an OSD; rates are per second, and null until they were measured twice."""
+    """The figures of an OSD; rates are per second, and null until they were measured twice."""
 
     uuid: str
     up: int
@@ -90,7 +90,7 @@ class OsdStats(BaseModel):
 
 
 class OsdView(BaseModel):
-    """An OSD; `progress` tells how far its removal is."""
+    """An OSD; `progress` describes its removal, if one is under way."""
 
     id: str
     stats: OsdStats
@@ -99,7 +99,7 @@ class OsdView(BaseModel):
 
 
 class OsdState(BaseModel):
-    """Whether an OSD takes data, and whether its daemon answers: 1 or 0."""
+    """The state of an OSD, 1 or 0: it takes data (`in`), and its daemon is up (`up`)."""
 
     id: str
     in_: int = Field(serialization_alias="in")
@@ -107,7 +107,7 @@ class OsdState(BaseModel):
 
 
 class PoolStats(BaseModel):
-    """What Ceph says of a pool; `used_percent` is 0 to 1, reads and writes are counted since it was made."""
+    """The figures of a pool; `used_percent` is a fraction, 0 to 1; reads and writes are totals since its creation."""
 
     id: int
     free_bytes: int
@@ -126,7 +126,7 @@ class PoolStats(BaseModel):
 
 
 class PoolView(BaseModel):
-    """A pool; one without `applications` was not finished and can only be removed."""
+    """A pool; one without `applications` is incomplete and can only be removed."""
 
     name: str
     stats: PoolStats
@@ -135,12 +135,12 @@ class PoolView(BaseModel):
     mincopies: int
     applications: list[str]
     failed_reason: str | None
-    """Why its volumes could not be listed, or which of them were made or removed by half only."""
+    """Why its volumes cannot be listed, or which of them are incomplete."""
     updated: float
 
 
 class VolumeStats(BaseModel):
-    """What Ceph says of a volume; null is what the list of its pool does not tell, until it is looked at by itself."""
+    """The figures of a volume; those that the list of its pool lacks are null until the next refresh."""
 
     name: str
     id: str
@@ -161,7 +161,7 @@ class VolumeStats(BaseModel):
 
 
 class VolumeView(BaseModel):
-    """A volume. One with a `parent` still needs that: a clone whose making was interrupted, for example."""
+    """A volume. One with a `parent` depends on that snapshot, such as an interrupted copy."""
 
     name: str
     pool: str
@@ -171,7 +171,7 @@ class VolumeView(BaseModel):
 
 
 class SnapshotView(BaseModel):
-    """A snapshot; the size is that of its volume when it was taken."""
+    """A snapshot, with the size of its volume at the time when it was taken."""
 
     snapshot: str
     volume: str
@@ -184,22 +184,22 @@ class SnapshotView(BaseModel):
 
 
 VolumeList = Encoded[list[VolumeView]]
-"""Volumes, encoded already."""
+"""Encoded volumes."""
 SnapshotList = Encoded[list[SnapshotView]]
-"""Snapshots, encoded already."""
+"""Encoded snapshots."""
 
 
 def human(size: float) -> str:
-    """A size in the smallest unit in which it has four digits at most, rounded up: 20G, 4096M."""
+    """Return a size in the smallest unit in which it has at most four digits, rounded up: 20G, 4096M."""
     whole = -int(-size // 1)
     for unit in UNITS:
-        if whole < 10**DIGITS or unit == UNITS[-1]:
+        if whole < 10**MAX_DIGITS or unit == UNITS[-1]:
             break
         whole = -(-whole // 1024)
     return f"{whole}{unit}"
 
 
-def _told(context: Context, status: CephStatus, text: str) -> dict[str, Any]:
+def _source(context: Context, status: CephStatus, text: str) -> dict[str, Any]:
     return {
         "primary_node": primary_of(context.store),
         "ceph_data": text,
@@ -209,25 +209,25 @@ def _told(context: Context, status: CephStatus, text: str) -> dict[str, Any]:
 
 
 def status_view(context: Context, known: CephStatus) -> StatusView:
-    """How Ceph is."""
+    """Return the view of the status."""
     assert known.status is not None  # noqa: S101
     values = asdict(known.status)
-    return StatusView(**_told(context, known, values.pop("text")), options=list(known.options), **values)
+    return StatusView(**_source(context, known, values.pop("text")), options=list(known.options), **values)
 
 
 def utilization_view(context: Context, known: CephStatus) -> UtilizationView:
-    """How full Ceph is."""
+    """Return the view of the utilization."""
     assert known.utilization is not None  # noqa: S101
     values = asdict(known.utilization)
-    return UtilizationView(**_told(context, known, values.pop("text")), **values)
+    return UtilizationView(**_source(context, known, values.pop("text")), **values)
 
 
 def osd_view(osd: Osd) -> OsdView:
-    """An OSD."""
+    """Return the view of an OSD."""
     return OsdView(id=str(osd.id), stats=_osd_stats(osd.facts), progress=osd.progress, updated=osd.updated)
 
 
-def _osd_stats(facts: said.Osd) -> OsdStats:
+def _osd_stats(facts: ceph.Osd) -> OsdStats:
     values = asdict(facts)
     return OsdStats.model_validate(
         values
@@ -249,12 +249,12 @@ def _osd_stats(facts: said.Osd) -> OsdStats:
 
 
 def osd_state(osd: Osd) -> OsdState:
-    """Whether an OSD is in and up."""
+    """Return whether an OSD is in and up."""
     return OsdState(id=str(osd.id), in_=int(osd.facts.in_), up=int(osd.facts.up))
 
 
 def pool_view(pool: Pool) -> PoolView:
-    """A pool."""
+    """Return the view of a pool."""
     facts = pool.facts
     return PoolView(
         name=pool.name,
@@ -269,7 +269,7 @@ def pool_view(pool: Pool) -> PoolView:
 
 
 def volume_view(volume: Volume) -> VolumeView:
-    """A volume; what the list says is newer than what is said of it alone."""
+    """Return the view of a volume; the list of its pool is newer than its `facts`."""
     values = asdict(volume.facts) if volume.facts else {}
     values |= {"name": volume.name, "id": volume.id, "size": human(volume.size), "size_bytes": volume.size}
     return VolumeView(
@@ -282,7 +282,7 @@ def volume_view(volume: Volume) -> VolumeView:
 
 
 def snapshot_view(snapshot: Snapshot) -> SnapshotView:
-    """A snapshot."""
+    """Return the view of a snapshot."""
     facts = snapshot.facts
     return SnapshotView(
         snapshot=snapshot.snapshot,
@@ -298,27 +298,22 @@ def snapshot_view(snapshot: Snapshot) -> SnapshotView:
 
 @contextlib.asynccontextmanager
 async def open_volumes(context: Context) -> AsyncIterator[View[Volume, VolumeView]]:
-    """All volumes, encoded, sorted by pool and name."""
+    """Open the encoded list of all volumes, by pool and name."""
     view = View(context.store, Volume, volume_view, lambda each: (f"{each.pool}/{each.name}", each.name))
-    try:
+    with contextlib.closing(view):
         yield view
-    finally:
-        view.close()
+
+
+def _snapshot_names(snapshot: Snapshot) -> tuple[str, ...]:
+    return f"{snapshot.pool}/{snapshot.volume}@{snapshot.snapshot}", snapshot.snapshot
 
 
 @contextlib.asynccontextmanager
 async def open_snapshots(context: Context) -> AsyncIterator[View[Snapshot, SnapshotView]]:
-    """All snapshots, encoded, sorted by pool, volume and name."""
-    view = View(
-        context.store,
-        Snapshot,
-        snapshot_view,
-        lambda each: (f"{each.pool}/{each.volume}@{each.snapshot}", each.snapshot),
-    )
-    try:
+    """Open the encoded list of all snapshots, by pool, volume and name."""
+    view = View(context.store, Snapshot, snapshot_view, _snapshot_names)
+    with contextlib.closing(view):
         yield view
-    finally:
-        view.close()
 
 
 VOLUMES: ComponentKey[View[Volume, VolumeView]] = ComponentKey("ceph-volumes")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pvcd import PLUGIN_API_1, Component, Handlers, OperationKind, Record, Routes, SettingsSection, hookimpl
-from pvcd_plugins.network import components, handlers, leases, records, routes, settings, views
+from pvcd_plugins.network import components, handlers, operations, records, routes, settings, views
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -16,7 +16,7 @@ def register_settings() -> list[SettingsSection]:
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """What networks, leases and ACLs should be, what is taken, and what nodes say of it."""
+    """Networks, leases and ACLs as they should be, and the reports of the nodes."""
     return [
         records.Network,
         records.NetworkName,
@@ -31,7 +31,7 @@ def register_records() -> list[type[Record]]:
 
 @hookimpl
 def register_components() -> list[Component[Any]]:
-    """The doors of networks; in the API all networks, encoded."""
+    """The doors of nodes and of the primary; in the API the encoded list of networks."""
     return [*components.COMPONENTS, *views.COMPONENTS]
 
 
@@ -43,11 +43,11 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """What each node does for the networks, and what the primary does for their hosts."""
+    """Bridges and packet filters on every node; gateways, DHCP and DNS on the primary."""
     return [handlers.handlers, handlers.primary]
 
 
 @hookimpl
 def register_operations() -> list[OperationKind]:
-    """Leases come and go."""
-    return leases.OPERATIONS
+    """Leases taken and ended."""
+    return operations.OPERATIONS

@@ -1,4 +1,4 @@
-"""What is opened for networks: the doors of each node, and those of the primary, which gives up what it held."""
+"""The components of networks: the doors of each node, and those of the primary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pvcd_plugins.network.bridge import Bridges
 from pvcd_plugins.network.dhcp import Dhcp
 from pvcd_plugins.network.dns import Dns
 from pvcd_plugins.network.firewall import Firewall
-from pvcd_plugins.network.leases import StoredLeases
+from pvcd_plugins.network.rules.leases import StoredLeases
 from pvcd_plugins.network.settings import NetworkSettings
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ DNS: ComponentKey[Dns] = ComponentKey("dns")
 
 @contextlib.asynccontextmanager
 async def open_firewall(context: Context) -> AsyncIterator[Firewall]:
-    """The packet filter of this machine; in the API, what knows which rules are sound."""
+    """Open the packet filter of this machine; the API uses it to check rules."""
     from pvcd_plugins.network.firewall.nft import NftFirewall
 
     yield NftFirewall()
@@ -33,7 +33,7 @@ async def open_firewall(context: Context) -> AsyncIterator[Firewall]:
 
 @contextlib.asynccontextmanager
 async def fake_firewall(context: Context) -> AsyncIterator[Firewall]:
-    """One that filters nothing."""
+    """Open one in memory."""
     from pvcd_plugins.network.firewall.fake import FakeFirewall
 
     yield FakeFirewall()
@@ -41,7 +41,7 @@ async def fake_firewall(context: Context) -> AsyncIterator[Firewall]:
 
 @contextlib.asynccontextmanager
 async def open_bridges(context: Context) -> AsyncIterator[Bridges]:
-    """The links of this node."""
+    """Open the links of this node."""
     from pvcd_plugins.network.bridge.linux import LinuxBridges
 
     settings = context.settings.of(NetworkSettings)
@@ -51,7 +51,7 @@ async def open_bridges(context: Context) -> AsyncIterator[Bridges]:
 
 @contextlib.asynccontextmanager
 async def fake_bridges(context: Context) -> AsyncIterator[Bridges]:
-    """Bridges of no node."""
+    """Open bridges in memory."""
     from pvcd_plugins.network.bridge.fake import FakeBridges
 
     yield FakeBridges(clock=context.clock)
@@ -59,7 +59,7 @@ async def fake_bridges(context: Context) -> AsyncIterator[Bridges]:
 
 @contextlib.asynccontextmanager
 async def open_gateways(context: Context) -> AsyncIterator[Bridges]:
-    """The bridges of the primary, on which no gateway stays when it is one no more."""
+    """Open the bridges for the primary, which gives up the gateways at the end."""
     bridges = context[BRIDGES]
     try:
         yield bridges
@@ -67,12 +67,12 @@ async def open_gateways(context: Context) -> AsyncIterator[Bridges]:
         try:
             await bridges.hold({}, 0)
         except PvcdError as error:
-            log.warning("the gateways vanish by themselves only: %s", error)
+            log.warning("cannot give up the gateways now, so they expire later: %s", error)
 
 
 @contextlib.asynccontextmanager
 async def open_dhcp(context: Context) -> AsyncIterator[Dhcp]:
-    """The DHCP servers of all managed networks."""
+    """Open the DHCP servers of all managed networks."""
     from pvcd_plugins.network.dhcp.dnsmasq import DnsmasqDhcp
 
     dhcp = DnsmasqDhcp(context.settings.of(NetworkSettings).directory / "dhcp", StoredLeases(context))
@@ -85,7 +85,7 @@ async def open_dhcp(context: Context) -> AsyncIterator[Dhcp]:
 
 @contextlib.asynccontextmanager
 async def fake_dhcp(context: Context) -> AsyncIterator[Dhcp]:
-    """Servers that are asked by tests."""
+    """Open DHCP servers in memory."""
     from pvcd_plugins.network.dhcp.fake import FakeDhcp
 
     yield FakeDhcp(StoredLeases(context), context.clock)
@@ -93,7 +93,7 @@ async def fake_dhcp(context: Context) -> AsyncIterator[Dhcp]:
 
 @contextlib.asynccontextmanager
 async def open_dns(context: Context) -> AsyncIterator[Dns]:
-    """The name server for all networks, where the settings want it or else where other nodes reach this one."""
+    """Open the name server for all networks, at the address of the tunnels unless the settings name others."""
     from pvcd_plugins.network.dns.dnsmasq import DnsmasqDns
 
     settings = context.settings.of(NetworkSettings)
@@ -108,7 +108,7 @@ async def open_dns(context: Context) -> AsyncIterator[Dns]:
 
 @contextlib.asynccontextmanager
 async def fake_dns(context: Context) -> AsyncIterator[Dns]:
-    """A server that answers nobody."""
+    """Open a name server in memory."""
     from pvcd_plugins.network.dns.fake import FakeDns
 
     yield FakeDns()
@@ -117,7 +117,7 @@ async def fake_dns(context: Context) -> AsyncIterator[Dns]:
 COMPONENTS: list[Component[Any]] = [
     Component(FIREWALL, open_firewall, roles=(Role.API, Role.NODE), fake=fake_firewall),
     Component(BRIDGES, open_bridges, roles=(Role.NODE,), fake=fake_bridges),
-    # Opened first of the primary's: servers end before the addresses go at which they answer.
+    # Opened first of the primary's, so that servers end before their addresses go.
     Component(GATEWAYS, open_gateways, roles=(Role.PRIMARY,)),
     Component(DHCP, open_dhcp, roles=(Role.PRIMARY,), needs=(GATEWAYS,), fake=fake_dhcp),
     Component(DNS, open_dns, roles=(Role.PRIMARY,), needs=(GATEWAYS,), fake=fake_dns),

@@ -1,7 +1,7 @@
-"""Runs dnsmasq: processes that are kept running, read their files anew when told to, and end with this one.
+"""Runs dnsmasq: processes that are restarted when they end, reread their files on request, and end with this one.
 
-They run as nobody with three capabilities, which they get from `setpriv` and not by themselves: a process that changes
-its user would survive the end of its parent.
+They run as the user nobody with three capabilities. `setpriv` sets both, because a process that changes its own user
+would survive the end of its parent.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from pathlib import Path
 
 from pvcd import Failed, PvcdError, programs
 
+supervise = programs.supervise
+
 log = logging.getLogger(__name__)
-START_LIMIT = 10.0
-STOP_LIMIT = 10.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-CALM = 60.0
-"""A process that ran for so long is started again as if it had never failed."""
-TAIL = 2
-"""Lines of what an ended process wrote last that stand in the sentence about it."""
-LINES, WINDOW = 30, 60.0
-"""How many lines of one process are logged in so many seconds; guests can make it write."""
+START_SECONDS = 10.0
+STOP_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS, CALM_SECONDS = 30.0, 60.0
+"""The pause before a restart grows up to the first, unless the process ran for the second."""
+TAIL_LINES = 2
+"""Last lines of an ended process that its sentence quotes."""
+LOG_LINES, LOG_SECONDS = 30, 60.0
+"""Limit of logged lines per process and period, because guests can make it write."""
 
 BASE = ("keep-in-foreground", "user=root", "group=root", "pid-file=", "log-facility=-", "no-hosts", "bind-dynamic")
-"""The lines that every configuration begins with. The user counts only where it is root that runs it, and stays it."""
+"""The first lines of every configuration. The user matters only if root runs it: then it stays root."""
 _CAPABILITIES = "-all,+net_admin,+net_raw,+net_bind_service"
 _PREFIX = re.compile(r"^dnsmasq(?:-\w+)?(?:\[\d+\])?: ")
 _STARTED = "started, version"
@@ -46,38 +47,39 @@ _PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_.+-]+)+")
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a process runs as."""
+    """The user and group of a process."""
 
     uid: int
     gid: int
 
 
 def account(*paths: Path) -> Account | None:
-    """Nobody's; None stands for root, where nobody may not reach one of the paths."""
+    """Return the account of the user nobody, or None for root if that user cannot reach one of the paths."""
     if all(each.stat().st_mode & 0o001 for path in paths for each in (path, *path.parents)):
         nobody = pwd.getpwnam("nobody")
         return Account(nobody.pw_uid, nobody.pw_gid)
-    log.warning("dnsmasq runs as root, since nobody may not reach %s", " and ".join(map(str, paths)))
+    log.warning("dnsmasq runs as root, because the user nobody cannot reach %s", " and ".join(map(str, paths)))
     return None
 
 
 def prepare(directory: Path) -> Path:
-    """Make a directory for configurations; its full path, which can stand in one as it is."""
+    """Create a directory for configurations. Returns its full path, which needs no quoting in them."""
     directory = directory.resolve()
     if not _PLAIN_PATH.fullmatch(str(directory)):
         raise Failed(
-            f"The directory {directory} cannot be used for dnsmasq: its path may hold A-Z a-z 0-9 _ . + - only."
+            f"Cannot use directory {str(directory)!r} for dnsmasq: its path may contain only A-Z a-z 0-9 _ . + - /."
         )
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         directory.chmod(0o755)
     except OSError as error:
-        raise Failed(f"The directory {directory} cannot be made: {error.strerror}.") from error
+        raise Failed(f"Cannot create directory {str(directory)!r}: {error.strerror}.") from error
     return directory
 
 
 def write(path: Path, text: str, mode: int = 0o644, owner: Account | None = None) -> None:
-    """Write a file that is seen whole or not at all."""
+    """Write a file atomically."""
+
     draft = path.with_name(f".{path.name}")
     draft.touch(mode=mode & 0o700)
     draft.write_text(text)
@@ -88,13 +90,13 @@ def write(path: Path, text: str, mode: int = 0o644, owner: Account | None = None
 
 
 async def _nothing() -> None:
-    """What is to be done before most are started."""
+    """The default of `before`."""
 
 
 class Server:
-    """One dnsmasq, for which `trouble` says why it does not serve, as long as it does not.
+    """One dnsmasq. `trouble` is the sentence about why it does not serve now, or None.
 
-    `before` is called each time before it is started, and may raise a `PvcdError` why it cannot be.
+    `before` is called before each start, and may raise a `PvcdError` to prevent it.
     """
 
     def __init__(
@@ -112,45 +114,41 @@ class Server:
         self._keeper: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
         self._stale = False
-        self._tail: deque[str] = deque(maxlen=TAIL)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._window = 0.0, 0
 
     async def start(self) -> None:
-        """Keep it running from now on; returns when it serves, or when it is known why not."""
+        """Start it and keep it running. Returns when it serves, or when `trouble` says why not."""
         self._keeper = asyncio.create_task(self._keep(), name=f"keeper of {self._name}")
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_LIMIT):
+            async with asyncio.timeout(START_SECONDS):
                 await self._settled.wait()
 
     def reload(self) -> None:
-        """Let it read again what it reads anew: the files of hosts and of servers, not its configuration."""
+        """Make it reread its files of hosts and servers, but not its configuration."""
         if self._process is None or self.trouble is not None:
-            self._stale = True  # before it is ready the signal would end it
+            self._stale = True  # the signal would end it before it is ready
             return
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> None:
-        """End it, after it has told its script everything."""
+        """Stop it, after it has reported everything to its script."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
 
     async def _keep(self) -> None:
         """Start it again whenever it ends, with growing pauses."""
-        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
-        while True:
-            begun = loop.time()
-            how = await self._run()
-            pause = FIRST_PAUSE if loop.time() - begun > CALM else pause
-            self.trouble = f"{self._name} {how}, and is started again soon."
-            self._settled.set()
-            log.warning("%s %s; it is started again in %g s", self._name, how, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        await supervise.keep(self._run, self._ended, longest_seconds=LONGEST_PAUSE_SECONDS, calm_seconds=CALM_SECONDS)
+
+    def _ended(self, how: str, pause: float) -> None:
+        self.trouble = f"{self._name} {how}; restarting it soon."
+        self._settled.set()
+        log.warning("%s %s; restarting it in %g s", self._name, how, pause)
 
     async def _run(self) -> str:
-        """Run it once; how it ended."""
+        """Run it once. Returns how it ended."""
         self._tail.clear()
         try:
             await self._before()
@@ -159,21 +157,21 @@ class Server:
                 self._argv, env=env, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
             )
         except PvcdError as error:
-            return f"cannot be started: {error.sentence.rstrip('.')}"
+            return f"could not be started: {error.sentence.rstrip('.')}"
         reader = asyncio.create_task(self._read(process))
         try:
             status = await process.wait()
-            # What it wrote last may be read a little later; its script may hold the pipe for longer.
+            # Its last lines may arrive late; its script may hold the pipe open for longer.
             await asyncio.wait([reader], timeout=1)
         finally:
             self._process = None
-            await _end(process)
+            await supervise.stop(process, STOP_SECONDS)
             reader.cancel()
             await asyncio.wait([reader])
-        return f"{_ending(status)}{''.join(f': {line}' for line in self._tail)}"
+        return f"{supervise.ending(status)}{''.join(f': {line}' for line in self._tail)}"
 
     async def _read(self, process: Process) -> None:
-        """Log what it writes, and learn from it that it serves."""
+        """Log its output, and notice in it when it serves."""
         assert process.stderr is not None  # noqa: S101
         async for raw in process.stderr:
             text = raw.decode(errors="replace").strip()
@@ -195,39 +193,21 @@ class Server:
             return
         now = asyncio.get_running_loop().time()
         begun, count = self._window
-        if now - begun > WINDOW:
-            if count > LINES:
-                log.info("%s: %d more lines were not logged", self._name, count - LINES)
+        if now - begun > LOG_SECONDS:
+            if count > LOG_LINES:
+                log.info("%s: %d more lines were not logged", self._name, count - LOG_LINES)
             begun, count = now, 0
         self._window = begun, count + 1
-        if count < LINES:
+        if count < LOG_LINES:
             log.info("%s: %s", self._name, line)
 
 
 def _argv(configuration: Path, account: Account | None) -> list[str]:
-    """From the start as the user that it stays, with what serving takes and no way to more."""
-    dnsmasq = ["--", "dnsmasq", f"--conf-file={configuration}"]
-    setpriv = ["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]
-    if account is None:
-        return [*setpriv, f"--bounding-set={_CAPABILITIES},+setgid", f"--inh-caps={_CAPABILITIES}", *dnsmasq]
+    """Return a command line that starts dnsmasq as its final user, with only the capabilities of a server."""
+
     sets = [f"--{each}={_CAPABILITIES}" for each in ("bounding-set", "inh-caps", "ambient-caps")]
-    return [*setpriv, f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", *sets, *dnsmasq]
-
-
-async def _end(process: Process) -> None:
-    """Ask it to end, and kill all of its group when its time is over."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(STOP_LIMIT):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
-def _ending(status: int) -> str:
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+    if account is None:
+        options = [f"{sets[0]},+setgid", sets[1]]
+    else:
+        options = [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups", *sets]
+    return supervise.bound(["dnsmasq", f"--conf-file={configuration}"], "--no-new-privs", *options)

@@ -1,20 +1,20 @@
-"""What each node does for the networks, and what the primary does for their hosts.
+"""Handlers: bridges and packet filters on each node; gateways, DHCP and DNS on the primary.
 
-Everything is done as a whole: whatever changed, one look at all records says what should be, and the doors compare.
+After any change everything is derived anew from all records, and the doors apply the differences.
 """
 
 from __future__ import annotations
 
 from ipaddress import IPv4Interface, IPv6Interface
 
-from pvcd import Context, Create, Failed, Handlers, Presence, Primary, Put, Record, Requeue, retried
+from pvcd import Context, Failed, Handlers, Presence, Primary, Record, Requeue
 from pvcd_plugins.network.bridge import Address, Bridge, Gateway, Kind
 from pvcd_plugins.network.components import BRIDGES, DHCP, DNS, FIREWALL, GATEWAYS
 from pvcd_plugins.network.dhcp import Served
 from pvcd_plugins.network.dns import Zone
 from pvcd_plugins.network.firewall import Filter
-from pvcd_plugins.network.leases import clear
 from pvcd_plugins.network.records import Acls, Network, NodeNetwork, Reservations, ServedNetworks
+from pvcd_plugins.network.rules import leases
 from pvcd_plugins.network.settings import NetworkSettings
 
 DNS_PORT = 53
@@ -24,7 +24,7 @@ primary = Handlers(scope="primary")
 
 @handlers.on(Presence)
 async def follow(context: Context, presence: Presence) -> None:
-    """Make this node's bridges and packet filter what the networks say."""
+    """Make this node's bridges and packet filter match the records."""
     if presence.node != context.node:
         return
     store, bridges = context.store, context[BRIDGES]
@@ -38,22 +38,21 @@ async def follow(context: Context, presence: Presence) -> None:
     peers = [each.address for each in store.all(NodeNetwork) if each.node != context.node and each.address]
     failed |= await bridges.apply(wanted, peers)
     await context[FIREWALL].apply([_filter(acls) for acls in store.all(Acls)])
-    await _report(context, NodeNetwork, NodeNetwork.at(context.node), {"address": address, "failed": failed})
+    await context.store.upsert(NodeNetwork, context.node, address=address, failed=failed)
 
 
 async def look_again(context: Context, record: Record) -> None:
-    """Something changed that this node's links rest on."""
-    session = context.store.get(Presence, context.node)
-    if session:
-        context.wake(session)
+    """Apply a change that affects this node's links or filter."""
+    presence = context.store.get(Presence, context.node)
+    if presence:
+        context.wake(presence)
 
 
 @primary.on(Primary)
 async def serve(context: Context, lease: Primary) -> Requeue:
-    """Hold the gateways, and answer the hosts of all managed networks.
+    """Hold the gateways, and serve the hosts of all managed networks.
 
-    The gateways vanish with our session, should this node not be able to hold them anew or to give them up: for then
-    another one may have them.
+    The gateways expire with the ZooKeeper session unless they are renewed, because another node may then be primary.
     """
     networks = [network for network in context.store.all(Network) if network.kind is Kind.MANAGED]
     seconds = context.settings.zookeeper.session_timeout
@@ -64,20 +63,20 @@ async def serve(context: Context, lease: Primary) -> Requeue:
     served = [_served(context, network, mtu, name_servers) for network in networks if network.vni in gateways]
     failed |= await context[DHCP].apply([each for each in served if each.vni not in failed])
     await context[DNS].apply([_zone(each) for each in served if each.vni not in failed])
-    await clear(context)
-    await _report(context, ServedNetworks, ServedNetworks.at(), {"node": context.node, "failed": failed})
+    await leases.remove_stale(context)
+    await context.store.upsert(ServedNetworks, node=context.node, failed=failed)
     return Requeue(seconds / 3)
 
 
 async def serve_again(context: Context, record: Record) -> None:
-    """Something changed that the hosts of a network are told."""
+    """Apply a change that affects the hosts of a network."""
     lease = context.store.get(Primary)
     if lease:
         context.wake(lease)
 
 
 def gateways_of(network: Network) -> list[Gateway]:
-    """The addresses that the primary has in a network."""
+    """Return the addresses of the primary in a network."""
     found: list[Gateway] = []
     if network.ip4_network and network.ip4_gateway:
         found.append(IPv4Interface((network.ip4_gateway, network.ip4_network.prefixlen)))
@@ -91,7 +90,7 @@ def _filter(acls: Acls) -> Filter:
 
 
 async def _name_servers(context: Context) -> tuple[Address, ...]:
-    """Whom the server of a network asks that has none of its own: the one for all networks, which asks others."""
+    """Return the default name servers of a network: the one for all networks, which forwards other names."""
     settings = context.settings.of(NetworkSettings)
     addresses = settings.dns_addresses or (await context[BRIDGES].address(),)
     return addresses if settings.dns_port == DNS_PORT else ()
@@ -118,21 +117,11 @@ def _zone(served: Served) -> Zone:
     return Zone(served.domain, gateways[0].ip, tuple(each.network for each in gateways))
 
 
-@retried
-async def _report(context: Context, kind: type[Record], path: str, values: dict[str, object]) -> None:
-    """Write what is so, if it was not known."""
-    old = context.store.find(path)
-    if old is None:
-        await context.store.write(Create(kind.model_validate({"node": context.node, **values})))
-    elif any(getattr(old, name) != value for name, value in values.items()):
-        await context.store.write(Put(old.changed(**values)))
-
-
-_LINKS_REST_ON: tuple[type[Record], ...] = (Network, Acls, NodeNetwork)
-for _kind in _LINKS_REST_ON:
+_FOR_NODES: tuple[type[Record], ...] = (Network, Acls, NodeNetwork)
+for _kind in _FOR_NODES:
     handlers.on(_kind)(look_again)
     handlers.gone(_kind)(look_again)
-_HOSTS_ARE_TOLD_OF: tuple[type[Record], ...] = (Network, Reservations)
-for _kind in _HOSTS_ARE_TOLD_OF:
+_FOR_HOSTS: tuple[type[Record], ...] = (Network, Reservations)
+for _kind in _FOR_HOSTS:
     primary.on(_kind)(serve_again)
     primary.gone(_kind)(serve_again)

@@ -1,7 +1,4 @@
-"""Each argument of the network endpoints, described once.
-
-An empty value of an option of a network is none: it takes away what was there.
-"""
+"""Each argument of the network endpoints, described once. An empty option of a network removes its current value."""
 
 from __future__ import annotations
 
@@ -12,24 +9,22 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from pvcd import Flag, Name, Path, Value
-from pvcd_plugins.network import addresses
-from pvcd_plugins.network.bridge import Address, Kind
-from pvcd_plugins.network.firewall import RULE_LENGTH
+from pvcd_plugins.network.bridge import MAX_VNI, Address, Kind
+from pvcd_plugins.network.firewall import MAX_RULE_LENGTH
+from pvcd_plugins.network.rules import addresses
 
-MAX_VNI = {Kind.BRIDGED: 4094, Kind.MANAGED: 2**24 - 1}
-"""VLAN tags have 12 bits, of which two values are taken; VXLAN ids have 24."""
 EMPTY = Literal[""]
 
 
 def unless_empty(read: Callable[[object], Any]) -> Callable[[object], Any]:
-    """Read a text, but let an empty one be."""
+    """Make a parser that keeps an empty text."""
     return lambda text: "" if text == "" else read(text)
 
 
 def no_number(name: str) -> str:
     """Refuse a description that could be a VNI."""
     if name.isdecimal():
-        raise ValueError("a description of digits alone would be taken for a VNI")
+        raise ValueError("must not be only digits, which would be taken for a VNI")
     return name
 
 
@@ -55,23 +50,28 @@ Vni = Annotated[
     Value("The VLAN tag of a `bridged` network, 1 to 4094, or the VXLAN id of a `managed` one, 1 to 16777215"),
 ]
 NetworkKind = Annotated[
-    Kind, Value("`bridged`: a VLAN of the site; `managed`: tunnels between the nodes, and all else", name="nettype")
+    Kind,
+    Value(
+        "`bridged`: a VLAN of the site; `managed`: tunnels between the nodes, with DHCP, DNS and ACLs", name="nettype"
+    ),
 ]
-Description = Annotated[Name, AfterValidator(no_number), Value("A name for it, without blanks and not only digits")]
+Description = Annotated[Name, AfterValidator(no_number), Value("Its name, without blanks and not only digits")]
 Domain = Annotated[
-    DomainName | None, Value("The DNS domain of its hosts, which no other network has; at first `<description>.local`")
+    DomainName | None, Value("The DNS domain of its hosts, unique among networks; default: `<description>.local`")
 ]
 NameServers = Annotated[
     list[Server] | None,
-    Value("Who is asked for names of other domains; given once for each", name="name_server", repeated=True),
+    Value("A name server for other domains; give it once for each server", name="name_server", repeated=True),
 ]
 Ip4Network = Annotated[Net4 | None, Value("Its IPv4 network, such as `10.20.0.0/24`, /8 to /30")]
-Ip4Gateway = Annotated[Host4 | None, Value("The address in it that the primary has; needed with `ip4_network`")]
+Ip4Gateway = Annotated[Host4 | None, Value("The primary's address in it; required with `ip4_network`")]
 Ip6Network = Annotated[Net6 | None, Value("Its IPv6 network, such as `fd00:20::/64`, always /64")]
-Ip6Gateway = Annotated[str | None, Value("The address in it that the primary has; if it is none of it, `<network>::1`")]
-Dhcp4 = Annotated[bool | None, Flag("Give IPv4 addresses to hosts; needs `dhcp4_start` and `dhcp4_end`")]
-Dhcp4Start = Annotated[Host4 | None, Value("The first IPv4 address to give")]
-Dhcp4End = Annotated[Host4 | None, Value("The last IPv4 address to give")]
+Ip6Gateway = Annotated[
+    str | None, Value("The primary's address in it; default, also for an invalid one: `<network>::1`")
+]
+Dhcp4 = Annotated[bool | None, Flag("Give IPv4 addresses to hosts; requires `dhcp4_start` and `dhcp4_end`")]
+Dhcp4Start = Annotated[Host4 | None, Value("The first address of the DHCP range")]
+Dhcp4End = Annotated[Host4 | None, Value("The last address of the DHCP range")]
 
 LeaseKey = Annotated[str, Path("MAC address, host name or IP address")]
 LeaseLimit = Annotated[
@@ -83,7 +83,7 @@ IpAddress = Annotated[
     IPv4Address,
     BeforeValidator(addresses.read_ip4_address),
     _text("ipv4"),
-    Value("An address of the network's IPv4 network, better outside of the DHCP range", name="ipaddress"),
+    Value("An address in the network's IPv4 network, preferably outside the DHCP range", name="ipaddress"),
 ]
 Hostname = Annotated[HostLabel | None, Value("The name of the host, without a domain")]
 
@@ -91,13 +91,13 @@ AclKey = Annotated[str, Path("Description of the ACL")]
 AclLimit = Annotated[
     str | None, Value("A regular expression that the ACL's description must match somewhere", name="limit")
 ]
-Direction = Annotated[Literal["in", "out"], Value("`in` for what goes to the network, `out` for what comes from it")]
-AclDescription = Annotated[Name, Value("A name for it, without blanks", name="description")]
+Direction = Annotated[Literal["in", "out"], Value("`in` for packets to the network, `out` for packets from it")]
+AclDescription = Annotated[Name, Value("Its name, without blanks", name="description")]
 Rule = Annotated[
     str,
-    Field(min_length=1, max_length=RULE_LENGTH),
-    Value("The text of one nftables rule, without anything before its first expression"),
+    Field(min_length=1, max_length=MAX_RULE_LENGTH),
+    Value("The text of one nftables rule, beginning with its first expression"),
 ]
 Order = Annotated[
-    int | None, Field(ge=0), Value("Its place among those of its direction, from 0; without it, or beyond, the end")
+    int | None, Field(ge=0), Value("Its place in its direction, from 0; default, also for one beyond the end: last")
 ]

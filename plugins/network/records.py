@@ -1,4 +1,4 @@
-"""What the cluster remembers of networks: what should be, as the API writes it, and what is, as nodes do."""
+"""The records of networks: how they should be, written by the API, and how they are, written by nodes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pvcd import MAX_DOCUMENT_BYTES, Name, Record
 from pvcd_plugins.network.bridge import Address, Kind, bridge_name
 from pvcd_plugins.network.dhcp import Reservation
 
-ROOM = MAX_DOCUMENT_BYTES - 64 * 1024
-"""Bytes that a record with a list in it may grow to: less than the store takes, for fields that come later."""
+MAX_LIST_BYTES = MAX_DOCUMENT_BYTES - 64 * 1024
+"""Limit for records with a list in them, below that of the store to leave room for later fields."""
 
 
 class Network(Record, path="/networks/{vni}"):
-    """A network as it should be. Written by the rules in service.py only.
+    """A network as it should be. Written by service.py only.
 
-    A bridged one has nothing but its kind; a managed one has a domain, and a gateway for each of its address ranges.
+    Only a managed one has the optional fields: a domain, and a gateway for each of its address ranges.
     """
 
     vni: int
@@ -33,23 +33,27 @@ class Network(Record, path="/networks/{vni}"):
     dhcp4_start: IPv4Address | None = None
     dhcp4_end: IPv4Address | None = None
     removing: bool = False
-    """Nobody may begin to use it, and it goes as soon as nobody does."""
+    """Its removal has begun: it cannot be put to use any more."""
 
     @property
     def bridge(self) -> str:
-        """The name of its bridge on every node, by which VMs name it."""
+        """The name of its bridge on every node, by which VMs refer to it."""
         return bridge_name(self.vni)
+
+    def __str__(self) -> str:
+        """Name it in a sentence."""
+        return f"network {self.description!r}"
 
 
 class NetworkName(Record, path="/network-names/{description}"):
-    """Which network has a description: made in one transaction with the network, so that no two have the same."""
+    """The network with a description: written in one transaction with it, so that descriptions are unique."""
 
     description: Name
     vni: int
 
 
 class Planned(BaseModel):
-    """What a managed network has for itself alone."""
+    """The addresses and the domain of a managed network, which no other one may have."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,13 +63,13 @@ class Planned(BaseModel):
 
 
 class Plan(Record, path="/network-plan/managed"):
-    """What is taken, by VNI: one record, so that of two networks that take the same at once one comes second."""
+    """The claims of all managed networks, by VNI: one record, so that conflicting requests cannot both succeed."""
 
     managed: dict[int, Planned] = Field(default_factory=dict)
 
 
 class Reservations(Record, path="/network-reservations/{vni}"):
-    """The addresses that hosts of a managed network always get, sorted by MAC; made and removed with the network."""
+    """The static leases of a managed network, sorted by MAC; created and removed with the network."""
 
     vni: int
     reservations: tuple[Reservation, ...] = ()
@@ -81,17 +85,17 @@ class Acl(BaseModel):
 
 
 class Acls(Record, path="/network-acls/{vni}"):
-    """The rules of a managed network in the order in which they are asked; made and removed with the network."""
+    """The rules of a managed network in order of evaluation; created and removed with the network."""
 
     vni: int
     inward: tuple[Acl, ...] = ()
-    """For what goes to the network."""
+    """For packets to the network."""
     outward: tuple[Acl, ...] = ()
-    """For what comes from it."""
+    """For packets from it."""
 
 
 class Lease(Record, path="/network-leases/{vni}/{address}"):
-    """A lease that a host has taken, static ones too; only the primary writes it. See dhcp.Leased."""
+    """A lease that a host has taken, dynamic or static; written by the primary. See dhcp.Leased."""
 
     vni: int
     address: Address
@@ -103,23 +107,23 @@ class Lease(Record, path="/network-leases/{vni}/{address}"):
 
 
 class NodeNetwork(Record, path="/network-nodes/{node}"):
-    """What a node says of its networks; only that node writes it."""
+    """A node's report on its networks; written by that node."""
 
     node: Name
     address: Address | None = None
-    """Where other nodes reach it with their tunnels."""
+    """Where the tunnels of other nodes reach it."""
     failed: dict[int, str] = Field(default_factory=dict)
-    """By VNI why a network is not as it should be on this node."""
+    """By VNI, why a network does not work on this node."""
 
 
 class ServedNetworks(Record, path="/network-served/primary"):
-    """What the primary says of the networks that it holds the gateways of; only the primary writes it."""
+    """The primary's report on gateways, DHCP and DNS; written by the primary."""
 
     node: Name
     failed: dict[int, str] = Field(default_factory=dict)
-    """By VNI why the hosts of a network are not served as they should be."""
+    """By VNI, why a network is not served."""
 
 
 def has_room(record: Record) -> bool:
-    """Whether a record with a list in it may be as large as this one."""
-    return len(record.encode()) <= ROOM
+    """Return whether a record with a list in it is small enough to be stored."""
+    return len(record.encode()) <= MAX_LIST_BYTES

@@ -1,10 +1,9 @@
-"""The manual's chapter: network endpoints. Leases stand below `lease` and below `dhcp`, which are the same."""
+"""The manual's chapter: network endpoints. The paths `lease` and `dhcp` are the same."""
 
 from __future__ import annotations
 
 from pvcd import Context, Message, Routes
-from pvcd_plugins.network import acls, reservations, service
-from pvcd_plugins.network.definition import Options
+from pvcd_plugins.network import service
 from pvcd_plugins.network.params import (
     AclDescription,
     AclKey,
@@ -33,6 +32,8 @@ from pvcd_plugins.network.params import (
     Static,
     Vni,
 )
+from pvcd_plugins.network.rules import acls, reservations
+from pvcd_plugins.network.rules.definition import Options
 from pvcd_plugins.network.views import AclView, LeaseView, NetworkList
 
 routes = Routes("/api/v1/network", tag="Networks")
@@ -40,7 +41,7 @@ routes = Routes("/api/v1/network", tag="Networks")
 
 @routes.get()
 async def list_networks(context: Context, limit: NetworkLimit = None) -> NetworkList:
-    """All networks, sorted by description, or those whose description or VNI matches `limit`."""
+    """List the networks whose description or VNI matches `limit`, sorted by description."""
     return service.list_networks(context, limit)
 
 
@@ -60,7 +61,7 @@ async def create(
     dhcp4_start: Dhcp4Start = None,
     dhcp4_end: Dhcp4End = None,
 ) -> Message:
-    """Create a network. A bridged one is its VLAN only: all optional values are ignored."""
+    """Create a network. All optional values are ignored for a bridged one, which is only a VLAN."""
     options = Options(
         domain=domain,
         name_servers=name_servers,
@@ -77,7 +78,7 @@ async def create(
 
 @routes.get("/{network}")
 async def get_network(context: Context, network: NetworkKey) -> NetworkList:
-    """One network by VNI or description, as a list of one."""
+    """Return one network by VNI or description, as a list of one."""
     return service.get_network(context, network)
 
 
@@ -96,7 +97,7 @@ async def modify(
     dhcp4_start: Dhcp4Start = None,
     dhcp4_end: Dhcp4End = None,
 ) -> Message:
-    """Change a network; what is not given stays, and an empty value takes away what was there."""
+    """Change a network. Values that are not given stay; an empty value removes the current one."""
     options = Options(
         domain=domain,
         name_servers=name_servers,
@@ -122,7 +123,7 @@ async def remove(context: Context, network: NetworkKey) -> Message:
 async def list_leases(
     context: Context, network: NetworkKey, limit: LeaseLimit = None, static: Static = False
 ) -> list[LeaseView]:
-    """The active and the static leases of a network, sorted by MAC address, or those that satisfy every filter."""
+    """List the active and static leases of a network that satisfy every filter, sorted by MAC address."""
     return reservations.list_leases(context, network, limit, static)
 
 
@@ -138,7 +139,7 @@ async def add_lease(
 @routes.get("/{network}/lease/{lease}")
 @routes.get("/{network}/dhcp/{lease}")
 async def get_lease(context: Context, network: NetworkKey, lease: LeaseKey) -> list[LeaseView]:
-    """The lease of one host, as a list; a host with IPv4 and IPv6 has more than one."""
+    """Return the leases of one host; a host with IPv4 and IPv6 has more than one."""
     return reservations.get_lease(context, network, lease)
 
 
@@ -153,7 +154,7 @@ async def remove_lease(context: Context, network: NetworkKey, lease: LeaseKey) -
 async def list_acls(
     context: Context, network: NetworkKey, limit: AclLimit = None, direction: Direction | None = None
 ) -> list[AclView]:
-    """The ACLs of a network, `in` before `out`, each direction in its order, or those that satisfy every filter."""
+    """List the ACLs of a network that satisfy every filter, `in` before `out`, in order of evaluation."""
     return acls.list_acls(context, network, limit, direction)
 
 
@@ -166,13 +167,13 @@ async def add_acl(
     rule: Rule,
     order: Order = None,
 ) -> Message:
-    """Add a rule to the packet filter of a network; those at its place and after it move on by one."""
+    """Add a rule to the packet filter of a network; the rules from its place on move down by one."""
     return await acls.add_acl(context, network, description, direction, rule, order)
 
 
 @routes.get("/{network}/acl/{acl}")
 async def get_acl(context: Context, network: NetworkKey, acl: AclKey) -> list[AclView]:
-    """The ACLs of this description, one for each direction at most; without any the list is empty."""
+    """Return the ACLs of this description, at most one for each direction; without any the list is empty."""
     return acls.get_acl(context, network, acl)
 
 

@@ -1,4 +1,4 @@
-"""pvc.network: how nodes make the networks of VMs."""
+"""pvc.network: how nodes connect the networks of VMs."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ Link = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:@-]{
 
 
 class NetworkSettings(Section):
-    """pvc.network: how nodes make the networks of VMs"""
+    """pvc.network: how nodes connect the networks of VMs"""
 
     device: Link | None = None
-    """The link that carries the tunnels of managed networks from node to node; by default that of the default route, or
-    loopback on a machine that has none."""
+    """The link that carries the tunnels of managed networks; by default that of the default route, or loopback on a
+    machine without one."""
     vlan_device: Link | None = None
-    """The link that has the VLANs of bridged networks; by default that of the tunnels."""
+    """The link that carries the VLANs of bridged networks; a node without it has no bridged networks."""
     port: Port = 4789
     """The UDP port of the tunnels."""
     mtu: Annotated[int, Field(ge=1350, le=65535)] | None = None
-    """The MTU of the link that carries the tunnels, of which they take 50 bytes, or 70 between IPv6 addresses; by
-    default what the link says."""
+    """The MTU of the link that carries the tunnels, which take 50 bytes of it, or 70 between IPv6 addresses; by default
+    that of `device`."""
     dns_addresses: tuple[IPvAnyAddress, ...] = ()
-    """Where the primary answers for the domains of all networks; by default where other nodes reach it."""
+    """Addresses of the primary's name server for the domains of all networks; by default that of its tunnels."""
     dns_port: Port = 53
-    """The port that it answers at."""
+    """The port of that name server."""
     name_servers: tuple[IPvAnyAddress, ...] = ()
-    """Who is asked for all other names; by default the name servers of /etc/resolv.conf."""
+    """The name servers for all other names; by default those of /etc/resolv.conf."""
     directory: Path = Path("/var/lib/pvcd/network")
-    """Where nodes keep what their DHCP and name servers need while they run; programs must be allowed there."""
+    """Working files of the DHCP and name servers on nodes; must not be mounted noexec."""
 
 
 SECTION = SettingsSection("network", NetworkSettings)

@@ -1,4 +1,4 @@
-"""Networks as the API shows them; what is not there is null."""
+"""Networks, leases and ACLs as the API shows them; missing values are null."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pvcd_plugins.network.records import Network, NodeNetwork, ServedNetworks
 
 
 class Ip4View(BaseModel):
-    """The IPv4 side of a network; `dhcp_flag` says whether its hosts are given addresses."""
+    """IPv4 of a network; with `dhcp_flag` its hosts get addresses by DHCP."""
 
     network: IPv4Network | None
     gateway: IPv4Address | None
@@ -25,7 +25,7 @@ class Ip4View(BaseModel):
 
 
 class Ip6View(BaseModel):
-    """The IPv6 side of a network; with `dhcp_flag` it is announced to its hosts."""
+    """IPv6 of a network; with `dhcp_flag` it is announced to its hosts."""
 
     network: IPv6Network | None
     gateway: IPv6Address | None
@@ -43,9 +43,10 @@ class NetworkView(BaseModel):
     ip4: Ip4View
     ip6: Ip6View
     removing: bool
-    """Whether its removal has begun."""
+    """True once its removal has begun."""
+
     failed: dict[str, str]
-    """By node what it could not do for the network."""
+    """By node, why the network does not work there."""
 
 
 class LeaseView(BaseModel):
@@ -59,7 +60,7 @@ class LeaseView(BaseModel):
 
 
 class AclView(BaseModel):
-    """A rule; `order` is its place among those of its direction, from 0."""
+    """A rule; `order` is its place in its direction, from 0."""
 
     direction: Literal["in", "out"]
     order: int
@@ -68,11 +69,11 @@ class AclView(BaseModel):
 
 
 NetworkList = Encoded[list[NetworkView]]
-"""Networks, encoded already."""
+"""Encoded networks."""
 
 
 def render(store: Store, network: Network) -> NetworkView:
-    """The network with what the nodes say of it."""
+    """Show a network, with the reports of the nodes."""
     return NetworkView(
         vni=network.vni,
         description=network.description,
@@ -95,17 +96,17 @@ def render(store: Store, network: Network) -> NetworkView:
 
 
 def _failures(store: Store, vni: int) -> dict[str, str]:
-    """By node what it could not do for a network, be it as one of many or as the primary."""
+    """Collect the failures of a network by node, from the reports of all nodes and of the primary."""
     failures: dict[str, str] = {}
-    said_of_all: list[NodeNetwork | ServedNetworks] = [*store.all(NodeNetwork), *store.all(ServedNetworks)]
-    for said in said_of_all:
-        if vni in said.failed:
-            failures[said.node] = " ".join(filter(None, (failures.get(said.node), said.failed[vni])))
+    reports: list[NodeNetwork | ServedNetworks] = [*store.all(NodeNetwork), *store.all(ServedNetworks)]
+    for report in reports:
+        if vni in report.failed:
+            failures[report.node] = " ".join(filter(None, (failures.get(report.node), report.failed[vni])))
     return failures
 
 
 class NetworkViews(View[Network, NetworkView]):
-    """All networks, encoded; unlike other views they rest also on what every node says."""
+    """All networks, encoded; unlike other views they depend also on the reports of all nodes."""
 
     def _changed(self, path: str, old: Record | None, new: Record | None) -> None:
         for vni, _ in _failed(old).items() ^ _failed(new).items():
@@ -119,7 +120,7 @@ def _failed(record: Record | None) -> dict[int, str]:
 
 @contextlib.asynccontextmanager
 async def open_networks(context: Context) -> AsyncIterator[NetworkViews]:
-    """All networks, encoded, sorted by description."""
+    """Open the view of all networks, sorted by description."""
     store = context.store
     view = NetworkViews(
         store, Network, lambda each: render(store, each), lambda each: (each.description, str(each.vni))

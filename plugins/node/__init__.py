@@ -1,4 +1,4 @@
-"""Nodes: who is in the cluster, what each says of itself, and who is primary."""
+"""Nodes: which are in the cluster, what each reports of itself, and which one is primary."""
 
 from pvcd import (
     PLUGIN_API_1,
@@ -12,7 +12,7 @@ from pvcd import (
     SettingsSection,
     hookimpl,
 )
-from pvcd_plugins.node import facts, handlers, health, keepalive, records, routes, service
+from pvcd_plugins.node import facts, handlers, health, keepalive, operations, records, routes, settings
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -20,12 +20,12 @@ REQUIRES_PLUGIN_API = PLUGIN_API_1
 @hookimpl
 def register_settings() -> list[SettingsSection]:
     """pvc.keepalive"""
-    return [keepalive.SECTION]
+    return [settings.SECTION]
 
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """What a node should be, what it says that it is, and that it is dead."""
+    """A node as it should be, its report, and its death."""
     return [records.Node, records.NodeReport, records.NodeDeath]
 
 
@@ -49,17 +49,17 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """Flush and ready; the primary sees who dies."""
+    """Flush and ready on the node; on the primary, the death of nodes."""
     return [handlers.handlers, handlers.primary]
 
 
 @hookimpl
 def register_operations() -> list[OperationKind]:
-    """A node has settled, or died."""
-    return service.OPERATIONS
+    """A node has settled or died."""
+    return operations.OPERATIONS
 
 
 @hookimpl
 def register_health_checks() -> list[HealthCheck]:
-    """Nodes that are dead, and whether one of them leads."""
+    """Dead nodes, and whether there is a primary."""
     return [health.CHECK]

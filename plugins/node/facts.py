@@ -1,4 +1,4 @@
-"""What a machine says of itself: processors, memory, load and system."""
+"""The fact `machine`: processors, memory, load and system of a node."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MEMINFO = Path("/proc/meminfo")
 
 
 async def machine(context: Context) -> dict[str, Any]:
-    """Logical CPUs, `uname -r`, `-o` and `-m`, the load average of one minute, and memory in MiB."""
+    """Return logical CPUs, `uname -r`, `-o` and `-m`, the load average of one minute, and memory in MiB."""
     system = os.uname()
-    memory = _meminfo(MEMINFO.read_text())  # noqa: ASYNC240 (the kernel's own memory: never waits)
+    memory = _meminfo(MEMINFO.read_text())  # noqa: ASYNC240 (procfs: never waits for a disk)
     return {
         "cpu_count": os.cpu_count() or 1,
         "kernel": system.release,
@@ -28,7 +28,7 @@ async def machine(context: Context) -> dict[str, Any]:
 
 
 def _meminfo(text: str) -> dict[str, int]:
-    """/proc/meminfo in MiB."""
+    """Return /proc/meminfo in MiB."""
     lines = (line.split() for line in text.splitlines())
     return {fields[0].rstrip(":"): int(fields[1]) // 1024 for fields in lines}
 

@@ -1,6 +1,6 @@
-"""The keepalive: registers this node and publishes at intervals that it lives and what it is like.
+"""The keepalive: registers this node, and publishes its report at each interval.
 
-It never waits for anything but the store: every fact is read beside it, and a slow or failing one keeps its last value.
+It waits only for the store: each fact is read in a task of its own, and a slow or failing one keeps its last value.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from pvcd import (
     PRESENCE,
@@ -24,23 +22,12 @@ from pvcd import (
     Put,
     PvcdError,
     Role,
-    Section,
-    SettingsSection,
     StoreUnavailable,
 )
 from pvcd_plugins.node.records import DaemonState, Node, NodeReport
+from pvcd_plugins.node.settings import KeepaliveSettings
 
 log = logging.getLogger(__name__)
-
-
-class KeepaliveSettings(Section):
-    """pvc.keepalive: how often a node says how it is"""
-
-    interval: Annotated[float, Field(gt=0, le=60)] = 5.0
-    """Seconds from one keepalive to the next."""
-
-
-SECTION = SettingsSection("keepalive", KeepaliveSettings)
 
 
 class Keepalive:
@@ -51,10 +38,10 @@ class Keepalive:
         self._interval = context.settings.of(KeepaliveSettings).interval
         self._facts: dict[str, Any] = {}
         self._unread = {fact.name for fact in context.declared(NodeFact)}
-        self._said: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
 
     async def register(self) -> None:
-        """Make sure that the cluster knows this node, and say that it starts."""
+        """Make sure that the cluster knows this node, and publish that it starts."""
         context = self._context
         coordinator = context.settings.node.coordinator
         node = await context.store.read(Node, context.node)
@@ -64,17 +51,17 @@ class Keepalive:
             await context.store.write(Put(node.changed(coordinator=coordinator)))
         earlier = await context.store.read(NodeReport, context.node)
         self._facts = dict(earlier.facts) if earlier else {}
-        await self.say(daemon_state=DaemonState.INIT)
+        await self.publish(daemon_state=DaemonState.INIT)
 
-    async def say(self, **values: Any) -> None:
-        """Publish values of the report now, and keep saying them."""
-        self._said.update(values)
+    async def publish(self, **values: Any) -> None:
+        """Publish values of the report now, and repeat them with each keepalive."""
+        self._values.update(values)
         now = self._context.clock.time()
-        values = self._said | {"facts": dict(self._facts), "updated": now}
+        values = self._values | {"facts": dict(self._facts), "updated": now}
         await self._context.store.upsert(NodeReport, self._context.node, **values)
 
     async def run(self) -> None:
-        """Publish at each interval, for as long as the agent lives."""
+        """Publish the report at each interval until canceled."""
         readers = [asyncio.ensure_future(self._follow(fact)) for fact in self._context.declared(NodeFact)]
         try:
             while True:
@@ -87,21 +74,21 @@ class Keepalive:
             await asyncio.gather(*readers, return_exceptions=True)
 
     async def _beat(self) -> None:
-        """The node is in `init` until each fact has been read, or found unreadable, once."""
+        """Publish the report; the node stays in `init` until each fact has been read once, or has failed once."""
         try:
-            await self.say(daemon_state=DaemonState.INIT if self._unread else DaemonState.RUN)
+            await self.publish(daemon_state=DaemonState.INIT if self._unread else DaemonState.RUN)
         except (StoreUnavailable, Changed) as error:
-            log.warning("keepalive: %s", error)
+            log.warning("Cannot publish the keepalive: %s", error)
 
     async def _follow(self, fact: NodeFact) -> None:
-        """Read one fact again and again."""
+        """Read one fact at each interval."""
         while True:
             try:
                 self._facts[fact.name] = await fact.read(self._context)
             except PvcdError as error:
-                log.warning("fact %s keeps its last value: %s", fact.name, error)
+                log.warning("Cannot read the fact %r, its last value is kept: %s", fact.name, error)
             except Exception:
-                log.exception("fact %s keeps its last value", fact.name)
+                log.exception("Cannot read the fact %r, its last value is kept.", fact.name)
             if fact.name in self._unread:
                 self._unread.discard(fact.name)
                 await self._beat()
@@ -110,7 +97,7 @@ class Keepalive:
 
 @contextlib.asynccontextmanager
 async def open_keepalive(context: Context) -> AsyncIterator[Keepalive]:
-    """The keepalive, from this node's registration to its farewell."""
+    """Register this node and keep its report up to date; at the end, publish that the agent stops."""
     keepalive = Keepalive(context)
     await keepalive.register()
     beating = asyncio.ensure_future(keepalive.run())
@@ -120,7 +107,7 @@ async def open_keepalive(context: Context) -> AsyncIterator[Keepalive]:
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
         with contextlib.suppress(PvcdError):
-            await keepalive.say(daemon_state=DaemonState.STOP)
+            await keepalive.publish(daemon_state=DaemonState.STOP)
 
 
 KEEPALIVE: ComponentKey[Keepalive] = ComponentKey("keepalive")

@@ -11,9 +11,9 @@ NodeName = Annotated[str, Path("Name of the node")]
 Limit = Annotated[str | None, Value("A regular expression that the node's name must match somewhere")]
 WantedDomainState = Annotated[
     DomainState,
-    Value("`flush` clears the node of VMs, `ready` takes them back", name="domain-state", choices=("flush", "ready")),
+    Value("`flush` clears the node of VMs, `ready` brings them back", name="domain-state", choices=("flush", "ready")),
 ]
 WantedCoordinatorState = Annotated[
     CoordinatorState,
-    Value("The part to take", name="coordinator-state", choices=("primary", "secondary")),
+    Value("The part in leading the cluster", name="coordinator-state", choices=("primary", "secondary")),
 ]

@@ -1,4 +1,4 @@
-"""What the cluster remembers of a node."""
+"""The records of nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pvcd import Name, Record
 
 
 class DaemonState(StrEnum):
-    """How a node's agent is; `dead` is never written, but seen from its session being gone."""
+    """The state of a node's agent; `dead` is never written, but concluded from its presence being gone."""
 
     INIT = "init"
     RUN = "run"
@@ -29,7 +29,7 @@ class CoordinatorState(StrEnum):
 
 
 class DomainState(StrEnum):
-    """Whether VMs may run on a node: `flush` and `unflush` are on the way to `flushed` and `ready`."""
+    """A node's readiness for VMs; `flush` and `unflush` are on the way to `flushed` and `ready`."""
 
     FLUSH = "flush"
     FLUSHED = "flushed"
@@ -38,7 +38,7 @@ class DomainState(StrEnum):
 
 
 class Node(Record, path="/nodes/{name}"):
-    """A node as it should be. `generation` counts the requests for a domain state, `settled_generation` those done."""
+    """A node as it should be; `generation` counts the requests for a domain state."""
 
     name: Name
     coordinator: bool = False
@@ -47,18 +47,20 @@ class Node(Record, path="/nodes/{name}"):
 
 
 class NodeDeath(Record, path="/nodes/{name}/death"):
-    """The node is dead, and that was told; the primary writes it, and removes it when the node lives again."""
+    """The node is dead, and listeners were notified. The primary writes it, and removes it when the node is back."""
 
     name: Name
     since: float
 
 
 class NodeReport(Record, path="/nodes/{name}/report"):
-    """What the node says of itself, at each keepalive; only the node writes it."""
+    """The report of a node at each keepalive; only the node writes it."""
 
     name: Name
     daemon_state: DaemonState = DaemonState.INIT
     settled_generation: int | None = None
+    """The last generation that is done."""
     remaining: tuple[str, ...] = ()
+    """The names of what keeps `generation` from being done."""
     updated: float = 0.0
     facts: dict[str, Any] = Field(default_factory=dict)

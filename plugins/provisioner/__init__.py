@@ -5,20 +5,8 @@ from typing import Any
 import click
 
 from pvcd import PLUGIN_API_1, Component, Handlers, Record, Routes, SettingsSection, Step, TemplateFilter, hookimpl
-from pvcd_plugins.provisioner import (
-    cli,
-    components,
-    handlers,
-    inspection,
-    records,
-    routes,
-    settings,
-    steps,
-    userdata,
-    views,
-)
-from pvcd_plugins.provisioner.metadata import components as metadata_components
-from pvcd_plugins.provisioner.metadata import settings as metadata_settings
+from pvcd_plugins.provisioner import cli, components, handlers, records, routes, settings, steps, views
+from pvcd_plugins.provisioner.programs import inspection, userdata
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -26,12 +14,12 @@ REQUIRES_PLUGIN_API = PLUGIN_API_1
 @hookimpl
 def register_settings() -> list[SettingsSection]:
     """pvc.provisioner and pvc.metadata"""
-    return [settings.SECTION, metadata_settings.SECTION]
+    return [settings.SECTION, settings.METADATA_SECTION]
 
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """Templates, scripts and profiles."""
+    """Templates, scripts, profiles, and the metadata of guests."""
     return [
         records.Counter,
         records.SystemTemplate,
@@ -40,20 +28,14 @@ def register_records() -> list[type[Record]]:
         records.UserdataTemplate,
         records.Script,
         records.Profile,
-        records.Built,
+        records.GuestMetadata,
     ]
 
 
 @hookimpl
 def register_components() -> list[Component[Any]]:
-    """What looks at scripts and runs them, and renders userdata; the metadata API; in the API all, encoded."""
-    return [
-        *components.COMPONENTS,
-        *inspection.COMPONENTS,
-        *userdata.COMPONENTS,
-        *views.COMPONENTS,
-        metadata_components.component(handlers.describe),
-    ]
+    """Scripts inspected and run, userdata rendered, the metadata API, and encoded replies in the API."""
+    return [*components.COMPONENTS, *inspection.COMPONENTS, *userdata.COMPONENTS, *views.COMPONENTS]
 
 
 @hookimpl
@@ -64,19 +46,19 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """The primary holds the metadata address, and forgets what VMs were told that are gone."""
-    return [handlers.primary, metadata_components.primary]
+    """The primary holds the metadata address, and removes the metadata of removed VMs."""
+    return [handlers.primary]
 
 
 @hookimpl
 def register_steps() -> list[Step]:
-    """How a VM is built."""
+    """The steps in which a VM is built."""
     return steps.STEPS
 
 
 @hookimpl
 def register_template_filters() -> list[TemplateFilter]:
-    """For userdata: Base64, JSON, YAML and words of a shell."""
+    """For userdata: Base64, JSON, YAML and shell quoting."""
     return userdata.FILTERS
 
 

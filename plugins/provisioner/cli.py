@@ -1,4 +1,4 @@
-"""pvcd examples: the scripts and the userdata that come with the provisioner, to begin with."""
+"""pvcd examples: the scripts and the userdata that come with the provisioner."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def _names() -> list[str]:
 
 @click.group()
 def examples() -> None:
-    """Scripts and userdata to build VMs with: list them, show one, or write them all to a directory."""
+    """List, show or copy the example scripts and userdata."""
 
 
 @examples.command("list")
 def list_examples() -> None:
-    """The names of all examples."""
+    """List the examples."""
     click.echo("\n".join(_names()))
 
 
@@ -29,17 +29,17 @@ def list_examples() -> None:
 def show(name: str) -> None:
     """Print the example NAME."""
     if name not in _names():
-        raise click.ClickException(f"There is no example {name!r}: there are {', '.join(_names())}.")
+        raise click.ClickException(f"There is no example {name!r}. Examples: {', '.join(_names())}.")
     click.echo((EXAMPLES / name).read_text(), nl=False)
 
 
 @examples.command()
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def write(directory: Path) -> None:
-    """Write all examples into DIRECTORY, over none that is there."""
+    """Write all examples into DIRECTORY; no file is overwritten."""
     there = [name for name in _names() if (directory / name).exists()]
     if there:
-        raise click.ClickException(f"{directory} holds {', '.join(there)} already.")
+        raise click.ClickException(f"Cannot write to {str(directory)!r}: it has {', '.join(there)} already.")
     directory.mkdir(parents=True, exist_ok=True)
     for name in _names():
         (directory / name).write_bytes((EXAMPLES / name).read_bytes())

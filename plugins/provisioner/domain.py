@@ -1,7 +1,7 @@
-"""The libvirt XML of a VM that is made from templates: a pure function.
+"""The libvirt XML of a VM that is built from templates: a pure function.
 
-Where Ceph is and who a guest is to it is not in it: the node that starts the VM completes that, so that no secret is
-stored. Nor is a version of a machine, which another node might not have.
+It lacks Ceph's monitors and secret, which the node that starts the VM adds, so that no secret is stored. It also lacks
+the version of the machine type, which another node might not have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BUSES = {"s": "scsi", "v": "virtio"}
 VNC_BIND = "127.0.0.1"
 _X86 = ("x86_64", "i686")
 _TRANSLATED_MIB = 128
-"""What QEMU keeps of the code that it translates; it would take a gigabyte."""
+"""QEMU's cache of translated code, by default a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A disk."""
+    """A disk and its volume."""
 
     disk_id: str
     pool: str
@@ -41,7 +41,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a VM shall be."""
+    """A VM to build."""
 
     name: str
     uuid: UUID
@@ -52,7 +52,7 @@ class Machine:
     interfaces: tuple[Interface, ...]
     disks: tuple[Volume, ...]
     domain_type: str
-    """What runs it on the nodes: "kvm", or "qemu" where there is no such thing."""
+    """`kvm`, or `qemu` if no node has KVM."""
     emulator: str
     arch: str
     serial: bool = False
@@ -61,11 +61,11 @@ class Machine:
 
 
 def build(machine: Machine) -> str:
-    """The document. Raises `Invalid` for a text that no document can hold."""
+    """Return the document. Raises `Invalid` for a character that XML does not allow."""
     try:
         domain = _domain(machine)
-    except ValueError as error:  # a character that is not allowed
-        raise Invalid(f"There is no XML for {machine.name[:80]!r}: {error}.") from None
+    except ValueError as error:
+        raise Invalid(f"Cannot write the XML of VM {machine.name[:80]!r}: {error}.") from None
     etree.indent(domain)
     return etree.tostring(domain, encoding="unicode") + "\n"
 
@@ -77,7 +77,7 @@ def _domain(machine: Machine) -> etree._Element:
     _add(domain, "description", machine.description)
     _add(domain, "memory", str(machine.memory), unit="MiB")
     _add(domain, "vcpu", str(machine.vcpus))
-    # Said to be what the node has, so that a guest gets more than the oldest processor that there is.
+    # The default CPU model is the oldest one; host-model gives guests what the node has.
     cpu = _add(domain, "cpu", **({"mode": "host-model"} if machine.domain_type == "kvm" else {}))
     _add(cpu, "topology", sockets="1", cores=str(machine.vcpus), threads="1")
     _add_system(domain, machine)
@@ -100,7 +100,7 @@ def _domain(machine: Machine) -> etree._Element:
 
 
 def _add_system(domain: etree._Element, machine: Machine) -> None:
-    """What it boots, and what its firmware says: by that cloud-init finds the metadata in any image."""
+    """Add boot devices, and the serial number by which cloud-init finds the metadata in any image."""
     system = _add(domain, "os")
     _add(system, "type", "hvm", arch=machine.arch, **({"machine": "pc"} if machine.arch in _X86 else {}))
     for device in ("cdrom", "hd"):

@@ -1,29 +1,34 @@
-"""What the primary does: it forgets what VMs were told that are gone, and tells the others."""
+"""Duties of the primary: hold the metadata address, and remove the metadata of guests whose VM was removed."""
 
 from __future__ import annotations
 
-from pvcd import Context, Delete, Handlers, retried
-from pvcd_plugins.provisioner.metadata import Told
-from pvcd_plugins.provisioner.records import Built
+from pvcd import Context, Delete, Handlers, Primary, Requeue, retried
+from pvcd_plugins.provisioner.components import METADATA
+from pvcd_plugins.provisioner.records import GuestMetadata
+from pvcd_plugins.provisioner.settings import MetadataSettings
 from pvcd_plugins.vm.service import VM
 
 primary = Handlers(scope="primary")
 
 
+@primary.on(Primary)
+async def hold_metadata_address(context: Context, lease: Primary) -> Requeue | None:
+    """Hold the address, as gateways are held: it expires with our session, after which another node may have it."""
+    if not context.settings.of(MetadataSettings).enabled:
+        return None
+    seconds = context.settings.zookeeper.session_timeout
+    await context[METADATA].hold(seconds)
+    return Requeue(seconds / 3)
+
+
 @primary.gone(VM)
 async def forget(context: Context, vm: VM) -> None:
-    """What a VM was told goes with it."""
+    """Remove the metadata of a guest together with its VM."""
     await _forget(context, vm)
 
 
 @retried
 async def _forget(context: Context, vm: VM) -> None:
-    built = context.store.get(Built, vm.uuid)
-    if built is not None and context.store.get(VM, vm.uuid) is None:
-        await context.store.write(Delete(built))
-
-
-async def describe(context: Context, vm: VM) -> Told:
-    """What a VM is told besides what its record says."""
-    built = context.store.get(Built, vm.uuid)
-    return Told(built.userdata, built.ssh_keys) if built else Told()
+    metadata = context.store.get(GuestMetadata, vm.uuid)
+    if metadata is not None and context.store.get(VM, vm.uuid) is None:
+        await context.store.write(Delete(metadata))

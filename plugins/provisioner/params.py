@@ -1,4 +1,4 @@
-"""Each argument of the provisioner endpoints, described once."""
+"""The arguments of the provisioner endpoints, each described once."""
 
 from __future__ import annotations
 
@@ -14,79 +14,77 @@ _TEXT = WithJsonSchema({"type": "string"})
 NameInPath = Annotated[str, Path("Its name")]
 NewName = Annotated[Name, Value("Its name", name="name", names=True)]
 Limit = Annotated[str | None, Value("A regular expression that the name must match somewhere")]
-OfName = Annotated[str | None, Value("Only the one of exactly this name", name="name", names=True)]
+OfName = Annotated[str | None, Value("Only the one with exactly this name", name="name", names=True)]
 
 Vcpus = Annotated[int, Field(ge=1, le=512), Value("Its virtual processors")]
 Vram = Annotated[int, Field(ge=1, le=16 * 1024 * 1024), Value("Its memory in MiB")]
 Serial = Annotated[bool, Flag("Give it a serial console")]
-Vnc = Annotated[bool, Flag("Give it a screen, to be seen by VNC")]
+Vnc = Annotated[bool, Flag("Give it a VNC console")]
 VncBind = Annotated[
     Annotated[str | None, BeforeValidator(grammar.read_vnc_bind), _TEXT],
-    Value("The address at which its node shows that screen; by default 127.0.0.1"),
+    Value("The address on which its node listens for VNC; by default 127.0.0.1"),
 ]
 NodeLimit = Annotated[
     list[Name] | None,
-    Value("The nodes that it may run on, separated by commas; without any, all", separator=",", names=True),
+    Value("The nodes that it may run on, separated by commas; by default all", separator=",", names=True),
 ]
 NodeSelector = Annotated[
     Name | None,
-    Value("How a node is chosen: mem, vcpus, load or vms, or the name of a plugin's selector; by default mem"),
+    Value("How a node is chosen: mem, vcpus, load, vms, or a plugin's selector; by default mem"),
 ]
-StartWithNode = Annotated[bool, Flag("Start it when its node becomes ready the next time")]
+StartWithNode = Annotated[bool, Flag("Start it the next time its node becomes ready")]
 
 MacTemplate = Annotated[
     Annotated[str | None, BeforeValidator(grammar.read_mac_template), _TEXT],
     Value(
-        "How MAC addresses are made, such as `{prefix}:ff:f6:{vmid}{netid}`; without one they are random. `{prefix}` "
-        "is 52:54:00, `{vmid}` the last digit of the VM's number and `{netid}` that of the interface, in base 16"
+        "The form of MAC addresses, such as `{prefix}:ff:f6:{vmid}{netid}`; by default they are random. `{prefix}` is "
+        "52:54:00, `{vmid}` and `{netid}` are the last hexadecimal digits of the VM's and the interface's number"
     ),
 ]
 VniInPath = Annotated[str, Path("VNI of the network")]
 Vni = Annotated[int, Field(ge=1, le=grammar.MAX_VNI), Value("The VNI of the network")]
 
-DiskIdInPath = Annotated[str, Path("What the disk is called in its VM: `sda`, `sdb` ... or `vda`, `vdb` ...")]
+DiskIdInPath = Annotated[str, Path("Id of the disk in its VM: `sda`, `sdb` ... or `vda`, `vdb` ...")]
 DiskId = Annotated[
     Annotated[str, BeforeValidator(grammar.read_disk_id), _TEXT],
-    Value("What the disk is called in its VM: `sda`, `sdb` ... or `vda`, `vdb` ..."),
+    Value("Id of the disk in its VM: `sda`, `sdb` ... or `vda`, `vdb` ..."),
 ]
 Pool = Annotated[Name, Value("The Ceph pool of its volume", names=True)]
 DiskSize = Annotated[
     int | None,
     Field(ge=1, le=1024 * 1024),
-    Value("Its size in GB, of 1024 MiB; without a `source_volume` it is required"),
+    Value("Its size in GB of 1024 MiB; required without `source_volume`"),
 ]
 SourceVolume = Annotated[
     Name | None,
-    Value("A volume of the same pool that it is a copy of, with the size and the content of that", names=True),
+    Value("The volume of the same pool that it is a copy of", names=True),
 ]
-Filesystem = Annotated[
-    str | None, Value("What it is formatted with; without one it stays empty", choices=grammar.FILESYSTEMS)
-]
+Filesystem = Annotated[str | None, Value("Its filesystem; by default it stays empty", choices=grammar.FILESYSTEMS)]
 FilesystemArgs = Annotated[
     list[Annotated[str, BeforeValidator(grammar.read_filesystem_arg), _TEXT]] | None,
     Value(
-        "An option of mkfs as `-x=value` or `--option=value`, such as `-L=root`; given once for each",
+        "An option of mkfs as `-x=value` or `--option=value`, such as `-L=root`; may be repeated",
         name="filesystem_arg",
         repeated=True,
     ),
 ]
 Mountpoint = Annotated[
     Annotated[str, BeforeValidator(grammar.read_mountpoint), _TEXT] | None,
-    Value("Where a script finds it, as an absolute path in the VM; needs a `filesystem`"),
+    Value("Where it is mounted for the script, as an absolute path in the VM; requires `filesystem`"),
 ]
 
-UserdataText = Annotated[str, Document("The userdata, a Jinja2 template of 256 KiB at most", name="data")]
-ScriptText = Annotated[str, Document("The Python source, 256 KiB at most", name="data")]
+UserdataText = Annotated[str, Document("The userdata, a Jinja2 template of at most 256 KiB", name="data")]
+ScriptText = Annotated[str, Document("The Python source, at most 256 KiB", name="data")]
 
 SystemTemplateName = Annotated[Name, Value("The system template", name="system_template", names=True)]
 NetworkTemplateName = Annotated[Name, Value("The network template", name="network_template", names=True)]
 StorageTemplateName = Annotated[Name | None, Value("The storage template", name="storage_template", names=True)]
 DiskTemplateName = Annotated[Name | None, Value("The same as `storage_template`", name="disk_template", names=True)]
 UserdataTemplateName = Annotated[
-    Name, Value("The userdata template; `empty` is always there", name="userdata_template", names=True)
+    Name, Value("The userdata template; `empty` always exists", name="userdata_template", names=True)
 ]
 ScriptName = Annotated[Name, Value("The script", name="script", names=True)]
 Arguments = Annotated[
     list[Annotated[str, BeforeValidator(grammar.read_argument), _TEXT]] | None,
-    Value("An argument of the script as `key=value`; given once for each", name="arg", repeated=True),
+    Value("An argument of the script as `key=value`; may be repeated", name="arg", repeated=True),
 ]

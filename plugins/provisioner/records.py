@@ -1,7 +1,8 @@
-"""What the cluster remembers of the provisioner: templates, scripts and profiles. Only the API writes them."""
+"""Templates, scripts and profiles, which only the API writes, and the metadata of the guests built from them."""
 
 from __future__ import annotations
 
+from typing import ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -10,29 +11,33 @@ from pvcd import Name, Record
 
 
 class Counter(Record, path="/provisioner/counter"):
-    """The last id. It is written along with everything that is made here, so that whoever removes something can see
-    that nothing was made meanwhile: see catalogue.py."""
+    """The last id. Every creation writes it, so that a removal can check that nothing was created meanwhile: see
+    service/catalogue.py."""
 
     last: int = 0
 
 
 class Numbered(Record):
-    """What is found by its name, and also has a number of its own."""
+    """A record with a name, by which it is found, and an id."""
 
+    kind: ClassVar[str]
+    """As sentences name it. With `_` for blanks it is the field in which a profile names one, and with `-` it begins
+    the codes of errors."""
     id: int = 0
     name: Name
 
 
 class SystemTemplate(Numbered, path="/provisioner/system/{name}"):
-    """What a VM is: processors, memory in MiB, consoles, and where it may run."""
+    """Processors, memory in MiB and consoles of a VM, and the nodes that it may run on."""
 
+    kind = "system template"
     vcpus: int
     vram: int
     serial_console: bool = False
     vnc: bool = False
     vnc_bind: str | None = None
     node_limit: tuple[Name, ...] = ()
-    """Empty for all nodes; some of them may be unknown."""
+    """Empty for all nodes; they need not exist yet."""
     node_selector: str | None = None
     start_with_node: bool = False
 
@@ -40,12 +45,13 @@ class SystemTemplate(Numbered, path="/provisioner/system/{name}"):
 class NetworkTemplate(Numbered, path="/provisioner/network/{name}"):
     """The networks of a VM by VNI, in the order of its interfaces; they need not exist yet."""
 
+    kind = "network template"
     mac_template: str | None = None
     networks: tuple[int, ...] = ()
 
 
 class Disk(BaseModel):
-    """A disk: either of a size, or a copy of another volume of its pool."""
+    """A disk: of a given size, or a copy of another volume of its pool."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,49 +62,54 @@ class Disk(BaseModel):
     source_volume: Name | None = None
     filesystem: str | None = None
     filesystem_args: tuple[str, ...] = ()
-    """Each is `-x=value` or `--option=value`: one word without blanks."""
+    """Each is `-x=value` or `--option=value`, without blanks."""
     mountpoint: str | None = None
-    """Absolute and normalised, without `..`."""
+    """Absolute and normalized, without `..`."""
 
 
 class StorageTemplate(Numbered, path="/provisioner/storage/{name}"):
-    """The disks of a VM, sorted by their ids; the pools and volumes need not exist yet."""
+    """The disks of a VM, sorted by id; the pools and volumes need not exist yet."""
 
+    kind = "storage template"
     disks: tuple[Disk, ...] = ()
 
 
 class UserdataTemplate(Numbered, path="/provisioner/userdata/{name}"):
-    """What cloud-init is told, a template itself; it was rendered with sample values before it was written."""
+    """Userdata for cloud-init: a Jinja2 template, which was rendered with sample values before it was written."""
 
+    kind = "userdata template"
     userdata: str
 
 
 EMPTY = UserdataTemplate(name="empty", userdata="")
-"""The one that is always there, though it is not in the store."""
+"""The one that always exists, though it is not in the store."""
 
 
 class Script(Numbered, path="/provisioner/script/{name}"):
-    """The Python source of an `install(**kwargs)`; it was compiled before it was written, and never run."""
+    """The Python source of an `install(**kwargs)`; compiled before it was written, but not run."""
 
+    kind = "script"
     script: str
 
 
-class Built(Record, path="/provisioner/vms/{uuid}"):
-    """What a VM that was built is told by the metadata API. Written by its task, and removed with it or with the VM."""
+class GuestMetadata(Record, path="/provisioner/vms/{uuid}"):
+    """Userdata and SSH keys that the metadata API gives to a VM. Its task writes it; it is removed with the VM."""
 
     uuid: UUID
     userdata: str = ""
     """Rendered with the variables of this VM."""
     ssh_keys: tuple[str, ...] = ()
+    """Each as in a line of `authorized_keys`."""
 
 
 class Profile(Numbered, path="/provisioner/profile/{name}"):
-    """What VMs are built from. All that it names is there, for as long as it is there itself."""
+    """Templates, a script and its arguments, from which VMs are built. What a profile names cannot be removed."""
 
+    kind = "profile"
     system_template: Name
     network_template: Name
     storage_template: Name
     userdata_template: Name
     script: Name
     arguments: tuple[str, ...] = ()
-    """Each is `key=value`; the key is a word that Python could call an argument."""
+    """Each is `key=value`; the key is a Python identifier."""

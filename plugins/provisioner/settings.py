@@ -1,10 +1,10 @@
-"""pvc.provisioner: how VMs are built."""
+"""pvc.provisioner and pvc.metadata: how VMs are built, and how guests learn who they are."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from pvcd import Section, SettingsSection
 
@@ -13,7 +13,20 @@ class ProvisionerSettings(Section):
     """pvc.provisioner: how VMs are built"""
 
     script_seconds: Annotated[float, Field(gt=0)] = 3600
-    """Seconds that a script's install() may take; then it is ended, and so is the task."""
+    """Seconds that a script's install() may take; after that, the script is killed and the task fails."""
+
+
+class MetadataSettings(Section):
+    """pvc.metadata: the metadata API, from which guests read their metadata"""
+
+    enabled: bool = True
+    """Let the primary serve it at 169.254.169.254. Disable it on coordinators that are guests of a cloud themselves and
+    need that address."""
+    require_token: bool = False
+    """Require a token with every request (IMDSv2). NoCloud sends none, and does not work then."""
+    availability_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] = "pvc"
+    """The availability zone that all guests see; it must not change while they exist."""
 
 
 SECTION = SettingsSection("provisioner", ProvisionerSettings)
+METADATA_SECTION = SettingsSection("metadata", MetadataSettings)

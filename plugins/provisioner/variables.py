@@ -1,8 +1,8 @@
-"""What is known of a VM that is being made, each value with its source; of two of one name the later one counts.
+"""The variables of a VM that is being built, each with its source. Of two with one name the later one counts:
 
     defaults < templates < profile < request
 
-Userdata is rendered with all of them; `install()` gets the arguments, which are those of the profile and the request.
+Userdata is rendered with all of them; `install()` gets those of the profile and the request, its arguments.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from pvcd import Invalid
+from pvcd import Invalid, wrong_value
 from pvcd_plugins.provisioner.grammar import GIVEN, read_argument
 
 RESERVED = (*GIVEN, "arguments", "profile", "vm_uuid")
-"""What no argument may be called, since all VMs have it."""
+"""Names that no argument may have because every VM has them."""
 
 
 class Level(IntEnum):
-    """Where a value comes from; the greater one counts."""
+    """Where a value comes from; the greatest counts."""
 
     DEFAULT = 1
     TEMPLATE = 2
@@ -31,7 +31,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One value; `source` is for people: "profile 'web'"."""
+    """A value; `source` is for people: "profile 'web'"."""
 
     name: str
     value: Any
@@ -41,62 +41,60 @@ class Variable:
 
 
 class Variables:
-    """The values that count, by name."""
+    """The effective values by name."""
 
     def __init__(self, variables: Iterable[Variable]) -> None:
-        """Of those of one name and one level the last one counts."""
+        """Keep the last of those with one name and level."""
         ordered = sorted(variables, key=lambda variable: variable.level)
         self._variables = {variable.name: variable for variable in ordered}
 
     def get(self, name: str, otherwise: Any = None) -> Any:
-        """A value."""
+        """Return a value."""
         found = self._variables.get(name)
         return otherwise if found is None else found.value
 
     def arguments(self) -> dict[str, str]:
-        """What `install()` gets beside what every script gets."""
+        """Return what `install()` gets in addition to what every script gets."""
         return {each.name: each.value for each in self._variables.values() if each.is_argument}
 
     def values(self) -> dict[str, Any]:
-        """What userdata is rendered with: each by its name, and all arguments together."""
+        """Return what userdata is rendered with: each value by its name, and `arguments`."""
         return {name: each.value for name, each in self._variables.items()} | {"arguments": self.arguments()}
 
     def shown(self) -> list[dict[str, Any]]:
-        """Name, value and source of each, by name."""
+        """Return the name, value and source of each, sorted by name."""
         return [
             {"name": name, "value": each.value, "source": each.source} for name, each in sorted(self._variables.items())
         ]
 
 
 def values_of(level: Level, source: str, values: Mapping[str, Any]) -> list[Variable]:
-    """What is known from one source."""
+    """Return the variables of one source."""
     return [Variable(name, value, level, source) for name, value in values.items()]
 
 
 def arguments_of(level: Level, source: str, arguments: Iterable[str]) -> list[Variable]:
-    """The `name=value` of a profile or a request. Raises `Invalid` for a name that is not free."""
+    """Return the arguments of a profile or a request, `name=value` each. Raises `Invalid` for a reserved name."""
     found = []
     for argument in arguments:
         try:
             name, _, value = read_argument(argument).partition("=")
         except ValueError as error:
-            raise Invalid(f"The argument {argument[:60]!r} of the {source} is not valid: {error}.") from None
+            raise Invalid(wrong_value(f"arg of {source}", repr(argument[:60]), str(error))) from None
         if name in RESERVED:
-            raise Invalid(
-                f"The argument {name!r} of the {source} has the name of what all VMs have: choose another one."
-            )
+            raise Invalid(wrong_value(f"arg of {source}", repr(argument[:60]), f"every VM has a variable {name}"))
         found.append(Variable(name, value, level, source, is_argument=True))
     return found
 
 
 def vm_id_of(name: str) -> int:
-    """The last number in the name of a VM; 0 when there is none."""
+    """Return the last number in the name of a VM, or 0."""
     numbers = re.findall(r"[0-9]+", name)
     return int(numbers[-1]) if numbers else 0
 
 
 def sample_values() -> dict[str, Any]:
-    """What a template of userdata is tried with: all that every VM has, and arguments of any name."""
+    """Return the values with which a userdata template is tried: everything that every VM has."""
     disk = {"pool": "vms", "disk_id": "sda", "disk_size_gb": 8, "mountpoint": "/", "filesystem": "ext4"}
     return {
         "vm_name": "web1",

@@ -1,15 +1,16 @@
-"""Templates, scripts and profiles as the API shows them; what is not there is null."""
+"""Templates, scripts, profiles and tasks as the API shows them; what is not set is null."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pvcd import Component, ComponentKey, Context, Encoded, Role, View
+from pvcd import Component, ComponentKey, Context, Encoded, LogLine, Role, StepRecord, Task, TaskState, View
 from pvcd_plugins.provisioner.records import (
     EMPTY,
     Disk,
@@ -24,10 +25,12 @@ from pvcd_plugins.provisioner.records import (
 
 N = TypeVar("N", bound=Numbered)
 V = TypeVar("V", bound=BaseModel)
+ENDED_WELL = ("ok", "changed", "skipped")
+TASK_STATES = tuple(state.upper() for state in get_args(TaskState))
 
 
 class Named(BaseModel):
-    """What was written, and what should be known besides."""
+    """The name of what was written, and warnings."""
 
     name: str
     warnings: list[str] | None = Field(default=None, exclude_if=lambda warnings: not warnings)
@@ -46,7 +49,7 @@ class NamedDisk(Named):
 
 
 class SystemTemplateView(BaseModel):
-    """A system template; `node_limit` are names with commas between them."""
+    """A system template; `node_limit` holds names separated by commas."""
 
     id: int
     name: str
@@ -76,7 +79,7 @@ class NetworkTemplateView(BaseModel):
 
 
 class DiskView(BaseModel):
-    """A disk of a storage template, whose id is `storage_template`; `filesystem_args` have blanks between them."""
+    """A disk of the storage template with the id `storage_template`; `filesystem_args` are separated by blanks."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -89,7 +92,7 @@ class DiskView(BaseModel):
     filesystem: str | None
     filesystem_args: str
     source_volume: str | None
-    """The volume of the same pool that it is a copy of."""
+    """The volume of the same pool that the disk is a copy of."""
 
 
 class StorageTemplateView(BaseModel):
@@ -126,7 +129,7 @@ class ScriptView(BaseModel):
 
 
 class ProfileView(BaseModel):
-    """A profile; `arguments` are `key=value` each."""
+    """A profile; each of the `arguments` is `key=value`."""
 
     name: str
     system_template: str
@@ -135,6 +138,69 @@ class ProfileView(BaseModel):
     userdata_template: str
     script: str
     arguments: list[str]
+
+
+class Accepted(BaseModel):
+    """A task that was submitted."""
+
+    task_id: UUID
+    message: str
+
+
+class StepView(BaseModel):
+    """A step of a task and how it ended; times are in seconds since 1970."""
+
+    name: str
+    title: str
+    state: str
+    message: str
+    started: float | None
+    ended: float | None
+
+
+class TaskView(BaseModel):
+    """A task: the manual's four fields, and what else is known of it."""
+
+    state: str
+    current: int
+    total: int
+    status: str
+    task_id: UUID
+    name: str
+    profile: str
+    created: float
+    started: float | None
+    ended: float | None
+    worker: str | None
+    steps: list[StepView]
+    leftovers: list[str]
+    """A sentence for each thing that could not be undone."""
+
+
+class Planned(BaseModel):
+    """A step of a dry run, and its effect."""
+
+    name: str
+    title: str
+    message: str
+
+
+class Plan(BaseModel):
+    """A dry run: the effect of a task, of which nothing is done."""
+
+    message: str
+    variables: list[dict[str, Any]]
+    userdata: str
+    xml: str
+    steps: list[Planned]
+
+
+class Line(BaseModel):
+    """A line of a log. Its position is where to go on after it."""
+
+    position: str
+    time: float
+    text: str
 
 
 SystemTemplateList = Encoded[list[SystemTemplateView]]
@@ -147,7 +213,7 @@ ProfileList = Encoded[list[ProfileView]]
 
 
 def system_view(template: SystemTemplate) -> SystemTemplateView:
-    """A system template."""
+    """Return a system template as it is shown."""
     return SystemTemplateView(
         id=template.id,
         name=template.name,
@@ -163,7 +229,7 @@ def system_view(template: SystemTemplate) -> SystemTemplateView:
 
 
 def network_view(template: NetworkTemplate) -> NetworkTemplateView:
-    """A network template."""
+    """Return a network template as it is shown."""
     networks = [NetView(vni=vni) for vni in template.networks]
     return NetworkTemplateView(
         id=template.id, name=template.name, mac_template=template.mac_template, networks=networks
@@ -171,7 +237,7 @@ def network_view(template: NetworkTemplate) -> NetworkTemplateView:
 
 
 def disk_view(template: StorageTemplate, disk: Disk) -> DiskView:
-    """A disk."""
+    """Return a disk as it is shown."""
     return DiskView(
         id=disk.id,
         storage_template=template.id,
@@ -186,23 +252,23 @@ def disk_view(template: StorageTemplate, disk: Disk) -> DiskView:
 
 
 def storage_view(template: StorageTemplate) -> StorageTemplateView:
-    """A storage template."""
+    """Return a storage template as it is shown."""
     disks = [disk_view(template, disk) for disk in template.disks]
     return StorageTemplateView(id=template.id, name=template.name, disks=disks)
 
 
 def userdata_view(template: UserdataTemplate) -> UserdataTemplateView:
-    """A userdata template."""
+    """Return a userdata template as it is shown."""
     return UserdataTemplateView(id=template.id, name=template.name, userdata=template.userdata)
 
 
 def script_view(script: Script) -> ScriptView:
-    """A script."""
+    """Return a script as it is shown."""
     return ScriptView(id=script.id, name=script.name, script=script.script)
 
 
 def profile_view(profile: Profile) -> ProfileView:
-    """A profile."""
+    """Return a profile as it is shown."""
     return ProfileView(
         name=profile.name,
         system_template=profile.system_template,
@@ -214,8 +280,45 @@ def profile_view(profile: Profile) -> ProfileView:
     )
 
 
+def task_view(task: Task) -> TaskView:
+    """Return a task as it is shown."""
+    running = next((step for step in task.steps if step.state == "running"), None)
+    return TaskView(
+        state=task.state.upper(),
+        current=sum(step.state in ENDED_WELL for step in task.steps),
+        total=len(task.steps),
+        status=task.sentence or (f"{running.title}." if running else "Waiting for a task worker."),
+        task_id=task.id,
+        name=task.subject,
+        profile=task.values["profile"],
+        created=task.created,
+        started=task.started,
+        ended=task.ended,
+        worker=task.worker,
+        steps=[step_view(step) for step in task.steps],
+        leftovers=list(task.leftovers),
+    )
+
+
+def step_view(step: StepRecord) -> StepView:
+    """Return a step of a task as it is shown."""
+    return StepView(
+        name=step.name,
+        title=step.title,
+        state=step.state,
+        message=step.sentence,
+        started=step.started,
+        ended=step.ended,
+    )
+
+
+def line_view(line: LogLine) -> Line:
+    """Return a line of a log as it is shown."""
+    return Line(position=line.position, time=line.time, text=line.text)
+
+
 class UserdataViews(View[UserdataTemplate, UserdataTemplateView]):
-    """Userdata templates, with the one that is always there."""
+    """Userdata templates, `empty` included, which is not in the store."""
 
     def _rows(self) -> list[tuple[tuple[str, ...], UserdataTemplate]]:
         if self._sorted is None:
@@ -225,7 +328,7 @@ class UserdataViews(View[UserdataTemplate, UserdataTemplateView]):
 
 @dataclass(frozen=True)
 class Views:
-    """All of it, encoded."""
+    """The encoded replies about templates, scripts and profiles."""
 
     system: View[SystemTemplate, SystemTemplateView]
     network: View[NetworkTemplate, NetworkTemplateView]
@@ -235,7 +338,7 @@ class Views:
     profile: View[Profile, ProfileView]
 
     def templates(self, limit: str | None) -> Templates:
-        """The templates whose name matches a limit, of each kind."""
+        """Return the templates whose name matches a limit, by kind."""
         kinds: dict[str, View[Any, Any]] = {
             "system_templates": self.system,
             "network_templates": self.network,
@@ -247,10 +350,10 @@ class Views:
 
 
 def listed(view: View[N, V], limit: str | None, name: str | None) -> Encoded[list[V]]:
-    """Those whose name matches a limit, or is the one that is given."""
+    """Return the records whose name matches a limit and equals `name`, if they are given."""
     if limit is None and name is None:
         return view.all()
-    return view.those(limit, lambda record: name in (None, record.name))
+    return view.filter(limit, lambda record: name in (None, record.name))
 
 
 def _name(record: Numbered) -> tuple[str, ...]:
@@ -259,7 +362,7 @@ def _name(record: Numbered) -> tuple[str, ...]:
 
 @contextlib.asynccontextmanager
 async def open_views(context: Context) -> AsyncIterator[Views]:
-    """Each kind sorted by name."""
+    """Open the views, each sorted by name."""
     store = context.store
     with contextlib.ExitStack() as stack:
         views = Views(

@@ -1,6 +1,6 @@
-"""The volumes of a VM that is being made: created or cloned, mapped, formatted, and all of it undone.
+"""The volumes of a VM that is being built: created or cloned, mapped, formatted, and all of it undone.
 
-What undoes takes the facts that what did it wrote down before, does nothing twice, and touches nobody else's volumes.
+Each undo takes the facts that were journaled before the act, may run twice, and touches no volume of another VM.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pvcd import Clock, Conflict, Failed, Invalid, NotFound, PvcdError, programs
+from pvcd import Clock, Conflict, Failed, Invalid, NotFound, PvcdError, programs, wrong_value
+from pvcd_plugins.ceph.service import DEAD_CLIENT_SECONDS
 from pvcd_plugins.provisioner.grammar import read_filesystem_arg
 
 MKFS = {
@@ -19,44 +20,42 @@ MKFS = {
     "vfat": ("mkfs.vfat", "-I"),
     "swap": ("mkswap", "-f"),
 }
-"""What makes each file system, also where the device looks as if it had one."""
+"""The program that makes each filesystem; each overwrites an existing one."""
 FORMAT_SECONDS = 600.0
-DEAD_CLIENT = 40.0
-"""Seconds after which Ceph has forgotten a client that was killed, so that its volume can be removed (it says 30)."""
-LET_GO = 15.0
-"""Seconds after which the kernel has let go of the disks of a script that was killed."""
+RELEASE_SECONDS = 15.0
+"""How long the kernel may take to release the disks of a killed script."""
 
 Intend = Callable[..., Awaitable[None]]
-"""Writes facts down for good: `await intend(volumes=[...])`."""
+"""Journals facts: `await intend(volumes=[...])`."""
 Fact = dict[str, str | None]
 
 
 class HasId(Protocol):
-    """A volume, which keeps its id for as long as it is there."""
+    """A volume with an id that it keeps."""
 
     @property
     def id(self) -> str:
-        """No other volume of its pool ever has it."""
+        """An id that no other volume of its pool ever has."""
 
 
 class Cluster(Protocol):
-    """What is needed of the door to Ceph."""
+    """The part of the door to Ceph that is needed here."""
 
     async def volume(self, pool: str, volume: str) -> HasId:
-        """One volume."""
+        """Return a volume."""
 
     async def create_volume(self, pool: str, volume: str, size: int) -> None:
-        """Make an empty volume."""
+        """Create an empty volume."""
 
     async def clone_volume(self, pool: str, source: str, volume: str) -> None:
-        """Make a copy of a volume in its pool."""
+        """Create a copy of a volume in its pool."""
 
     async def remove_volume(self, pool: str, volume: str) -> None:
-        """Remove it."""
+        """Remove a volume."""
 
 
 class IsMapped(Protocol):
-    """A volume that is mapped."""
+    """A mapped volume."""
 
     @property
     def pool(self) -> str:
@@ -68,23 +67,32 @@ class IsMapped(Protocol):
 
     @property
     def device(self) -> Path | None:
-        """None when what held it was killed."""
+        """None if the process that held it was killed."""
 
 
 class Mapping(Protocol):
-    """What is needed of the door to volumes as local devices."""
+    """The part of the door to local devices that is needed here."""
 
     async def mapped(self) -> Sequence[IsMapped]:
-        """What is mapped here."""
+        """Return the volumes that are mapped on this machine."""
 
     async def map(self, pool: str, volume: str) -> Path:
-        """The device that is the volume from now on."""
+        """Map a volume, and return its device."""
 
     async def unmap(self, pool: str, volume: str) -> None:
-        """Take its device away; fine when it is not mapped."""
+        """Unmap a volume; does nothing if it is not mapped."""
 
 
-class Left(Failed):
+class VolumeTaken(Conflict):
+    """A volume of this name exists already."""
+
+    code = "volume-exists"
+
+    def __init__(self, pool: str, volume: str) -> None:
+        super().__init__(f"Cannot create volume '{pool}/{volume}': it exists already.")
+
+
+class Leftovers(Failed):
     """Something could not be undone."""
 
     code = "left-behind"
@@ -96,7 +104,7 @@ class Left(Failed):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A volume that shall be: of a size, or a copy of another one of its pool."""
+    """A volume to create: empty and of a size, or a copy of another volume of its pool."""
 
     pool: str
     volume: str
@@ -105,12 +113,12 @@ class Wanted:
 
 
 def volume_name(vm: str, disk_id: str) -> str:
-    """What the volume of a VM's disk is called."""
+    """Return the name of the volume of a VM's disk."""
     return f"{vm}_{disk_id}"
 
 
 async def create(cluster: Cluster, wanted: Iterable[Wanted], intend: Intend) -> None:
-    """Make volumes, one after the other, none of which may be there. The fact `volumes` is what `remove` takes."""
+    """Create volumes, one after the other, none of which may exist. The fact `volumes` is what `remove` takes."""
     facts: list[Fact] = []
     for each in wanted:
         await _refuse_taken(cluster, each)
@@ -119,63 +127,65 @@ async def create(cluster: Cluster, wanted: Iterable[Wanted], intend: Intend) -> 
         try:
             await _make(cluster, each)
         except Conflict as error:
-            if error.code == "volume-exists":  # it is somebody else's, who was faster
+            if error.code == "volume-exists":  # created meanwhile by another client
                 await intend(volumes=facts[:-1])
             raise
         facts[-1]["id"] = (await cluster.volume(each.pool, each.volume)).id
         await intend(volumes=[dict(fact) for fact in facts])
 
 
-async def remove(cluster: Cluster, volumes: Sequence[Fact], clock: Clock, patience: float = DEAD_CLIENT) -> None:
-    """Remove what `create` made, whatever of it is there. Raises `Left`."""
+async def remove(
+    cluster: Cluster, volumes: Sequence[Fact], clock: Clock, patience: float = DEAD_CLIENT_SECONDS
+) -> None:
+    """Remove what `create` has made, complete or not. Raises `Leftovers`."""
     end = clock.monotonic() + patience
 
     async def remove_one(pool: str, volume: str, fact: Fact) -> None:
         try:
             if fact["id"] not in (None, (await cluster.volume(pool, volume)).id):
                 return
-        except Conflict:  # it is there by half only
+        except Conflict:  # an incomplete volume, which has no id
             pass
-        await _patiently(lambda: cluster.remove_volume(pool, volume), clock, end)
+        await _retry_in_use(lambda: cluster.remove_volume(pool, volume), clock, end)
 
     await _undo_each(volumes, remove_one)
 
 
 async def map_all(mapping: Mapping, volumes: Sequence[tuple[str, str]], intend: Intend) -> list[Path]:
-    """Their devices. The fact `mapped` is what `unmap_all` takes."""
+    """Map volumes, and return their devices. The fact `mapped` is what `unmap_all` takes."""
     await intend(mapped=[{"pool": pool, "volume": volume} for pool, volume in volumes])
     return [await mapping.map(pool, volume) for pool, volume in volumes]
 
 
 async def refuse_broken(mapping: Mapping, mapped: Sequence[Fact]) -> None:
-    """Raise what has become of volumes whose mapping was killed: of what was written last nobody knows."""
+    """Raise `Failed` for volumes whose mapping was killed: the last writes may be lost."""
     wanted = [(fact["pool"], fact["volume"]) for fact in mapped]
     whole = [(each.pool, each.volume) for each in await mapping.mapped() if each.device]
     broken = [f"{pool}/{volume}" for pool, volume in wanted if (pool, volume) not in whole]
     if broken:
-        raise Failed(f"The mapping of {', '.join(broken)} was killed, and what was written last may be lost.")
+        raise Failed(f"Cannot use {', '.join(map(repr, broken))}: mapping killed, the last writes may be lost.")
 
 
-async def unmap_all(mapping: Mapping, mapped: Sequence[Fact], clock: Clock, patience: float = LET_GO) -> None:
-    """Let all that was written reach the volumes, and take their devices away, on the node that mapped them."""
+async def unmap_all(mapping: Mapping, mapped: Sequence[Fact], clock: Clock, patience: float = RELEASE_SECONDS) -> None:
+    """Write everything to the volumes, and unmap them, on the node that mapped them. Raises `Leftovers`."""
     end = clock.monotonic() + patience
 
     async def unmap_one(pool: str, volume: str, _: Fact) -> None:
-        await _patiently(lambda: mapping.unmap(pool, volume), clock, end)
+        await _retry_in_use(lambda: mapping.unmap(pool, volume), clock, end)
 
     await _undo_each(mapped, unmap_one)
 
 
 def mkfs(device: Path, filesystem: str, arguments: Iterable[str]) -> list[str]:
-    """The program that formats a device, and its arguments: of each `--option=value` two."""
+    """Return the command that formats a device. Each `--option=value` becomes two words."""
     if filesystem not in MKFS:
-        raise Invalid(f"{filesystem[:40]!r} is no file system that can be made here: valid are {', '.join(MKFS)}.")
+        raise Invalid(wrong_value("filesystem", repr(filesystem[:40]), f"must be one of {', '.join(MKFS)}"))
     argv = list(MKFS[filesystem])
     for argument in arguments:
         try:
             option, _, value = read_filesystem_arg(argument).partition("=")
         except ValueError as error:
-            raise Invalid(f"filesystem_arg {argument[:60]!r} is not valid: {error}.") from None
+            raise Invalid(wrong_value("filesystem_arg", repr(argument[:60]), str(error))) from None
         argv += [option, value]
     return [*argv, str(device)]
 
@@ -183,7 +193,7 @@ def mkfs(device: Path, filesystem: str, arguments: Iterable[str]) -> list[str]:
 async def make_filesystem(
     device: Path, filesystem: str, arguments: Iterable[str], timeout: float = FORMAT_SECONDS
 ) -> None:
-    """Format a device. Whatever it held is lost."""
+    """Format a device. Its content is lost."""
     await programs.run(mkfs(device, filesystem, arguments), timeout=timeout)
 
 
@@ -194,7 +204,7 @@ async def _refuse_taken(cluster: Cluster, wanted: Wanted) -> None:
         if error.code == "volume-not-found":
             return
         raise
-    raise Conflict(f"There is a volume {wanted.pool}/{wanted.volume} already.", code="volume-exists")
+    raise VolumeTaken(wanted.pool, wanted.volume)
 
 
 async def _make(cluster: Cluster, wanted: Wanted) -> None:
@@ -206,7 +216,7 @@ async def _make(cluster: Cluster, wanted: Wanted) -> None:
 
 
 async def _undo_each(facts: Sequence[Fact], undo: Callable[[str, str, Fact], Awaitable[None]]) -> None:
-    """Undo the last one first, and each also if another one fails."""
+    """Undo in reverse, each even if another fails. Raises `Leftovers`."""
     sentences = []
     for fact in reversed(facts):
         pool, volume = str(fact["pool"]), str(fact["volume"])
@@ -217,11 +227,11 @@ async def _undo_each(facts: Sequence[Fact], undo: Callable[[str, str, Fact], Awa
         except PvcdError as error:
             sentences.append(f"{pool}/{volume}: {error.sentence}")
     if sentences:
-        raise Left(sentences)
+        raise Leftovers(sentences)
 
 
-async def _patiently(act: Callable[[], Awaitable[Any]], clock: Clock, end: float) -> None:
-    """Do what is refused for as long as somebody who was killed still counts as using the volume."""
+async def _retry_in_use(act: Callable[[], Awaitable[Any]], clock: Clock, end: float) -> None:
+    """Repeat an act that is refused while a killed client still counts as using the volume."""
     while True:
         try:
             await act()

@@ -327,7 +327,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
             "network": {"device": "lo", "directory": str(directory / "network")},
             "ceph": {
                 **ceph.settings(directory / CEPH),
-                "refresh": 10,  # which is ten runs of Ceph's programs, a quarter of a second of a processor each
+                "refresh_seconds": 10,  # each runs ten programs of Ceph, a quarter of a second of a processor each
                 "deadline": 10,
                 "mapping_directory": str(directory / "mapping"),
             },

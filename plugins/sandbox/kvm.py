@@ -8,6 +8,7 @@ import os
 from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 
+from pvcd import programs
 from pvcd_plugins.sandbox.guest import COMMAND_LINE, GREETING
 
 DEVICE = Path("/dev/kvm")
@@ -49,8 +50,8 @@ async def _boots(kernel: Path, initrd: Path) -> bool:
     argv += ["-display", "none", "-serial", "stdio", "-no-reboot"]
     argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", COMMAND_LINE]
     try:
-        qemu = await asyncio.create_subprocess_exec(*argv, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
-    except FileNotFoundError:
+        qemu = await programs.start(argv, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+    except programs.ProgramFailed:
         return False
     assert qemu.stdout is not None  # noqa: S101
     console = b""

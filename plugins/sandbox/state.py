@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pvcd import Conflict, Failed
+from pvcd import Conflict, Failed, programs
 
 MARK = "PVCD_SANDBOX"
 """The environment variable that each server inherits; it holds the absolute path of the sandbox's directory."""
@@ -80,13 +80,13 @@ def api_address(ports: Mapping[str, int]) -> str:
 
 def start_time(pid: int, proc: Path = PROC) -> int:
     """Return when a process (or zombie) was started, in clock ticks since boot, or 0 if there is none."""
-    fields = _stat(pid, proc)
+    fields = programs.stat_fields(pid, proc)
     return int(fields[19]) if fields else 0
 
 
 def runs(process: ProcessId, proc: Path = PROC) -> bool:
     """Return whether a process still runs; a zombie does not."""
-    fields = _stat(process.pid, proc)
+    fields = programs.stat_fields(process.pid, proc)
     return bool(fields) and int(fields[19]) == process.started and fields[0] not in ("Z", "X")
 
 
@@ -96,15 +96,6 @@ def program(process: ProcessId, proc: Path = PROC) -> str:
         return (proc / str(process.pid) / "comm").read_text().strip() if runs(process, proc) else ""
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def _stat(pid: int, proc: Path) -> list[str]:
-    """Return the fields of /proc/PID/stat after the program's name; the state is the first."""
-    try:
-        text = (proc / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return text.rpartition(")")[2].split()
 
 
 def send(process: ProcessId, number: signal.Signals) -> bool:

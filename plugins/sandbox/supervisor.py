@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pvcd import Failed, PvcdError
+from pvcd import Failed, PvcdError, programs
 from pvcd_plugins.sandbox.packages import PATH
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import MARK, Phase, ProcessId, start_time
 
+supervise = programs.supervise
 READY_SECONDS = 60.0
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.05
-FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.2, 10.0
-CALM_SECONDS = 30.0
-"""The delay before a restart grows, unless the server ran for this long."""
 LOG_LINES = 8
 """How many lines of its log a server's failure shows."""
 Report = Callable[[str], None]
@@ -96,17 +91,18 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         """Restart the server whenever it ends, with growing delays."""
-        delay = FIRST_DELAY_SECONDS
-        while True:
-            await child.process.wait()
-            delay = FIRST_DELAY_SECONDS if time.time() - child.since > CALM_SECONDS else delay
-            how = _ending(child.process)
-            _kill_group(child)
+
+        async def run() -> str:
+            if child.phase is not Phase.RUNNING:
+                await self._restart(child)
+            how = supervise.ending(await child.process.wait())
+            supervise.kill_group(child.process)
             self._enter(child, Phase.STOPPED)
-            self._say(child.service.name, f"{how}; restarting it in {delay:.1f} s")
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, LONGEST_DELAY_SECONDS)
-            await self._restart(child)
+            return how
+
+        await supervise.keep(
+            run, lambda how, delay: self._say(child.service.name, f"{how}; restarting it in {delay:g} s")
+        )
 
     async def _restart(self, child: Child) -> None:
         begun = time.monotonic()
@@ -118,7 +114,7 @@ class Supervisor:
             await self._until_ready(child)
         except Failed as error:
             self._say(child.service.name, error.sentence)
-            _kill_group(child)
+            supervise.kill_group(child.process)
         else:
             self._enter(child, Phase.RUNNING)
             self._say(child.service.name, f"ready again after {time.monotonic() - begun:.1f} s")
@@ -130,13 +126,12 @@ class Supervisor:
             if service.prepare is not None:
                 await asyncio.to_thread(service.prepare)
             with self._log(service).open("ab") as log:
-                return await asyncio.create_subprocess_exec(
-                    *("setpriv", "--pdeathsig", "KILL", "--", *service.argv),
+                return await programs.start(
+                    supervise.bound(service.argv),
                     stdin=DEVNULL,
                     stdout=log,
                     stderr=STDOUT,
                     env={**environment, **service.environment},
-                    start_new_session=True,
                     pass_fds=service.sockets,
                 )
         except OSError as error:
@@ -148,7 +143,9 @@ class Supervisor:
             ready = await _is_ready(child.service)
             # Only now: the answer may come from another program on the port that our server could not get.
             if child.process.returncode is not None:
-                raise Failed(await self._failure(child, f"it {_ending(child.process)} before it was ready"))
+                raise Failed(
+                    await self._failure(child, f"it {supervise.ending(child.process.returncode)} before it was ready")
+                )
             if ready:
                 return
             if time.monotonic() > end:
@@ -162,15 +159,9 @@ class Supervisor:
             child.keeper.cancel()
             await asyncio.wait([child.keeper])
         if child.process.returncode is None:
-            child.process.terminate()
-            try:
-                async with asyncio.timeout(child.service.stop_seconds):
-                    await child.process.wait()
-                how = "stopped"
-            except TimeoutError:
-                how = "did not stop and was killed"
-            _kill_group(child)
-            await child.process.wait()
+            in_time = await supervise.stop(child.process, child.service.stop_seconds)
+            supervise.kill_group(child.process)
+            how = "stopped" if in_time else "did not stop and was killed"
             self._say(child.service.name, f"{how} after {time.monotonic() - begun:.1f} s")
         self._enter(child, Phase.STOPPED)
 
@@ -214,16 +205,3 @@ def _begin_log(path: Path) -> None:
 
 def _identify(process: Process) -> ProcessId:
     return ProcessId(process.pid, start_time(process.pid))
-
-
-def _kill_group(child: Child) -> None:
-    """Kill the server's process group; call it before or right after the server is reaped, before its pid is reused."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.process.pid, signal.SIGKILL)
-
-
-def _ending(process: Process) -> str:
-    status = process.returncode
-    if status is not None and status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with exit status {status}"

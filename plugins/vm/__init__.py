@@ -16,19 +16,17 @@ from pvcd import (
     SettingsSection,
     hookimpl,
 )
-from pvcd_plugins.node.service import DRAIN, RESTORE
 from pvcd_plugins.vm import (
-    allocation,
     components,
+    facts,
     handlers,
-    networks,
+    indexes,
+    operations,
     records,
     routes,
     selectors,
     settings,
-    storage,
     views,
-    volumes,
 )
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
@@ -42,27 +40,20 @@ def register_settings() -> list[SettingsSection]:
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """What a VM should be, its name, what its node says of it, and who may write to a volume."""
+    """A VM as it should be, its name, its node's report, and its claims on volumes."""
     return [records.VM, records.VMName, records.VMReport, records.VolumeClaim]
 
 
 @hookimpl
 def register_components() -> list[Component[Any]]:
-    """The hypervisor of this node and its guests' way to Ceph; in the API all VMs, encoded; what VMs take and use."""
-    return [
-        *components.COMPONENTS,
-        storage.COMPONENT,
-        views.COMPONENT,
-        allocation.COMPONENT,
-        volumes.COMPONENT,
-        networks.COMPONENT,
-    ]
+    """The node's hypervisor and its guests' way to Ceph; the indexes of VMs; in the API all VMs, encoded."""
+    return [*components.COMPONENTS, *indexes.COMPONENTS, views.COMPONENT]
 
 
 @hookimpl
 def register_node_facts() -> list[NodeFact]:
     """The running guests, and what the hypervisor can run."""
-    return components.FACTS
+    return facts.FACTS
 
 
 @hookimpl
@@ -79,27 +70,23 @@ def register_routes() -> list[Routes]:
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """What a node does when a VM changes."""
+    """A node's reaction to a change of a VM."""
     return [handlers.handlers]
 
 
 @hookimpl
 def register_operations() -> list[OperationKind]:
-    """A guest is started, or has ended."""
-    return handlers.OPERATIONS
+    """The start of a guest, and its end."""
+    return operations.OPERATIONS
 
 
 @hookimpl
 def register_guards() -> list[Guard]:
-    """A volume that a VM uses is not taken away from it."""
-    return volumes.GUARDS
+    """A volume that a VM uses is not taken away."""
+    return operations.GUARDS
 
 
 @hookimpl
 def register_listeners() -> list[Listener]:
-    """A node's flush shuts its VMs down, and its return brings them back; a network that they use stays."""
-    return [
-        Listener("vm-drain", (DRAIN,), handlers.drain),
-        Listener("vm-restore", (RESTORE,), handlers.restore),
-        *networks.LISTENERS,
-    ]
+    """A flush shuts the node's VMs down, its return starts them again; a network that VMs use is not removed."""
+    return operations.LISTENERS

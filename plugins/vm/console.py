@@ -1,27 +1,27 @@
-"""The console log of a guest: the last lines of a file that is cut and begun anew while it is read."""
+"""The console log of a guest, whose file may be rotated by virtlogd while it is read."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-LIMIT = 256 * 1024
+MAX_BYTES = 256 * 1024
 
 
-def read_console(path: Path, lines: int, limit: int = LIMIT) -> list[str]:
-    """The last lines of a log and of the file before it (PATH.0), from `limit` bytes; none where there is no log.
+def read_console(path: Path, lines: int, limit: int = MAX_BYTES) -> list[str]:
+    """Return the last lines of a log and of the rotated file before it (PATH.0), out of their last `limit` bytes.
 
-    Reads files: not for the event loop.
+    No lines where there is no log. Reads files: call it in a thread.
     """
     newer, status = _tail(path, limit)
     older, status_before = _tail(Path(f"{path}.0"), limit - len(newer))
-    # Renamed between the two looks, the first file is found again: nothing is to be said twice.
+    # If the log was rotated between the two reads, the second one has found the same file again.
     if status and status_before and os.path.samestat(status, status_before):
         older = b""
     data = older + newer
     found = data.decode(errors="replace").replace("\r", "").removesuffix("\n").split("\n")
     if len(data) >= limit and len(found) > 1:
-        del found[0]  # only the end of a line
+        del found[0]  # its beginning is cut off
     return found[-lines:] if data and lines > 0 else []
 
 

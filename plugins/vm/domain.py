@@ -1,4 +1,4 @@
-"""A VM's libvirt XML: read, judged and made ready to start; pure functions, since a document may come from anybody."""
+"""A VM's libvirt XML: read, checked and prepared for a start, by pure functions. Documents are untrusted input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pvcd import NAME_PATTERN, Invalid
 
-MAX_BYTES = 256 * 1024
+MAX_XML_BYTES = 256 * 1024
 NAMESPACE = "urn:pvcd:domain:1"
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
@@ -54,15 +54,15 @@ class Controller(_Model):
 
 
 class Domain(_Model):
-    """What a domain's XML says; what it does not say is None."""
+    """A domain as its XML describes it; None stands for what is missing."""
 
     name: str
     uuid: UUID
     domain_type: str
-    """What runs it: "kvm", "qemu" ..."""
+    """The hypervisor: "kvm", "qemu" ..."""
     description: str | None
     type: str | None
-    """What it runs as: "hvm"."""
+    """The kind of guest: "hvm"."""
     arch: str | None
     machine: str | None
     emulator: str | None
@@ -92,16 +92,16 @@ class UsedVolume:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How guests reach Ceph."""
+    """The access of guests to Ceph."""
 
     hosts: tuple[tuple[str, int], ...]
     user: str
     secret: UUID
-    """What libvirt knows the user's key by."""
+    """The UUID of the libvirt secret with the user's key."""
 
 
 def parse(xml: str) -> Domain:
-    """What a document says. Raises `Invalid` for one that cannot be the XML of a domain."""
+    """Return the domain that a document describes. Raises `Invalid` for one that cannot be the XML of a domain."""
     root = _read(xml)
     return Domain(
         name=_name(root),
@@ -127,9 +127,9 @@ def parse(xml: str) -> Domain:
 
 
 def validate(xml: str, schema: Path = SCHEMA) -> None:
-    """Raise `Invalid` for a document that libvirt's own schema refuses. Only computes, but not for the event loop."""
+    """Raise `Invalid` for a document that libvirt's own schema refuses. Slow: call it in a thread."""
     root = _read(xml)
-    # A compiled schema keeps the errors of its last validation, so that only one thread may use it.
+    # A compiled schema keeps the errors of its last validation: one thread at a time.
     with _schema_lock:
         grammar = _compiled(schema)
         if grammar.validate(root):
@@ -137,33 +137,33 @@ def validate(xml: str, schema: Path = SCHEMA) -> None:
         first = next((error for error in grammar.error_log), None)
         culprit = _culprit(root, grammar)
     if culprit is not None:
-        raise Invalid(f"libvirt's schema refuses the XML: {culprit}.")
-    line, message = (first.line, first.message) if first else (root.sourceline, "it is no domain")
-    raise Invalid(f"libvirt's schema refuses the XML: line {line or root.sourceline}: {message}.")
+        raise Invalid(f"The XML is not valid by libvirt's schema: {culprit}.")
+    line, message = (first.line, first.message) if first else (root.sourceline, "not a domain")
+    raise Invalid(f"The XML is not valid by libvirt's schema: line {line or root.sourceline}: {message}.")
 
 
 def volumes(xml: str) -> tuple[UsedVolume, ...]:
-    """The Ceph volumes of a document, each once. Raises `Invalid` for what is not the name of one."""
+    """Return the Ceph volumes of a document, each once. Raises `Invalid` for a source that does not name a volume."""
     writes: dict[tuple[str, str], bool] = {}
     for disk, source in _rbd_disks(_read(xml)):
         name = source.get("name", "")
         key = tuple(name.split("/"))
         if len(key) != 2 or not all(len(part) <= 128 and re.fullmatch(NAME_PATTERN, part) for part in key):
-            raise Invalid(f"The disk source {name[:260]!r} is not valid: a volume is named as pool/volume.")
+            raise Invalid(f"The name of an RBD disk source must be pool/volume; got {name[:260]!r}.")
         written = disk.find("readonly") is None and disk.get("device") != "cdrom" and source.find("snapshot") is None
         writes[key] = writes.get(key, False) or written
     return tuple(UsedVolume(*key, written) for key, written in writes.items())
 
 
 def lacks_storage(xml: str) -> bool:
-    """Whether a document leaves it to us where Ceph is, or who its guest is to Ceph."""
+    """Return whether a document has an RBD disk without monitors or without authentication."""
     return any(_lacks_auth(disk) or _lacks_hosts(source) for disk, source in _rbd_disks(_read(xml)))
 
 
 def prepare(xml: str, *, generation: int, console_log: str | None, storage: Storage | None = None) -> str:
-    """The document that is started: marked with its generation, its first serial device logged to `console_log`.
+    """Return the document to start: marked with its generation, its first serial device logged to `console_log`.
 
-    With `storage` its RBD disks are told of Ceph what they do not know themselves.
+    With `storage`, RBD disks without monitors or authentication are completed.
     """
     root = _read(xml)
     if storage is not None:
@@ -184,7 +184,7 @@ def prepare(xml: str, *, generation: int, console_log: str | None, storage: Stor
 
 
 def _rbd_disks(root: etree._Element) -> list[tuple[etree._Element, etree._Element]]:
-    """Each RBD disk with its source."""
+    """Return each RBD disk with its source."""
     disks = ((disk, disk.find("source")) for disk in root.findall("devices/disk[@type='network']"))
     return [(disk, source) for disk, source in disks if source is not None and source.get("protocol") == "rbd"]
 
@@ -198,7 +198,7 @@ def _lacks_hosts(source: etree._Element) -> bool:
 
 
 def _complete(disk: etree._Element, source: etree._Element, storage: Storage) -> None:
-    # Hosts rather than a file of settings: they are the same on a node that the guest is migrated to.
+    # Hosts rather than a configuration file: they are valid on every node that the guest is migrated to.
     if _lacks_hosts(source):
         for place, (host, port) in enumerate(storage.hosts):
             source.insert(place, etree.Element("host", {"name": host, "port": str(port)}))
@@ -208,23 +208,23 @@ def _complete(disk: etree._Element, source: etree._Element, storage: Storage) ->
 
 
 def generation_of(xml: str) -> int | None:
-    """The generation that `prepare` marked a document with; None for one that it never saw."""
+    """Return the generation that `prepare` marked a document with; None for a document without it."""
     mark = _read(xml).find(f"metadata/{_MARK}")
     generation = "" if mark is None else mark.get("generation", "")
     return int(generation) if re.fullmatch(r"[0-9]{1,18}", generation) else None
 
 
 def _read(xml: str) -> etree._Element:
-    """The root of a document that is small, well-formed, without tricks, and of a domain."""
+    """Return the root of a document that is small, well-formed, self-contained and of a domain."""
     try:
         data = xml.encode()
     except UnicodeEncodeError:
-        raise Invalid("The XML contains a character that no text may contain.") from None
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"The XML is larger than {MAX_BYTES // 1024} KiB.")
-    # Looked for before anything is parsed: without a DOCTYPE there are no entities to expand or to fetch.
+        raise Invalid("The XML cannot contain surrogate characters: they have no UTF-8 encoding.") from None
+    if len(data) > MAX_XML_BYTES:
+        raise Invalid(f"The XML must be at most {MAX_XML_BYTES // 1024} KiB; got {len(data)} bytes.")
+    # Checked before parsing: without a DOCTYPE there are no entities to expand or to fetch.
     if b"<!DOCTYPE" in data:
-        raise Invalid("The XML may not contain a DOCTYPE.")
+        raise Invalid("The XML cannot contain a DOCTYPE.")
     parser = etree.XMLParser(
         encoding="utf-8",
         resolve_entities=False,
@@ -238,19 +238,19 @@ def _read(xml: str) -> etree._Element:
     except etree.XMLSyntaxError as error:
         raise Invalid(_syntax_sentence(error)) from None
     if root.xpath("//processing-instruction()"):
-        raise Invalid("The XML may not contain processing instructions.")
+        raise Invalid("The XML cannot contain processing instructions.")
     if root.tag != "domain":
-        raise Invalid(f"The XML is not that of a VM: it begins with <{root.tag}>, not with <domain>.")
+        raise Invalid(f"The XML must be a <domain>; got <{root.tag}>.")
     return root
 
 
 def _syntax_sentence(error: etree.XMLSyntaxError) -> str:
-    message = re.sub(r", line \d+, column \d+.*", "", " ".join((error.msg or "it is empty").split()))
+    message = re.sub(r", line \d+, column \d+.*", "", " ".join((error.msg or "no content").split()))
     return f"The XML is not well-formed: line {error.lineno or 1}: {message}."
 
 
 def _text(root: etree._Element, path: str) -> str | None:
-    """The text of the first element at a path, put together as libvirt does it; None where there is none."""
+    """Return the text of the first element at a path, joined as libvirt does it; None without text."""
     element = root.find(path)
     return None if element is None else "".join(map(str, element.itertext())).strip() or None
 
@@ -263,11 +263,11 @@ def _attribute(root: etree._Element, path: str, name: str) -> str | None:
 def _name(root: etree._Element) -> str:
     name = _text(root, "name")
     if name is None:
-        raise Invalid("The XML has no <name>.")
+        raise Invalid("The XML requires a <name>.")
     if len(name) > 128 or not re.fullmatch(NAME_PATTERN, name):
         raise Invalid(
-            f"The <name> {name[:128]!r} is not valid: up to 128 letters, digits, '.', '_', '+' and '-', "
-            "of which the first is a letter or digit."
+            "<name> must be up to 128 letters, digits, '.', '_', '+' and '-', of which the first is a letter or "
+            f"digit; got {name[:128]!r}."
         )
     return name
 
@@ -275,32 +275,32 @@ def _name(root: etree._Element) -> str:
 def _uuid(root: etree._Element) -> UUID:
     text = _text(root, "uuid")
     if text is None:
-        raise Invalid("The XML has no <uuid>.")
+        raise Invalid("The XML requires a <uuid>.")
     if not re.fullmatch(r"[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}", text):
-        raise Invalid(f"The <uuid> {text[:128]!r} is not valid: it should look like {UUID(int=0)}.")
+        raise Invalid(f"<uuid> must look like {UUID(int=0)}; got {text[:128]!r}.")
     return UUID(text)
 
 
 def _memory(root: etree._Element) -> int:
-    """MiB of memory, in whichever of libvirt's units it is given."""
+    """Return the memory in MiB, from any of libvirt's units."""
     text, unit = _text(root, "memory"), (_attribute(root, "memory", "unit") or "KiB").lower()
     if text is None:
-        raise Invalid("The XML has no <memory>.")
+        raise Invalid("The XML requires a <memory>.")
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise Invalid(f"The <memory> {text[:40]!r} is not a number.")
+        raise Invalid(f"<memory> must be a number; got {text[:40]!r}.")
     if unit in ("b", "byte", "bytes"):
         factor = 1
     elif match := re.fullmatch(r"([kmgtpe])(b|ib)?", unit):
         factor = (1000 if match[2] == "b" else 1024) ** ("kmgtpe".index(match[1]) + 1)
     else:
-        raise Invalid(f"The unit {unit[:40]!r} of <memory> is not one of libvirt's, such as KiB, MiB and GiB.")
+        raise Invalid(f"The unit of <memory> must be one of libvirt's, such as KiB, MiB and GiB; got {unit[:40]!r}.")
     return -(-int(text) * factor // _MIB)
 
 
 def _vcpu(root: etree._Element) -> int:
     text = _text(root, "vcpu") or "1"
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) == 0:
-        raise Invalid(f"The <vcpu> {text[:40]!r} is not a number of virtual CPUs.")
+        raise Invalid(f"<vcpu> must be a number from 1 to 99999; got {text[:40]!r}.")
     return int(text)
 
 
@@ -333,9 +333,9 @@ def _compiled(schema: Path) -> etree.RelaxNG:
 
 
 def _culprit(root: etree._Element, grammar: etree.RelaxNG) -> str | None:
-    """The innermost element or attribute without which the document would be valid.
+    """Return the innermost element or attribute without which the document would be valid.
 
-    The validator itself names only the outermost element that went wrong, which for most mistakes is <devices>.
+    The validator itself names only the outermost invalid element, which for most mistakes is <devices>.
     """
     culprit, found, budget = root, None, _MAX_VALIDATIONS
     candidates = list(root)

@@ -1,4 +1,4 @@
-"""What a node does for its VMs: look what the hypervisor says, compare, act, and report."""
+"""The handlers of VMs: a node looks at the guest, compares it with the record, acts, and reports."""
 
 from __future__ import annotations
 
@@ -8,21 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from pvcd import (
-    Changed,
-    Context,
-    Create,
-    Handlers,
-    HookFailed,
-    HookRefused,
-    NotFound,
-    Operation,
-    OperationKind,
-    Put,
-    Requeue,
-    retried,
-)
-from pvcd_plugins.vm.components import HYPERVISOR, START_BACKOFF
+from pvcd import Changed, Context, Handlers, HookFailed, HookRefused, NotFound, Operation, Put, Requeue, retried
+from pvcd_plugins.vm.components import GUEST_STORAGE, HYPERVISOR, START_BACKOFF
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError
@@ -30,42 +17,31 @@ from pvcd_plugins.vm.records import VM, State, VMReport
 from pvcd_plugins.vm.service import forget
 from pvcd_plugins.vm.settings import VMSettings
 from pvcd_plugins.vm.states import WANTS_GUEST, Act, decide
-from pvcd_plugins.vm.storage import GUEST_STORAGE
 from pvcd_plugins.vm.volumes import VolumeInUse, write_with_volume_claims
 
 log = logging.getLogger(__name__)
 handlers = Handlers()
-PRESS_AGAIN = 10.0
-_GUEST = {
-    "vm": {"type": "string", "description": "The VM's name"},
-    "uuid": {"type": "string", "format": "uuid", "description": "The VM's UUID"},
-    "node": {"type": "string", "description": "The node"},
-}
-OPERATIONS = [
-    OperationKind("guest-start", "A node starts the guest of a VM.", "node", _GUEST),
-    OperationKind("guest-end", "The guest of a VM has ended, whatever the reason.", "node", _GUEST, ("post",)),
-]
-"""What nodes do by themselves."""
+REPEAT_SHUTDOWN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Done:
-    """What an act came to: when to look again, and what to report beside what is seen."""
+    """The outcome of an act: when to run again, and what to report beside the guest."""
 
-    again: Requeue | None = None
+    requeue: Requeue | None = None
     failed_reason: str | None = None
     shutdown_since: float | None = None
 
 
 @handlers.on(VM)
 async def follow(context: Context, vm: VM) -> Requeue | None:
-    """Make this node's guest what the record says."""
+    """Bring this node's guest to the state of its record."""
     guest = await context[HYPERVISOR].look(vm.uuid)
     if vm.node != context.node:
         return await _leave(context, vm, guest)
     report = context.store.get(VMReport, vm.uuid)
     if report and report.running and not _runs(guest):
-        await _report(context, vm, guest, Done())  # it ended by itself, and may run again in a moment
+        await _report(context, vm, guest, Done())  # it ended by itself: report that before it is started again
     act = decide(vm, guest)
     try:
         done = await ACTIONS[act](context, vm, guest)
@@ -74,7 +50,7 @@ async def follow(context: Context, vm: VM) -> Requeue | None:
         raise
     if act is not Act.FORGET:
         await _report(context, vm, await context[HYPERVISOR].look(vm.uuid), done)
-    return done.again
+    return done.requeue
 
 
 async def _nothing(context: Context, vm: VM, guest: Guest | None) -> Done:
@@ -82,11 +58,12 @@ async def _nothing(context: Context, vm: VM, guest: Guest | None) -> Done:
 
 
 async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
-    """Start the guest, once the store itself has said that this is still what is wanted."""
-    now, restraint = context.clock.time(), context[START_BACKOFF]
-    pause = restraint.pause(vm.uuid, vm.generation, now)
+    """Start the guest, after a read from the store itself that the record is still the same."""
+    now, backoff = context.clock.time(), context[START_BACKOFF]
+    pause = backoff.pause(vm.uuid, vm.generation, now)
     if pause > 0:
-        return Done(Requeue(pause), failed_reason="The guest keeps ending soon after its start; it is tried again.")
+        reason = "Cannot keep the guest running: it ended soon after each of its last starts. It is started again."
+        return Done(Requeue(pause), failed_reason=reason)
     storage = await context[GUEST_STORAGE].prepare() if lacks_storage(vm.xml) else None
     console_log = str(_console_log(context, vm.uuid))
     document = prepare(vm.xml, generation=vm.generation, console_log=console_log, storage=storage)
@@ -98,19 +75,19 @@ async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
         await context[HYPERVISOR].start(document)
 
     try:
-        await context.operations.run(context, "guest-start", _told(context, vm), act)
+        await context.operations.run(context, "guest-start", _arguments(context, vm), act)
     except Changed:
         return Done(Requeue(0.0))
-    restraint.started(vm.uuid, vm.generation, now)
+    backoff.started(vm.uuid, vm.generation, now)
     return Done()
 
 
-def _told(context: Context, vm: VM) -> dict[str, str]:
+def _arguments(context: Context, vm: VM) -> dict[str, str]:
     return {"vm": vm.name, "uuid": str(vm.uuid), "node": context.node}
 
 
 async def _shutdown(context: Context, vm: VM, guest: Guest | None) -> Done:
-    """Ask the guest to shut down, again now and then; stop it when its time is over."""
+    """Ask the guest to shut down, repeatedly; stop it when its time is over."""
     now, limit = context.clock.time(), context.settings.of(VMSettings).shutdown_seconds
     report = context.store.get(VMReport, vm.uuid)
     since = report.shutdown_since if report and report.observed_generation == vm.generation else None
@@ -122,8 +99,8 @@ async def _shutdown(context: Context, vm: VM, guest: Guest | None) -> Done:
     try:
         await context[HYPERVISOR].shutdown(vm.uuid)
     except HypervisorError as error:
-        failed_reason = error.sentence  # its time runs all the same
-    return Done(Requeue(min(PRESS_AGAIN, since + limit - now)), failed_reason, since)
+        failed_reason = error.sentence  # the guest's time runs on
+    return Done(Requeue(min(REPEAT_SHUTDOWN_SECONDS, since + limit - now)), failed_reason, since)
 
 
 async def _destroy(context: Context, vm: VM, guest: Guest | None) -> Done:
@@ -146,7 +123,7 @@ ACTIONS: dict[Act, Callable[[Context, VM, Guest | None], Awaitable[Done]]] = {
 
 
 async def _leave(context: Context, vm: VM, guest: Guest | None) -> Requeue | None:
-    """End a guest of ours that belongs to another node by now: it must never run twice."""
+    """End a guest whose VM belongs to another node by now: it must never run twice."""
     if guest is not None and guest.generation is not None:
         await context[HYPERVISOR].destroy(vm.uuid)
     return None
@@ -156,11 +133,10 @@ def _runs(guest: Guest | None) -> bool:
     return guest is not None and guest.state not in (GuestState.OFF, GuestState.CRASHED)
 
 
-@retried
 async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> None:
-    """Write what is so, if it is news."""
+    """Write the report, if it has changed."""
     running = _runs(guest)
-    said = {
+    report = {
         "node": context.node,
         "running": running,
         "observed_generation": vm.generation,
@@ -169,26 +145,24 @@ async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> 
         "shutdown_since": done.shutdown_since if running else None,
     }
     old = context.store.get(VMReport, vm.uuid)
-    if old is None:
-        await context.store.write(Create(VMReport(uuid=vm.uuid, updated=context.clock.time(), **said)))
-    elif any(getattr(old, name) != value for name, value in said.items()):
-        await context.store.write(Put(old.changed(updated=context.clock.time(), **said)))
-        if old.running and not running:
-            await context.operations.notify(context, "guest-end", _told(context, vm))
+    if old is None or not old.holds(report):
+        old = await context.store.upsert(VMReport, vm.uuid, updated=context.clock.time(), **report)
+        if old and old.running and not running:
+            await context.operations.notify(context, "guest-end", _arguments(context, vm))
 
 
 @handlers.gone(VM)
 async def clean(context: Context, vm: VM) -> None:
-    """Remove what this node kept for a VM that is no more."""
+    """Remove what this node kept for a VM that is gone."""
     context[START_BACKOFF].forget(vm.uuid)
-    log = _console_log(context, vm.uuid)
-    for path in (log, Path(f"{log}.0")):
+    console_log = _console_log(context, vm.uuid)
+    for path in (console_log, Path(f"{console_log}.0")):
         path.unlink(missing_ok=True)
 
 
 @handlers.node_command("vm-console")
 async def console(context: Context, uuid: str, lines: int) -> str:
-    """The last lines of a VM's serial log."""
+    """Return the last lines of a VM's serial log."""
     vm = context.store.get(VM, uuid)
     if vm is None:
         raise NotFound("VM", uuid)
@@ -200,31 +174,31 @@ def _console_log(context: Context, uuid: UUID) -> Path:
 
 
 async def drain(context: Context, operation: Operation) -> list[str]:
-    """Shut down what runs on this node, to come back when it is ready; the names of what still runs."""
+    """Shut down this node's VMs, to be started when it is ready again; return the names of VMs that still run."""
     guests = await context[HYPERVISOR].domains()
     remaining = []
     for vm in context.store.all(VM):
         if vm.node == context.node:
             if vm.state in WANTS_GUEST:
-                await _set_aside(context, vm.uuid)
+                await _shut_down_for_flush(context, vm.uuid)
             if vm.uuid in guests and guests[vm.uuid].state is not GuestState.OFF:
                 remaining.append(vm.name)
     return remaining
 
 
 async def restore(context: Context, operation: Operation) -> list[str]:
-    """Start the VMs of this node that are marked for it."""
+    """Start the VMs of this node that are marked for autostart."""
     for vm in context.store.all(VM):
         if vm.node == context.node and vm.node_autostart and vm.state in (State.STOP, State.SHUTDOWN, *WANTS_GUEST):
             try:
-                await _bring_back(context, vm.uuid)
-            except VolumeInUse as error:  # it stays marked, and must not keep the node from being ready
+                await _start_again(context, vm.uuid)
+            except VolumeInUse as error:  # it stays marked; the node becomes ready without it
                 log.warning("%s", error)
     return []
 
 
 @retried
-async def _set_aside(context: Context, uuid: UUID) -> None:
+async def _shut_down_for_flush(context: Context, uuid: UUID) -> None:
     vm = context.store.get(VM, uuid)
     if vm is not None and vm.state in WANTS_GUEST:
         await context.store.write(
@@ -233,7 +207,7 @@ async def _set_aside(context: Context, uuid: UUID) -> None:
 
 
 @retried
-async def _bring_back(context: Context, uuid: UUID) -> None:
+async def _start_again(context: Context, uuid: UUID) -> None:
     vm = context.store.get(VM, uuid)
     if vm is not None and vm.node_autostart and not vm.outside_limit:
         generation = vm.generation if vm.state in WANTS_GUEST else vm.generation + 1

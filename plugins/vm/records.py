@@ -1,4 +1,4 @@
-"""What the cluster remembers of a virtual machine."""
+"""The records of VMs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pvcd import Name, Record
 
 
 class State(StrEnum):
-    """The words for what a VM should be; `fail` is only ever shown."""
+    """The states of a VM; `fail` is never requested, only shown."""
 
     START = "start"
     SHUTDOWN = "shutdown"
@@ -26,8 +26,8 @@ class State(StrEnum):
 class VM(Record, path="/vms/{uuid}"):
     """A virtual machine as it should be.
 
-    `generation` counts the requests for a state: it tells a restart that was asked for again from one that is done,
-    and a guest that was started for this request from one that was there before. Only the rules in service.py write it.
+    `generation` counts the requests for a state: it tells a restart that was requested again from one that is done,
+    and a guest that was started for this request from an earlier one.
     """
 
     uuid: UUID
@@ -42,45 +42,45 @@ class VM(Record, path="/vms/{uuid}"):
     profile: str | None = None
     xml: str
     delete_disks: bool = False
-    """In state delete: its volumes go before it does, and whoever asked for that forgets it then, not its node."""
+    """In state delete: the process that serves the request removes the volumes and then the VM, not the node."""
 
     @property
     def outside_limit(self) -> bool:
-        """Whether it is where it may not run, because its limit was changed since it came there."""
+        """True if its node is not in its limit, which can be changed after the VM was placed."""
         return self.node_limit is not None and self.node not in self.node_limit
 
 
 class VMName(Record, path="/vm-names/{name}"):
-    """Which VM has a name: made in one transaction with the VM, so that no two have the same."""
+    """The name of a VM, created in one transaction with the VM so that no two have the same."""
 
     name: Name
     uuid: UUID
 
 
 class VolumeClaim(Record, path="/vm-volumes/{pool}/{volume}"):
-    """The VM whose guest writes to a volume, or was the last that did.
+    """The claim of the VM whose guest writes to a volume, or was the last that did.
 
     It is written with each request for a guest, in one transaction with it, so that of two such requests one comes
-    second and sees the other. A VM that is off stands in nobody's way.
+    second and sees the other. The claim of a VM that is off does not count.
     """
 
     pool: Name
     volume: Name
     vm: UUID
     generation: int
-    """The VM's request that it was claimed for."""
+    """The VM's generation when the volume was claimed."""
 
 
 class VMReport(Record, path="/vms/{uuid}/report"):
-    """What its node says of a VM; only that node writes it."""
+    """The report of a VM's node, which only that node writes."""
 
     uuid: UUID
     node: Name
     running: bool = False
     observed_generation: int = 0
-    """The request that the node has taken up last."""
+    """The generation that this report was made for."""
     guest_generation: int | None = None
-    """The request that the running guest was started for."""
+    """The generation that the running guest was started for."""
     failed_reason: str | None = None
     shutdown_since: float | None = None
     """Seconds since 1970 when the guest was asked to shut down for `observed_generation`."""

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pvcd import Context, Message, Produces, Routes, Text
 from pvcd_plugins.vm import service
-from pvcd_plugins.vm.disks import VolumeLock
 from pvcd_plugins.vm.params import (
     Autostart,
     DeleteDisks,
@@ -27,13 +26,14 @@ from pvcd_plugins.vm.params import (
     Xml,
 )
 from pvcd_plugins.vm.views import VMConsole, VMList, VMNode, VMState
+from pvcd_plugins.vm.volumes import VolumeLock
 
 routes = Routes("/api/v1/vm", tag="Virtual machines")
 
 
 @routes.get()
 async def list_vms(context: Context, limit: Limit = None, node: OnNode = None, state: InState = None) -> VMList:
-    """All VMs, sorted by name, or those that satisfy every filter that is given."""
+    """List the VMs, sorted by name: all, or only matches of every given filter."""
     return service.list_vms(context, limit, node, state)
 
 
@@ -52,7 +52,7 @@ async def define(
 
 @routes.get("/{vm}")
 async def get_vm(context: Context, vm: VMKey) -> VMList:
-    """One VM by name or UUID, as a list of one."""
+    """Return one VM by name or UUID, as a list of one."""
     return service.get_vm(context, vm)
 
 
@@ -65,37 +65,37 @@ async def update_metadata(
     autostart: Autostart = False,
     no_autostart: NoAutostart = False,
 ) -> Message:
-    """Change a VM's metadata; at least one value must be given."""
+    """Change a VM's metadata; at least one value is required."""
     return await service.update_metadata(context, vm, limit, selector, autostart, no_autostart)
 
 
 @routes.put("/{vm}", operation="vm-modify")
 async def modify(context: Context, vm: VMKey, xml: Xml, restart: Restart = False) -> Message:
-    """Replace a VM's definition; without `restart` the change counts from its next start."""
+    """Replace a VM's definition; without `restart` the change takes effect at its next start."""
     return await service.modify(context, vm, xml, restart)
 
 
 @routes.delete("/{vm}", operation="vm-remove")
 async def remove(context: Context, vm: VMKey, delete_disks: DeleteDisks = False) -> Message:
-    """Forcibly stop and undefine a VM; replies when it is gone."""
+    """Forcibly stop and remove a VM; replies when it is gone."""
     return await service.remove(context, vm, delete_disks)
 
 
 @routes.get("/{vm}/state")
 async def get_state(context: Context, vm: VMKey) -> VMState:
-    """The state of a VM, and whether it runs."""
+    """Return the state of a VM, and whether it runs."""
     return service.get_state(context, vm)
 
 
 @routes.post("/{vm}/state", operation="vm-{state}")
 async def set_state(context: Context, vm: VMKey, state: Wanted) -> Message:
-    """Ask for a state. A `shutdown` that takes longer than 90 s becomes a `stop`."""
+    """Request a state. A `shutdown` that takes longer than 90 s becomes a `stop`."""
     return await service.set_state(context, vm, state)
 
 
 @routes.get("/{vm}/node")
 async def get_node(context: Context, vm: VMKey) -> VMNode:
-    """The node of a VM, and the one that it was migrated from."""
+    """Return the node of a VM, and the one that it was migrated from."""
     found = service.find(context, vm)
     return VMNode(name=found.name, node=found.node, last_node=found.last_node)
 
@@ -110,29 +110,29 @@ async def move(
     permanent: Permanent = False,
     force: Force = False,
 ) -> Message:
-    """Migrate a VM to another node, or back to the one it was migrated from."""
+    """Migrate a VM to another node, or back to the one that it was migrated from."""
     return await service.move(context, vm, action, node, selector, permanent, force)
 
 
 @routes.get("/{vm}/locks")
 async def get_locks(context: Context, vm: VMKey) -> list[VolumeLock]:
-    """The RBD locks of a VM's volumes."""
+    """List the RBD locks of a VM's volumes."""
     return await service.locks(context, vm)
 
 
 @routes.post("/{vm}/locks", operation="vm-flush-locks")
 async def clear_locks(context: Context, vm: VMKey) -> Message:
-    """Break all RBD locks of a stopped VM's volumes, and keep whoever held them from writing ever again."""
+    """Break all RBD locks of a stopped VM's volumes; their holders can never write again."""
     return await service.clear_locks(context, vm)
 
 
 @routes.get("/{vm}/dump")
 async def dump(context: Context, vm: VMKey) -> Annotated[Text, Produces("application/xml")]:
-    """The libvirt domain XML of a VM, as it was defined."""
+    """Return the libvirt domain XML of a VM, as it was defined."""
     return Text(service.find(context, vm).xml, "application/xml")
 
 
 @routes.get("/{vm}/console")
 async def get_console(context: Context, vm: VMKey, lines: Lines = 100) -> VMConsole:
-    """The last lines that a VM wrote to its serial console."""
+    """Return the last lines that a VM wrote to its serial console."""
     return await service.console(context, vm, lines)

@@ -1,14 +1,14 @@
-"""The manual's ways to choose a node: the least figure wins."""
+"""The node selectors of the manual: the node with the lowest figure is chosen."""
 
 from __future__ import annotations
 
 from pvcd import Context, NodeSelector
 from pvcd_plugins.node.service import fact
-from pvcd_plugins.vm.allocation import ALLOCATION_INDEX
+from pvcd_plugins.vm.indexes import ALLOCATION_INDEX
 
 
 def load(context: Context, node: str) -> float:
-    """The node's load average of one minute."""
+    """Return the node's load average of one minute."""
     return float(fact(context, node, "machine").get("load", 0.0))
 
 

@@ -1,21 +1,31 @@
-"""The rules for VMs: what may be asked, and what is then written. The nodes see it and act."""
+"""The rules for VMs: they check requests and write the records that the nodes act on."""
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
 
-from pvcd import Conflict, Context, Create, Delete, Exists, Failed, Invalid, Message, NotFound, Put, TimedOut, retried
+from pvcd import Conflict, Context, Delete, Exists, Failed, Invalid, Message, NotFound, Put, TimedOut, retried
 from pvcd_plugins.node import service as nodes
-from pvcd_plugins.vm import disks, placement, states
-from pvcd_plugins.vm.disks import VolumeLock
-from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
-from pvcd_plugins.vm.networks import NETWORK_INDEX, usable
-from pvcd_plugins.vm.provisioning import complete, macs, place, refuse_taken, release, reserve
+from pvcd_plugins.vm import placement, states
+from pvcd_plugins.vm import volumes as disks
+from pvcd_plugins.vm.definition import (
+    check_definition,
+    complete,
+    create,
+    macs,
+    place,
+    refuse_taken,
+    release,
+    reserve,
+    taken,
+    usable_networks,
+)
+from pvcd_plugins.vm.domain import parse
+from pvcd_plugins.vm.indexes import NETWORK_INDEX, volumes_of
 from pvcd_plugins.vm.records import VM, State, VMName, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
-from pvcd_plugins.vm.volumes import claims_of, volumes_of, write_with_volume_claims
+from pvcd_plugins.vm.volumes import VolumeLock, claims_of, write_with_volume_claims
 
 __all__ = [
     "NETWORK_INDEX",
@@ -23,6 +33,7 @@ __all__ = [
     "State",
     "VMName",
     "VMReport",
+    "check_definition",
     "complete",
     "find",
     "macs",
@@ -37,7 +48,7 @@ BUSY = (State.PROVISION, State.DELETE)
 
 
 def find(context: Context, key: str) -> VM:
-    """The VM of this exact name or UUID."""
+    """Return the VM of this exact name or UUID."""
     name = context.store.get(VMName, key)
     try:
         uuid = name.uuid if name else UUID(key)
@@ -50,44 +61,44 @@ def find(context: Context, key: str) -> VM:
 
 
 def with_interface(context: Context, bridge: str, mac: str) -> list[VM]:
-    """The VMs that have an interface with this address at a bridge: at most one, unless somebody made a mistake."""
+    """Return the VMs with an interface of this address at a bridge: more than one only by a mistake in definitions."""
     found = (context.store.get(VM, uuid) for uuid in context[NETWORK_INDEX].with_interface(bridge, mac))
     return [vm for vm in found if vm is not None]
 
 
 def report_of(context: Context, vm: VM) -> VMReport:
-    """What its node says of a VM; an empty report if it never did."""
+    """Return what its node reports of a VM; an empty report if there is none yet."""
     return context.store.get(VMReport, vm.uuid) or VMReport(uuid=vm.uuid, node=vm.node, observed_generation=-1)
 
 
 def state_of(context: Context, vm: VM) -> State:
-    """The state that is shown of a VM."""
+    """Return the state that the API shows of a VM."""
     return shown(vm, report_of(context, vm))
 
 
 def get_state(context: Context, key: str) -> VMState:
-    """The state of a VM, and whether it runs."""
+    """Return the state of a VM, and whether it runs."""
     vm = find(context, key)
     return VMState(name=vm.name, state=state_of(context, vm), running=report_of(context, vm).running)
 
 
 def is_off(context: Context, vm: VM) -> bool:
-    """Whether a VM's node has said that it does not run, and it should not."""
+    """Return whether a VM should not run, and its node has reported that it does not."""
     return states.is_off(vm, context.store.get(VMReport, vm.uuid))
 
 
 def get_vm(context: Context, key: str) -> VMList:
-    """One VM, as a list of one."""
+    """Return one VM, as a list of one."""
     return context[VMS].one(find(context, key))
 
 
 def list_vms(context: Context, limit: str | None, node: str | None, state: State | None) -> VMList:
-    """The VMs that satisfy all of the filters, sorted by name."""
+    """Return the VMs that satisfy all of the filters, sorted by name."""
     if limit is None and node is None and state is None:
         return context[VMS].all()
     if node is not None:
         nodes.find(context, node)
-    return context[VMS].those(
+    return context[VMS].filter(
         limit,
         lambda vm: (node is None or vm.node == node) and (state is None or state_of(context, vm) is state),
     )
@@ -99,10 +110,10 @@ async def define(
 ) -> Message:
     """Remember a VM, stopped, on the node that is chosen for it."""
     domain = await check_definition(xml)
-    if context.store.get(VMName, domain.name) or context.store.get(VM, domain.uuid):
-        raise _taken(context, domain)
-    node_limit, limit_warnings = placement.limit_of(context, limit)
-    chosen, warnings = placement.choose(context, domain, wanted=node, limit=node_limit, selector_name=selector)
+    refuse_taken(context, domain.name, domain.uuid)
+    node_limit, warnings = placement.limit_of(context, limit)
+    chosen, reason = placement.choose(context, domain, wanted=node, limit=node_limit, selector_name=selector)
+    warnings += placement.instead(chosen, node, reason)
     vm = VM(
         uuid=domain.uuid,
         name=domain.name,
@@ -113,35 +124,19 @@ async def define(
         xml=xml,
     )
     try:
-        await context.store.write(Create(VMName(name=vm.name, uuid=vm.uuid)), Create(vm), *usable(context, xml))
-    except Exists:
-        raise _taken(context, domain) from None
-    return Message(
-        message=f"VM {vm.name} ({vm.uuid}) is defined on node {chosen}.", warnings=limit_warnings + warnings or None
-    )
-
-
-async def check_definition(xml: str) -> Domain:
-    """What a document says, once it is known to be strict and to fit libvirt's schema."""
-    domain = parse(xml)
-    volumes(xml)
-    await asyncio.to_thread(validate, xml)
-    return domain
-
-
-def _taken(context: Context, domain: Domain) -> Conflict:
-    if context.store.get(VMName, domain.name):
-        return Conflict(f"There is a VM called {domain.name!r} already.", code="vm-exists")
-    return Conflict(f"There is a VM with the UUID {domain.uuid} already.", code="vm-exists")
+        await create(context, vm)
+    except Exists as error:
+        raise taken(vm.name, "name" if error.path == VMName.at(vm.name) else f"UUID {vm.uuid}") from None
+    return Message(message=f"VM {vm.name!r} defined on node {chosen!r}.", warnings=warnings or None)
 
 
 @retried
 async def update_metadata(
     context: Context, key: str, limit: list[str] | None, selector: str | None, autostart: bool, no_autostart: bool
 ) -> Message:
-    """Change where and how a VM is placed; what is not given stays."""
+    """Change where and how a VM is placed; a value that is not given stays."""
     if limit is None and selector is None and not autostart and not no_autostart:
-        raise Invalid("At least one of limit, selector, autostart and no-autostart must be given.")
+        raise Invalid("A metadata update requires at least one of limit, selector, autostart and no-autostart.")
     vm = find(context, key)
     changes: dict[str, object] = {}
     warnings: list[str] = []
@@ -153,9 +148,9 @@ async def update_metadata(
         changes["node_autostart"] = not no_autostart
     vm = vm.changed(**changes)
     if limit is not None and vm.outside_limit:
-        warnings.append(f"VM {vm.name} is on node {vm.node}, which is not in its limit: migrate it.")
+        warnings.append(f"VM {vm.name!r} is on node {vm.node!r}, which is not in its limit. Migrate it.")
     await context.store.write(Put(vm))
-    return Message(message=f"The metadata of VM {vm.name} is updated.", warnings=warnings or None)
+    return Message(message=f"Metadata of VM {vm.name!r} updated.", warnings=warnings or None)
 
 
 @retried
@@ -166,84 +161,92 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
     domain = await check_definition(xml)
     if (domain.name, domain.uuid) != (vm.name, vm.uuid):
         raise Invalid(
-            f"The XML is that of {domain.name} ({domain.uuid}): the name and UUID of VM {vm.name} ({vm.uuid}) "
-            f"cannot be changed."
+            f"The XML's name and UUID must be {vm.name!r} and {vm.uuid}, which cannot be changed; "
+            f"got {domain.name!r} and {domain.uuid}."
         )
     reason = placement.misfit(context, vm.node, domain)
     if reason:
-        raise Conflict(f"VM {vm.name} could not run with this XML: {reason}.", code="no-suitable-node")
-    in_use = usable(context, xml)
+        raise Conflict(f"Cannot modify VM {vm.name!r}: {reason}.", code="no-suitable-node")
+    networks = usable_networks(context, xml)
     if restart and vm.state in WANTS_GUEST:
         _refuse_if_it_may_not_run(context, vm)
         await write_with_volume_claims(
-            context, vm.changed(xml=xml, state=State.RESTART, generation=vm.generation + 1), *in_use
+            context, vm.changed(xml=xml, state=State.RESTART, generation=vm.generation + 1), *networks
         )
-        return Message(message=f"VM {vm.name} is modified and restarts.")
-    if vm.state in WANTS_GUEST:  # it may be started anew at any time, with what it is now
-        await write_with_volume_claims(context, vm.changed(xml=xml), *in_use)
+        return Message(message=f"VM {vm.name!r} modified, restart requested.")
+    if vm.state in WANTS_GUEST:  # its node may start it again at any time, with this definition
+        await write_with_volume_claims(context, vm.changed(xml=xml), *networks)
     else:
-        await context.store.write(Put(vm.changed(xml=xml)), *in_use)
-    return Message(message=f"VM {vm.name} is modified; the change counts from its next start.")
+        await context.store.write(Put(vm.changed(xml=xml)), *networks)
+    return Message(message=f"VM {vm.name!r} modified. The change takes effect at its next start.")
 
 
 @retried
 async def set_state(context: Context, key: str, wanted: State) -> Message:
-    """Ask for a state; asking for the one that holds has no effect."""
+    """Request a state; no effect if the VM is in it already."""
     vm = find(context, key)
     _refuse_if_busy(vm)
     state = state_of(context, vm)
     if wanted is state or (wanted is State.SHUTDOWN and is_off(context, vm)):
-        return Message(message=f"VM {vm.name} is in state {state} already.")
+        return Message(message=f"VM {vm.name!r} is already in state {str(state)!r}.")
     if wanted is State.RESTART and vm.state not in WANTS_GUEST:
-        raise Conflict(f"VM {vm.name} is in state {state}: only a started one can be restarted.", code="vm-not-started")
+        raise Conflict(
+            f"Cannot restart VM {vm.name!r}: it is in state {str(state)!r}. Start it instead.", code="vm-not-started"
+        )
     if wanted is State.DISABLE and not is_off(context, vm):
-        raise Conflict(f"VM {vm.name} is in state {state}: stop it before it is disabled.", code="vm-not-stopped")
+        raise Conflict(
+            f"Cannot disable VM {vm.name!r}: it is in state {str(state)!r}. Stop it first.", code="vm-not-stopped"
+        )
     if wanted in WANTS_GUEST:
         _refuse_if_it_may_not_run(context, vm)
         await write_with_volume_claims(context, vm.changed(state=wanted, generation=vm.generation + 1))
     else:
         await context.store.write(Put(vm.changed(state=wanted, generation=vm.generation + 1)))
-    daemon = nodes.daemon_state(context, nodes.find(context, vm.node))
-    warnings = (
-        None
-        if daemon is nodes.DaemonState.RUN
-        else [f"Node {vm.node} is in daemon state {daemon}: it will act when it runs."]
-    )
-    return Message(message=f"VM {vm.name} is asked for the state {wanted}.", warnings=warnings)
+    late = nodes.late_warning(context, nodes.find(context, vm.node))
+    return Message(message=f"State {str(wanted)!r} requested for VM {vm.name!r}.", warnings=late)
 
 
 def _refuse_if_busy(vm: VM) -> None:
     if vm.state in BUSY:
-        raise Conflict(f"VM {vm.name} is in state {vm.state}: wait until that is over.", code="vm-busy")
+        raise Conflict(
+            f"Cannot change VM {vm.name!r}: it is in state {str(vm.state)!r}. Repeat the request when that is over.",
+            code="vm-busy",
+        )
 
 
 def _refuse_if_it_may_not_run(context: Context, vm: VM) -> None:
     node = nodes.find(context, vm.node)
     if node.domain_state is nodes.DomainState.FLUSH:
-        raise Conflict(f"Node {node.name} is being kept clear of VMs: set it to ready first.", code="node-flushed")
+        raise Conflict(
+            f"Cannot start VM {vm.name!r}: node {node.name!r} is kept clear of VMs. Set the node to ready first.",
+            code="node-flushed",
+        )
     if vm.outside_limit:
         raise Conflict(
-            f"VM {vm.name} is on node {vm.node}, which is not in its limit: migrate it first.",
+            f"Cannot start VM {vm.name!r}: node {vm.node!r} is not in its limit. Migrate the VM first.",
             code="node-outside-limit",
         )
 
 
 async def remove(context: Context, key: str, delete_disks: bool) -> Message:
-    """Forcibly stop a VM and forget it, after its volumes if they go too; returns when it is gone."""
+    """Forcibly stop a VM, remove its volumes if asked to, and forget it; return when it is gone."""
     vm = find(context, key)
     if delete_disks and volumes_of(vm.xml):
         disks.need_storage(context)
         return await _remove_with_disks(context, vm)
-    if await _ask_for_removal(context, key):
+    if await _request_removal(context, key):
         gone = await context.store.wait_for(lambda: context.store.get(VM, vm.uuid) is None, REMOVAL_SECONDS)
         if not gone:
-            raise TimedOut(f"VM {vm.name} is being removed, but node {vm.node} has not said so yet.")
-    return Message(message=f"VM {vm.name} is removed.")
+            raise TimedOut(
+                f"Cannot confirm the removal of VM {vm.name!r}: node {vm.node!r} did not report it within "
+                f"{REMOVAL_SECONDS:g} s. It goes on."
+            )
+    return Message(message=f"VM {vm.name!r} removed.")
 
 
 @retried
-async def _ask_for_removal(context: Context, key: str) -> bool:
-    """Forget a VM that is off at once; else ask its node, and return True."""
+async def _request_removal(context: Context, key: str) -> bool:
+    """Forget a VM that is off at once; else have its node do so, and return True."""
     vm = find(context, key)
     if is_off(context, vm):
         await forget(context, vm)
@@ -258,13 +261,13 @@ def _need_daemon(context: Context, vm: VM) -> None:
     daemon = nodes.daemon_state(context, nodes.find(context, vm.node))
     if daemon is not nodes.DaemonState.RUN:
         raise Conflict(
-            f"VM {vm.name} cannot be stopped: its node {vm.node} is in daemon state {daemon}.", code="node-not-running"
+            f"Cannot stop VM {vm.name!r}: node {vm.node!r} is in daemon state {str(daemon)!r}.", code="node-not-running"
         )
 
 
 async def _remove_with_disks(context: Context, vm: VM) -> Message:
-    """Stop a VM, remove its volumes, and forget it; when a volume stays, the VM does so too, and it can be repeated."""
-    await _ask_for_end(context, str(vm.uuid))
+    """Stop a VM, remove its volumes, and forget it. If a volume remains, so does the VM."""
+    await _request_end(context, str(vm.uuid))
 
     def is_over() -> bool:
         current = context.store.get(VM, vm.uuid)
@@ -272,23 +275,25 @@ async def _remove_with_disks(context: Context, vm: VM) -> Message:
 
     if not await context.store.wait_for(is_over, REMOVAL_SECONDS):
         raise TimedOut(
-            f"VM {vm.name} is asked to stop, but node {vm.node} has not said so yet: repeat the request later."
+            f"Cannot remove VM {vm.name!r}: node {vm.node!r} did not report within {REMOVAL_SECONDS:g} s that "
+            f"it is off. Repeat the request later."
         )
     try:
         warnings = await disks.remove_volumes(context, find(context, str(vm.uuid)))
     except Failed as error:
         await _keep(context, vm.uuid)
         raise Failed(
-            f"VM {vm.name} is stopped but not removed, for these volumes could not be: {error.sentence}",
+            f"Cannot remove all volumes of VM {vm.name!r}: {error.sentence} The VM remains, stopped. "
+            f"Repeat the request.",
             code=error.code,
         ) from error
     await _forget_if_there(context, vm.uuid)
-    return Message(message=f"VM {vm.name} is removed with its volumes.", warnings=warnings or None)
+    return Message(message=f"VM {vm.name!r} removed with its volumes.", warnings=warnings or None)
 
 
 @retried
-async def _ask_for_end(context: Context, key: str) -> None:
-    """Let a VM stop for good, but be remembered until its volumes are gone."""
+async def _request_end(context: Context, key: str) -> None:
+    """Have a VM stopped for good, but remembered until its volumes are gone."""
     vm = find(context, key)
     off = is_off(context, vm)
     if not off:
@@ -300,7 +305,7 @@ async def _ask_for_end(context: Context, key: str) -> None:
 
 @retried
 async def _keep(context: Context, uuid: UUID) -> None:
-    """Let a VM be one that is stopped."""
+    """Turn a VM whose volumes could not be removed into a stopped one."""
     vm = context.store.get(VM, uuid)
     if vm is not None and vm.delete_disks:
         await context.store.write(Put(vm.changed(state=State.STOP, delete_disks=False)))
@@ -322,46 +327,43 @@ async def forget(context: Context, vm: VM) -> None:
 
 @retried
 async def move(
-    context: Context,
-    key: str,
-    action: str,
-    node: str | None,
-    selector: str | None,
-    permanent: bool,
-    force: bool,
+    context: Context, key: str, action: str, node: str | None, selector: str | None, permanent: bool, force: bool
 ) -> Message:
-    """Give a stopped VM to another node. A running one stays: moving it needs storage that both nodes reach."""
+    """Move a stopped VM to another node. A running one is refused."""
     vm = find(context, key)
     _refuse_if_busy(vm)
-    if action == "unmigrate" and vm.last_node is None:
-        raise Conflict(f"VM {vm.name} was not migrated, so there is nowhere to go back to.", code="vm-not-migrated")
-    if action == "migrate" and vm.last_node and not force and not permanent:
+    back, cannot = action == "unmigrate", f"Cannot {action} VM {vm.name!r}:"
+    if back and vm.last_node is None:
+        raise Conflict(f"{cannot} it was not migrated.", code="vm-not-migrated")
+    if not back and vm.last_node and not force and not permanent:
         raise Conflict(
-            f"VM {vm.name} was migrated from {vm.last_node} already: use force, or unmigrate it.", code="vm-migrated"
+            f"{cannot} it was migrated from node {vm.last_node!r} already. Use force, or unmigrate it first.",
+            code="vm-migrated",
         )
     if node == vm.node:
-        raise Conflict(f"VM {vm.name} is on node {node} already.", code="same-node")
-    target, warnings = placement.choose(
+        raise Conflict(f"{cannot} it is on node {node!r} already.", code="same-node")
+    target, reason = placement.choose(
         context,
         parse(vm.xml),
-        wanted=vm.last_node if action == "unmigrate" else node,
+        wanted=vm.last_node if back else node,
         limit=vm.node_limit,
         selector_name=vm.node_selector if selector is None else selector,
         leave=vm.node,
     )
-    if action == "unmigrate" and target != vm.last_node:
-        raise Conflict(f"VM {vm.name} cannot go back: {warnings[0]}", code="no-suitable-node")
+    if back and target != vm.last_node:
+        raise Conflict(f"{cannot} {reason}.", code="no-suitable-node")
     if not is_off(context, vm):
-        raise Conflict(f"VM {vm.name} runs: stop it before it is moved to {target}.", code="vm-not-stopped")
-    keeps_track = action == "migrate" and not permanent
-    await context.store.write(
-        Put(vm.changed(node=target, last_node=(vm.last_node or vm.node) if keeps_track else None))
+        raise Conflict(f"{cannot} it is not known to be off. Stop it first.", code="vm-not-stopped")
+    last_node = None if back or permanent else vm.last_node or vm.node
+    await context.store.write(Put(vm.changed(node=target, last_node=last_node)))
+    return Message(
+        message=f"VM {vm.name!r} moved from node {vm.node!r} to node {target!r}.",
+        warnings=placement.instead(target, node, reason) or None,
     )
-    return Message(message=f"VM {vm.name} is moved from {vm.node} to {target}.", warnings=warnings or None)
 
 
 async def locks(context: Context, key: str) -> list[VolumeLock]:
-    """The locks of a VM's volumes, as they are now."""
+    """Return the locks of a VM's volumes, as they are now."""
     return await disks.locks(context, find(context, key))
 
 
@@ -369,11 +371,11 @@ async def clear_locks(context: Context, key: str) -> Message:
     """Break all locks of the volumes of a VM that is off."""
     vm = find(context, key)
     count = await disks.clear_locks(context, vm)
-    return Message(message=f"VM {vm.name} had {count} lock{'' if count == 1 else 's'}, and has none now.")
+    return Message(message=f"{count} lock{'' if count == 1 else 's'} of VM {vm.name!r} broken.")
 
 
 async def console(context: Context, key: str, lines: int) -> VMConsole:
-    """The last lines of the serial log, from the node that keeps it."""
+    """Return the last lines of the serial log, from the node that keeps it."""
     vm = find(context, key)
     text = await context.node_commands.ask(vm.node, "vm-console", uuid=str(vm.uuid), lines=lines)
     return VMConsole(name=vm.name, data=text)

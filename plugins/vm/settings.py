@@ -14,13 +14,13 @@ class VMSettings(Section):
     """pvc.vm: how a node runs VMs"""
 
     uri: str = "qemu:///system"
-    """Where libvirt listens."""
+    """The libvirt connection URI."""
     domain_types: Annotated[tuple[str, ...], Field(min_length=1)] = ("kvm", "qemu")
-    """Which of the domain types that libvirt offers VMs may have; qemu is emulation."""
+    """The domain types that VMs may have, out of those that libvirt offers; qemu is emulation."""
     console_directory: Path = Path("/var/log/libvirt/qemu")
-    """Where the serial consoles of VMs are logged; virtlogd bounds their size."""
+    """The directory of the logs of serial consoles; virtlogd limits their size."""
     shutdown_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
-    """Seconds that a guest may take to shut down before it is stopped."""
+    """Seconds that a guest has to shut down before it is stopped."""
 
 
 SECTION = SettingsSection("vm", VMSettings)

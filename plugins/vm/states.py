@@ -1,4 +1,4 @@
-"""The states of a VM as tables: what should be x what is seen -> what to do, and what is shown meanwhile."""
+"""The states of a VM as a table: requested state x guest -> act; and the state that the API shows."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pvcd_plugins.vm.hypervisor import Guest, GuestState
 from pvcd_plugins.vm.records import VM, State, VMReport
 
 SETTABLE = ("start", "shutdown", "stop", "restart", "disable")
-"""What may be asked for."""
+"""The states that may be requested."""
 WANTS_GUEST = (State.START, State.RESTART)
 
 
 class Seen(Enum):
-    """What a node sees of a VM's guest."""
+    """A VM's guest as its node sees it."""
 
     GONE = auto()
     STALE = auto()
-    """It runs, and was started before the present request."""
+    """It runs, and was started for an earlier request."""
     CURRENT = auto()
-    """It runs, and was started for the present request."""
+    """It runs, and was started for the current request."""
     CRASHED = auto()
-    """It is dead, but still holds its place in the hypervisor."""
+    """It has crashed, and the hypervisor still has it."""
 
 
 class Act(Enum):
-    """What a node does about it."""
+    """An act of a node."""
 
     NOTHING = auto()
     START = auto()
@@ -70,7 +70,7 @@ ACTS[State.DISABLE] = ACTS[State.PROVISION] = ACTS[State.STOP]
 
 
 def seen(vm: VM, guest: Guest | None) -> Seen:
-    """What a guest means for a VM's present request."""
+    """Return what a guest is for a VM's current request."""
     if guest is None or guest.state is GuestState.OFF:
         return Seen.GONE
     if guest.state is GuestState.CRASHED:
@@ -79,19 +79,19 @@ def seen(vm: VM, guest: Guest | None) -> Seen:
 
 
 def decide(vm: VM, guest: Guest | None) -> Act:
-    """What to do. Nothing while nobody has asked for a state: a guest that runs then is somebody else's."""
+    """Return what to do: nothing before the first request, since a guest that runs by then is not ours."""
     act = Act.NOTHING if vm.generation == 0 else ACTS[vm.state][seen(vm, guest)]
     return Act.NOTHING if act is Act.FORGET and vm.delete_disks else act
 
 
 def is_off(vm: VM, report: VMReport | None) -> bool:
-    """Whether a VM should not run, and its node has said that it does not."""
+    """Return whether a VM should not run, and its node has reported that it does not."""
     looked_at = vm.generation == 0 or (report is not None and report.observed_generation == vm.generation)
     return vm.state not in WANTS_GUEST and looked_at and not (report is not None and report.running)
 
 
 def shown(vm: VM, report: VMReport | None) -> State:
-    """The state that is shown: what should be, until the node has done it or failed."""
+    """Return the state that the API shows: the requested one until the node has done it or failed."""
     taken_up = report is not None and report.observed_generation >= vm.generation
     if report is None or not taken_up:
         return vm.state

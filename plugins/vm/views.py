@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pvcd import Component, ComponentKey, Context, Encoded, Invalid, Record, Role, View
 from pvcd_plugins.network.service import Lease
 from pvcd_plugins.vm.domain import Controller, Disk, Domain, Network, parse
-from pvcd_plugins.vm.networks import NETWORK_INDEX, NetworkIndex
+from pvcd_plugins.vm.indexes import NETWORK_INDEX, NetworkIndex
 from pvcd_plugins.vm.placement import DEFAULT_SELECTOR
 from pvcd_plugins.vm.records import VM, State, VMReport
 from pvcd_plugins.vm.states import shown
@@ -26,7 +26,7 @@ class NetworkView(Network):
 
 
 class VMView(BaseModel):
-    """A VM: what it should be, what its node says of it, and what its definition says. Memory is in MiB."""
+    """A VM: as it should be, by its node's report, and by its definition. Memory is in MiB."""
 
     name: str
     uuid: UUID
@@ -37,7 +37,7 @@ class VMView(BaseModel):
     migrated: str
     failed_reason: str | None
     updated: float | None
-    """Seconds since 1970 when its node last said something of it."""
+    """Seconds since 1970 of the node's last report."""
     node_limit: list[str] | None
     node_selector: str
     node_autostart: bool
@@ -59,7 +59,7 @@ class VMView(BaseModel):
 
 
 VMList = Encoded[list[VMView]]
-"""VMs, encoded already."""
+"""VMs, already encoded."""
 
 
 class VMState(BaseModel):
@@ -71,7 +71,7 @@ class VMState(BaseModel):
 
 
 class VMNode(BaseModel):
-    """Where a VM is, and where it was before it was migrated."""
+    """The node of a VM, and the one that it was migrated from."""
 
     name: str
     node: str
@@ -86,7 +86,7 @@ class VMConsole(BaseModel):
 
 
 def render(vm: VM, report: VMReport | None, attachments: NetworkIndex) -> VMView:
-    """The VM with what its node says of it, and what its interfaces have leased."""
+    """Return the VM with its node's report and the leases of its interfaces."""
     reason = report.failed_reason if report else None
     try:
         domain = parse(vm.xml)
@@ -122,7 +122,7 @@ def _interface(network: Network, attachments: NetworkIndex) -> NetworkView:
 
 
 def _unknown(vm: VM) -> Domain:
-    """What is known of a VM whose definition cannot be read."""
+    """Return what is known of a VM whose definition cannot be read."""
     return Domain.model_validate(
         {field: None for field in Domain.model_fields}
         | {"name": vm.name, "uuid": vm.uuid, "domain_type": "", "memory": 0, "vcpu": 0}
@@ -131,7 +131,7 @@ def _unknown(vm: VM) -> Domain:
 
 
 class VMViews(View[VM, VMView]):
-    """All VMs, encoded; unlike other views they rest also on the leases of their interfaces."""
+    """All VMs, encoded; unlike other views they also depend on the leases of their interfaces."""
 
     def __init__(self, context: Context) -> None:
         store, self._attachments = context.store, context[NETWORK_INDEX]

@@ -1,45 +1,32 @@
-"""Which VMs use which volumes, that no two guests write to one, and that nobody else takes it from under them."""
+"""The Ceph volumes of VMs: which VM may write to one, what may be done to one in use, their removal and locks."""
 
 from __future__ import annotations
 
-import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
+import asyncio
+from dataclasses import asdict
 from uuid import UUID
 
-from pvcd import (
-    Changed,
-    Check,
-    Component,
-    ComponentKey,
-    Conflict,
-    Context,
-    Create,
-    Exists,
-    Guard,
-    Invalid,
-    NotFound,
-    Operation,
-    Put,
-    Record,
-    Role,
-)
+from pydantic import BaseModel
+
+from pvcd import Change, Check, Conflict, Context, Failed, NotFound, Operation, Put, PvcdError, Refused, Upsert
 from pvcd_plugins.ceph import service as storage
-from pvcd_plugins.vm import domain
+from pvcd_plugins.ceph.service import DEAD_CLIENT_SECONDS
 from pvcd_plugins.vm.domain import UsedVolume
+from pvcd_plugins.vm.indexes import VOLUME_INDEX, volumes_of
 from pvcd_plugins.vm.records import VM, VMReport, VolumeClaim
 from pvcd_plugins.vm.states import is_off
 
-Key = tuple[str, str]
-Change = Put | Create | Check
 GUARDED = {
-    "ceph-volume-remove": "removed",
-    "ceph-volume-rename": "renamed",
-    "ceph-volume-resize": "made smaller",
-    "ceph-snapshot-rollback": "rolled back",
-    "ceph-pool-remove": "removed with its pool",
+    "ceph-volume-remove": "remove volume",
+    "ceph-volume-rename": "rename volume",
+    "ceph-volume-resize": "shrink volume",
+    "ceph-snapshot-rollback": "roll back volume",
+    "ceph-pool-remove": "remove pool",
 }
+"""The operations that may not take a volume away from a VM, each with the words for its refusal."""
+RETRY_SECONDS = 2.0
+"""The pause between attempts to remove a volume that a killed guest still has open."""
+GONE = ("volume-not-found", "pool-not-found")
 
 
 class VolumeInUse(Conflict):
@@ -48,53 +35,33 @@ class VolumeInUse(Conflict):
     code = "volume-in-use"
 
 
-class VolumeIndex:
-    """The VMs that name each volume and whether they write to it, kept up to date with every change."""
+class VolumeLock(BaseModel):
+    """A client's lock on a volume."""
 
-    def __init__(self) -> None:
-        self._users: dict[Key, dict[UUID, bool]] = defaultdict(dict)
-
-    def of(self, pool: str, volume: str) -> Mapping[UUID, bool]:
-        """Those of one volume."""
-        return self._users.get((pool, volume), {})
-
-    def in_pool(self, pool: str) -> list[Key]:
-        """The volumes of a pool that VMs name."""
-        return sorted(key for key in self._users if key[0] == pool)
-
-    def changed(self, path: str, old: Record | None, new: Record | None) -> None:
-        """Follow a change of the store."""
-        if isinstance(old, VM):
-            for used in volumes_of(old.xml):
-                users = self._users[used.pool, used.volume]
-                users.pop(old.uuid, None)
-                if not users:
-                    del self._users[used.pool, used.volume]
-        if isinstance(new, VM):
-            for used in volumes_of(new.xml):
-                self._users[used.pool, used.volume][new.uuid] = used.writes
+    pool: str
+    volume: str
+    id: str
+    locker: str
+    address: str
 
 
-@lru_cache(maxsize=20_000)
-def volumes_of(xml: str) -> tuple[UsedVolume, ...]:
-    """The volumes of a definition; none of one that other rules than ours let in."""
-    try:
-        return domain.volumes(xml)
-    except Invalid:
-        return ()
+def need_storage(context: Context) -> None:
+    """Refuse what needs Ceph where the storage plugin is switched off."""
+    if not context.store.knows(storage.Volume):
+        raise Refused("Cannot ask Ceph: the storage plugin is switched off.", code="storage-not-available")
+
+
+# Claims: no two guests write to one volume
 
 
 async def write_with_volume_claims(context: Context, vm: VM, *checks: Check) -> None:
-    """Write a VM that is to have a guest, with the claims on its volumes and with what else is to hold.
+    """Write a VM that is to have a guest, in one transaction with the claims on its volumes and further checks.
 
-    Raises `VolumeInUse` when the guest of another VM runs, or may, on one of them. The transaction fails when anything
-    that this rests on was changed, be it unknown here by then: of two VMs that start at once, each puts itself into the
-    same claims.
+    Raises `VolumeInUse` when the guest of another VM runs, or may run, on one of them. The transaction fails when
+    anything that the decision rests on has changed, even if the change is not visible here yet: two VMs that start at
+    the same time write the same claims, so that one of them comes second.
     """
-    try:
-        await context.store.write(Put(vm), *await _claims(context, vm), *checks)
-    except Exists as error:  # somebody made the claim that we looked for in vain
-        raise Changed(error.path) from None
+    await context.store.write(Put(vm), *await _claims(context, vm), *checks)
 
 
 async def _claims(context: Context, vm: VM) -> list[Change]:
@@ -103,20 +70,21 @@ async def _claims(context: Context, vm: VM) -> list[Change]:
     for used in volumes_of(vm.xml):
         claim = context.store.get(VolumeClaim, used.pool, used.volume)
         for other in await _others(context, vm, used, claim):
-            if not is_off(other, context.store.get(VMReport, other.uuid)):
+            if not _off(context, other):
                 raise VolumeInUse(
-                    f"VM {vm.name} cannot run: VM {other.name} uses its volume {used}, and is not known to be off."
+                    f"Cannot run VM {vm.name!r}: volume '{used}' is in use by VM {other.name!r}, which is not known to "
+                    f"be off. Stop VM {other.name!r} first."
                 )
             off[other.uuid] = other
         if used.writes:
             ours = {"vm": vm.uuid, "generation": vm.generation}
-            new = VolumeClaim(pool=used.pool, volume=used.volume, **ours) if claim is None else claim.changed(**ours)
-            changes.append(Create(new) if claim is None else Put(new))
+            new = claim.changed(**ours) if claim else VolumeClaim(pool=used.pool, volume=used.volume, **ours)
+            changes.append(Upsert(new))
     return [*changes, *map(Check, off.values())]
 
 
 async def _others(context: Context, vm: VM, used: UsedVolume, claim: VolumeClaim | None) -> list[VM]:
-    """The VMs that may not have a guest beside this one, because of a volume that either of them writes to."""
+    """Return the VMs that may not run beside this one, because one of the two writes to the volume."""
     users = context[VOLUME_INDEX].of(used.pool, used.volume)
     keys = {uuid for uuid, writes in users.items() if used.writes or writes}
     if claim is not None and (claim.vm in users or not _is_past(context, claim)):
@@ -127,41 +95,18 @@ async def _others(context: Context, vm: VM, used: UsedVolume, claim: VolumeClaim
 
 
 def _is_past(context: Context, claim: VolumeClaim) -> bool:
-    """Whether the guest of a VM that names a volume no more was started after that change."""
+    """Return whether the guest was started after its VM's definition stopped naming the claimed volume."""
     report = context.store.get(VMReport, claim.vm)
     return report is not None and report.guest_generation is not None and report.guest_generation > claim.generation
 
 
 def claims_of(context: Context, vm: VM) -> list[VolumeClaim]:
-    """What goes when a VM is forgotten."""
+    """Return the claims that go when a VM is forgotten."""
     return [claim for claim in context.store.all(VolumeClaim) if claim.vm == vm.uuid]
 
 
-async def protect(context: Context, operation: Operation) -> None:
-    """Refuse what would take a volume, or a part of it, away from a VM. A volume is rolled back while its VM is off."""
-    pool = str(operation.arguments["pool"])
-    if operation.name == "ceph-pool-remove":
-        keys = context[VOLUME_INDEX].in_pool(pool)
-    else:
-        keys = [(pool, str(operation.arguments["volume"]))]
-    if operation.name == "ceph-volume-resize" and _grows(context, *keys[0], int(operation.arguments["size"])):
-        return
-    for key in keys:
-        for vm in users_of(context, *key, running=operation.name == "ceph-snapshot-rollback"):
-            raise VolumeInUse(
-                f"The volume {key[0]}/{key[1]} is not {GUARDED[operation.name]}, for VM {vm.name} uses it."
-            )
-
-
-def _grows(context: Context, pool: str, volume: str, size: int) -> bool:
-    try:
-        return size >= storage.find_volume(context, pool, volume).size
-    except NotFound:  # not seen yet
-        return False
-
-
 def users_of(context: Context, pool: str, volume: str, *, running: bool = False) -> list[VM]:
-    """The VMs that name a volume or run with it still; with `running` only those that are not known to be off."""
+    """Return the VMs that name a volume or still run with it; with `running` only those not known to be off."""
     named = [context.store.get(VM, key) for key in sorted(context[VOLUME_INDEX].of(pool, volume))]
     found = [vm for vm in named if vm is not None and not (running and _off(context, vm))]
     claim = context.store.get(VolumeClaim, pool, volume)
@@ -175,19 +120,100 @@ def _off(context: Context, vm: VM) -> bool:
     return is_off(vm, context.store.get(VMReport, vm.uuid))
 
 
-@contextlib.asynccontextmanager
-async def open_volume_index(context: Context) -> AsyncIterator[VolumeIndex]:
-    """Read from what is there, and following the store as long as it is open."""
-    users = VolumeIndex()
-    for vm in context.store.all(VM):
-        users.changed(vm.path, None, vm)
-    end = context.store.subscribe(users.changed)
+# What others do to volumes
+
+
+async def protect(context: Context, operation: Operation) -> None:
+    """Refuse what takes a volume, or a part of it, from a VM; a rollback only while the VM is not known to be off."""
+    pool, name = str(operation.arguments["pool"]), operation.name
+    whole_pool, rollback = name == "ceph-pool-remove", name == "ceph-snapshot-rollback"
+    keys = context[VOLUME_INDEX].in_pool(pool) if whole_pool else [(pool, str(operation.arguments["volume"]))]
+    if name == "ceph-volume-resize" and _grows(context, *keys[0], int(operation.arguments["size"])):
+        return
+    for key in keys:
+        for vm in users_of(context, *key, running=rollback):
+            volume, named = "/".join(key), vm.uuid in context[VOLUME_INDEX].of(*key)
+            what, used = (repr(pool), f"volume {volume!r} is in use") if whole_pool else (repr(volume), "in use")
+            remedy = "Remove the VM, or the disk from its definition," if named and not rollback else "Stop the VM"
+            raise VolumeInUse(f"Cannot {GUARDED[name]} {what}: {used} by VM {vm.name!r}. {remedy} first.")
+
+
+def _grows(context: Context, pool: str, volume: str, size: int) -> bool:
     try:
-        yield users
-    finally:
-        end()
+        return size >= storage.find_volume(context, pool, volume).size
+    except NotFound:  # not mirrored yet
+        return False
 
 
-VOLUME_INDEX: ComponentKey[VolumeIndex] = ComponentKey("vm-volumes")
-COMPONENT = Component(VOLUME_INDEX, open_volume_index, roles=(Role.API, Role.NODE, Role.WORKER))
-GUARDS = [Guard("vm-volumes", tuple(GUARDED), protect)]
+# Requests to Ceph for a VM
+
+
+async def remove_volumes(context: Context, vm: VM) -> list[str]:
+    """Remove the volumes of a VM that is off; return a warning for each volume that is kept.
+
+    Raises `Failed` with those that could not be removed. A volume that is gone already counts as removed, so that the
+    request can be repeated.
+    """
+    kept, doomed = [], []
+    for used in volumes_of(vm.xml):
+        names = [user.name for user in users_of(context, used.pool, used.volume) if user.uuid != vm.uuid]
+        if names:
+            kept.append(f"Volume '{used}' kept: in use by VM {', '.join(map(repr, sorted(names)))}.")
+        elif used.writes:
+            doomed.append(used)
+        else:
+            kept.append(f"Volume '{used}' kept: VM {vm.name!r} used it read-only.")
+    reasons = [reason for reason in await asyncio.gather(*(_remove(context, used) for used in doomed)) if reason]
+    if reasons:
+        raise Failed(" ".join(reasons), code="volumes-not-removed")
+    return kept
+
+
+async def _remove(context: Context, used: UsedVolume) -> str | None:
+    """Remove a volume; return why it is still there, or None."""
+    end = context.clock.time() + DEAD_CLIENT_SECONDS
+    while True:
+        try:
+            await storage.remove_volume(context, used.pool, used.volume)
+        except PvcdError as error:
+            if error.code in GONE:
+                return None
+            if error.code != "volume-in-use" or context.clock.time() >= end:
+                reason = error.sentence.removeprefix(f"Cannot remove volume '{used}': ")
+                return f"'{used}': {reason}"
+        else:
+            return None
+        await context.clock.sleep(RETRY_SECONDS)
+
+
+async def locks(context: Context, vm: VM) -> list[VolumeLock]:
+    """Return the locks of a VM's volumes; a volume that does not exist has none."""
+    found = []
+    for used in volumes_of(vm.xml):
+        need_storage(context)
+        try:
+            listed = await storage.locks(context, used.pool, used.volume)
+            found += [VolumeLock(pool=used.pool, volume=used.volume, **asdict(lock)) for lock in listed]
+        except PvcdError as error:
+            if error.code not in GONE:
+                raise
+    return found
+
+
+async def clear_locks(context: Context, vm: VM) -> int:
+    """Break the locks of a VM's volumes, if every VM that uses one is known to be off; return how many there were."""
+    count = 0
+    for used in volumes_of(vm.xml):
+        need_storage(context)
+        for user in users_of(context, used.pool, used.volume, running=True):
+            raise Conflict(
+                f"Cannot break the locks of volume '{used}': in use by VM {user.name!r}, which is not known to be off. "
+                f"Stop VM {user.name!r} first.",
+                code="vm-not-stopped",
+            )
+        try:
+            count += len(await storage.clear_locks(context, used.pool, used.volume))
+        except PvcdError as error:
+            if error.code not in GONE:
+                raise
+    return count

@@ -90,7 +90,7 @@ class HandlerRunner:
 
     @property
     def idle(self) -> bool:
-        """Whether no reconcile is running or due at once."""
+        """True if no reconcile is running or due at once."""
         return not any(item.task for item in self._items.values())
 
     def _changed(self, path: str, old: Record | None, new: Record | None) -> None:

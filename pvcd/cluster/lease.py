@@ -1,7 +1,7 @@
 """The primary lease: one coordinator acts for the cluster, and its writes are fenced.
 
 The lease is a record that changes only by compare-and-set. Its holder puts `Check(lease)` into each transaction that it
-writes as primary, so a process that was paused while another one took over finds its writes refused.
+writes as primary, so the writes of a process that was paused while another one took over are refused.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pvcd.records import Name, Record
 from pvcd.store import Check, Store, Upsert
 
 log = logging.getLogger(__name__)
-RETRY = 1.0
+RETRY_SECONDS = 1.0
 
 
 class Primary(Record, path="/primary/lease"):
-    """Who is primary; `epoch` counts the takings."""
+    """The primary lease; `epoch` counts its changes."""
 
     node: Name | None = None
     epoch: int = 0
 
 
 def primary_of(store: Store) -> str | None:
-    """The node that is primary now: it holds the lease and its agent lives."""
+    """Return the node that is primary now, or None: it holds the lease and its agent is alive."""
     lease = store.get(Primary)
     if lease is None or lease.node is None or store.get(Presence, lease.node) is None:
         return None
@@ -38,14 +38,14 @@ def primary_of(store: Store) -> str | None:
 
 
 async def assign_primary(store: Store, node: str | None) -> None:
-    """Give the lease to a node, or to nobody."""
+    """Give the lease to a node, or to none."""
     lease = await store.read(Primary) or Primary()
     if lease.node != node:
         await store.write(Upsert(lease.changed(node=node, epoch=lease.epoch + 1)))
 
 
 class Lease:
-    """This node's part in who is primary."""
+    """This node's part in the election of the primary."""
 
     def __init__(
         self, store: Store, clock: Clock, node: str, presence: PresenceHolder, *, candidate: bool, grace: float
@@ -60,18 +60,20 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether this node is primary, as far as it knows."""
+        """True if this node is primary, as far as it knows."""
         return self._presence.held and primary_of(self._store) == self._node
 
     def fence(self) -> list[Check]:
-        """What each transaction of the primary must carry."""
+        """Return the checks that each transaction of the primary must carry. Raises `Conflict` if it is not primary."""
         lease = self._store.get(Primary)
         if lease is None or not self.held:
-            raise Conflict(f"Node {self._node} is not the primary any more.", code="lease-lost")
+            raise Conflict(
+                f"Cannot write as primary: node {self._node!r} has lost the primary lease.", code="lease-lost"
+            )
         return [Check(lease)]
 
     async def follow(self, duties: Callable[[], AbstractAsyncContextManager[None]]) -> None:
-        """Take the lease when nobody lives who holds it, and be inside of `duties` for as long as it is ours."""
+        """Take the lease whenever no living node holds it, and enter `duties` while this node has it."""
         while True:
             if self._vacant():
                 await self._claim()
@@ -81,7 +83,7 @@ class Lease:
                 await self._until(lambda: self.held or self._vacant())
 
     def wake(self) -> None:
-        """Look at once whether the lease is still ours: this node has entered the cluster, or lost touch with it."""
+        """Check at once whether this node has the lease: it has entered the cluster, or lost its presence."""
         self._woken.set()
 
     async def _act(self, duties: Callable[[], AbstractAsyncContextManager[None]]) -> None:
@@ -90,13 +92,13 @@ class Lease:
             async with duties():
                 await self._until_lost()
         except Exception:
-            log.exception("what the primary does failed, and is begun again")
-            await self._clock.sleep(RETRY)
+            log.exception("the primary's duties failed and are begun again")
+            await self._clock.sleep(RETRY_SECONDS)
         finally:
             log.info("node %s is no longer primary", self._node)
 
     async def _until_lost(self) -> None:
-        """Return when another one may be primary: not at once when touch is lost, for our session lasts on a while."""
+        """Return when another node may be primary; not at once after a loss of presence: the session lives on."""
         while await self._until(lambda: not self.held):
             if self._presence.held or not await self._until(lambda: self.held, self._grace):
                 return
@@ -105,12 +107,12 @@ class Lease:
         return await self._store.wait_for(condition, seconds, self._woken)
 
     async def release(self) -> None:
-        """Give the lease up, so that another coordinator need not wait for our session to end."""
+        """Give up the lease, so that another coordinator does not wait for the end of this session."""
         if self.held:
             try:
                 await assign_primary(self._store, None)
             except (Changed, StoreUnavailable) as error:
-                log.info("the lease was not released: %s", error)
+                log.info("the primary lease was not released: %s", error)
 
     def _vacant(self) -> bool:
         return self._candidate and self._presence.held and primary_of(self._store) is None

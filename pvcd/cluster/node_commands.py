@@ -1,8 +1,8 @@
-"""NodeCommands: ask a given node, or the primary, to do something and wait for its answer.
+"""Node commands: ask a given node, or the primary, to do something and wait for its answer.
 
-The question and the answer are two records of one id. A node claims a command before it acts, so it is done once at
-most. One that nobody does any more is failed by whoever finds it: an agent that was restarted in between or lost the
-lease for a while, or the next primary.
+A command and its result are two records with one id. A node claims a command before it acts, so it runs at most once.
+A command that was abandoned is failed by the process that finds it: an agent that was restarted or lost the lease in
+between, or the next primary.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pvcd.records import Name, Record
 from pvcd.store import Check, Create, Delete, Store, Upsert, retried
 
 log = logging.getLogger(__name__)
-GRACE = 60.0
-PAUSE = 0.5
+GRACE_SECONDS = 60.0
+PAUSE_SECONDS = 0.5
 
 
 class NodeCommand(Record, path="/node-commands/{node}/{id}"):
-    """What a node is asked to do."""
+    """One command to a node."""
 
     node: Name
     id: UUID
@@ -43,7 +43,7 @@ class NodeCommand(Record, path="/node-commands/{node}/{id}"):
 
 
 class NodeCommandResult(Record, path="/node-commands/{node}/{id}/result"):
-    """What the node says of it."""
+    """The claim of the node that runs a command, and then its answer."""
 
     node: Name
     id: UUID
@@ -60,7 +60,7 @@ primary_handlers = Handlers(scope="primary")
 
 
 class NodeCommands:
-    """The asking side."""
+    """The side that asks."""
 
     def __init__(self, store: Store, clock: Clock, answers: Iterable[NodeCommandHandler]) -> None:
         self._store = store
@@ -68,21 +68,21 @@ class NodeCommands:
         self._verbs = frozenset(answer.name for answer in answers)
 
     async def ask_primary(self, verb: str, *, seconds: float = 10.0, **arguments: Any) -> Any:
-        """Let the primary do something."""
+        """Ask the primary, as `ask` asks a node."""
         node = primary_of(self._store)
         if node is None:
-            raise Failed(f"No node is primary just now, so nobody can do {verb}.", code="no-primary")
+            raise Failed(f"Cannot run {verb!r}: no node is primary at the moment.", code="no-primary")
         return await self.ask(node, verb, seconds=seconds, **arguments)
 
     async def ask(self, node: str, verb: str, *, seconds: float = 10.0, **arguments: Any) -> Any:
-        """Let a node do something and return what it answers, within `seconds`.
+        """Let a node run a command and return its answer, within `seconds`.
 
-        Raises what the node says went wrong, or `Failed` when it is not running, was restarted or does not answer.
+        Raises the error that the node answers, or `Failed` when it is not running, was restarted or does not answer.
         """
         if verb not in self._verbs:
-            raise LookupError(f"no plugin answers the command {verb!r}")
+            raise LookupError(f"no plugin declares the node command {verb!r}")
         if self._store.get(Presence, node) is None:
-            raise Failed(f"Node {node} is not running, so it cannot do {verb}.", code="node-not-running")
+            raise Failed(f"Cannot run {verb!r} on node {node!r}: the node is not running.", code="node-not-running")
         command = NodeCommand(
             node=node, id=uuid4(), verb=verb, arguments=arguments, asked=self._clock.time(), seconds=seconds
         )
@@ -103,18 +103,16 @@ class NodeCommands:
     def _unpack(self, command: NodeCommand) -> Any:
         result = self._result(command)
         if result is None and self._is_away(command.node):
-            raise Failed(
-                f"Node {command.node} went away while it was asked for {command.verb}.", code="node-not-running"
-            )
+            raise Failed(_cannot(command, "it stopped meanwhile"), code="node-not-running")
         if result is None:
-            raise TimedOut(f"Node {command.node} did not answer {command.verb} within {command.seconds:g} s.")
+            raise TimedOut(f"Node {command.node!r} did not answer {command.verb!r} within {command.seconds:g} s.")
         if result.state == "failed":
             raise Passed(result.sentence, code=result.code, status=result.status)
         return result.value
 
 
 async def forget(store: Store, command: NodeCommand) -> None:
-    """Remove a command and its answer; a node that answers later finds it gone."""
+    """Remove a command and its result; a node that answers later finds the command gone."""
     for _ in range(3):
         result = store.get(NodeCommandResult, command.node, command.id)
         current = store.get(NodeCommand, command.node, command.id)
@@ -124,7 +122,7 @@ async def forget(store: Store, command: NodeCommand) -> None:
         except Changed:
             continue
         except PvcdError as error:
-            return log.info("a finished command is left for the primary to remove: %s", error)
+            return log.info("a finished node command is left for the primary to remove: %s", error)
     return None
 
 
@@ -138,9 +136,9 @@ async def answer(context: Context, command: NodeCommand) -> Requeue | None:
 
 @primary_handlers.on(NodeCommand, takes_long=True)
 async def answer_as_primary(context: Context, command: NodeCommand) -> Requeue | None:
-    """Answer what only the primary can do; whatever that writes is fenced.
+    """Answer what only the primary can do; its writes are fenced.
 
-    What an earlier primary was asked is given up: it was stopped in the middle, and its answer would be refused.
+    A command to an earlier primary is failed: that was stopped in the middle, and its answer would be refused.
     """
     if _is_for_primary(context, command):
         await (_answer if command.node == context.node else _give_up)(context, command)
@@ -161,7 +159,7 @@ def _is_primary(context: Context) -> bool:
 
 
 async def _answer(context: Context, command: NodeCommand) -> None:
-    """Claim a command, do it, and write the answer. This turn is the only one at it: one that is claimed was left."""
+    """Claim a command, run it, and write the answer. A claimed one was abandoned: no other reconcile of it runs."""
     if context.store.get(NodeCommandResult, command.node, command.id):
         return await _give_up(context, command)
     try:
@@ -172,37 +170,37 @@ async def _answer(context: Context, command: NodeCommand) -> None:
     outcome = await _do(context, command)
     try:
         await _reply(context, command, outcome)
-    except Invalid as error:  # it is too large
+    except Invalid as error:  # the answer is too large
         await _reply(context, command, _failure(error.code, error.sentence))
 
 
 async def _reply(context: Context, command: NodeCommand, outcome: dict[str, Any]) -> None:
-    """Write the answer, however long it takes until the store can be reached."""
+    """Write the answer, and wait for the store as long as it takes."""
     while True:
         try:
             return await _finish(context, command, outcome)
         except StoreUnavailable:
-            await context.clock.sleep(PAUSE)
+            await context.clock.sleep(PAUSE_SECONDS)
             await context.store.live()
 
 
 async def _give_up(context: Context, command: NodeCommand) -> None:
-    """Fail a command that nobody does any more."""
+    """Fail an abandoned command."""
     result = context.store.get(NodeCommandResult, command.node, command.id)
     if result and command.node == context.node and result.process != ProcessIdentity.current():
-        sentence = f"The agent of node {command.node} was restarted while it did {command.verb}."
+        sentence = _cannot(command, "its agent was restarted meanwhile")
         outcome = _failure("agent-restarted", sentence)
     elif _is_for_primary(context, command):
         outcome = _not_primary(command)
     else:
-        sentence = f"Node {command.node} lost touch with ZooKeeper when it was asked for {command.verb}."
+        sentence = _cannot(command, "it lost its ZooKeeper session meanwhile")
         outcome = _failure(StoreUnavailable.code, sentence)
     await _finish(context, command, outcome)
 
 
 @retried
 async def _finish(context: Context, command: NodeCommand, outcome: dict[str, Any]) -> None:
-    """Write the answer to a command, unless it has one or nobody waits for it any more."""
+    """Write the answer to a command, unless it has one or the asker has given up."""
     result = context.store.get(NodeCommandResult, command.node, command.id)
     if context.store.get(NodeCommand, command.node, command.id) is None or (result and result.state != "claimed"):
         return
@@ -213,7 +211,7 @@ async def _finish(context: Context, command: NodeCommand, outcome: dict[str, Any
 async def _do(context: Context, command: NodeCommand) -> dict[str, Any]:
     known = _answer_for(context, command)
     if known is None:
-        return _failure("command-unknown", f"Node {context.node} does not know the command {command.verb}.")
+        return _failure("command-unknown", _cannot(command, "no plugin of the node declares this command"))
     if known.scope == "primary" and not _is_primary(context):
         return _not_primary(command)
     try:
@@ -223,15 +221,20 @@ async def _do(context: Context, command: NodeCommand) -> dict[str, Any]:
     except PvcdError as error:
         return _failure(error.code, error.sentence, error.status)
     except TimeoutError:
-        return _failure("timed-out", f"Node {context.node} did not finish {command.verb} within {command.seconds:g} s.")
+        return _failure(
+            "timed-out", f"Node {context.node!r} did not finish {command.verb!r} within {command.seconds:g} s."
+        )
     except Exception:
-        log.exception("command %s failed", command.verb)
-        return _failure("internal-error", f"Command {command.verb} failed on node {context.node}: see its agent's log.")
+        log.exception("node command %s failed", command.verb)
+        return _failure("internal-error", _cannot(command, "internal error") + " See the log of its agent.")
 
 
 def _not_primary(command: NodeCommand) -> dict[str, Any]:
-    sentence = f"Node {command.node} lost the lease of the primary while it was asked for {command.verb}."
-    return _failure("lease-lost", sentence)
+    return _failure("lease-lost", _cannot(command, "it lost the primary lease meanwhile"))
+
+
+def _cannot(command: NodeCommand, reason: str) -> str:
+    return f"Cannot run {command.verb!r} on node {command.node!r}: {reason}."
 
 
 def _failure(code: str, sentence: str, status: int = Failed.status) -> dict[str, Any]:
@@ -240,9 +243,9 @@ def _failure(code: str, sentence: str, status: int = Failed.status) -> dict[str,
 
 @primary_handlers.on(NodeCommand)
 async def sweep(context: Context, command: NodeCommand) -> Requeue | None:
-    """Remove a command whose asker has gone away."""
-    left = command.asked + command.seconds + GRACE - context.clock.time()
-    if left > 0:
-        return Requeue(left)
+    """Remove a command whose asker has died."""
+    remaining = command.asked + command.seconds + GRACE_SECONDS - context.clock.time()
+    if remaining > 0:
+        return Requeue(remaining)
     await forget(context.store, command)
     return None

@@ -1,4 +1,4 @@
-"""Runs operations between the guards, the listeners and the site's hooks."""
+"""Run operations between guards, listeners and site hooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _concerns(declared: Guard | Listener, name: str) -> bool:
 
 
 class Operations:
-    """Runs operations between the guards, the listeners and the site's hooks."""
+    """Runs operations between guards, listeners and site hooks."""
 
     def __init__(self, guards: tuple[Guard, ...], listeners: tuple[Listener, ...], known: Collection[str]) -> None:
         self._guards = guards
@@ -29,7 +29,7 @@ class Operations:
     async def run(
         self, context: Context, name: str, arguments: Mapping[str, Any], act: Callable[[], Awaitable[Any]]
     ) -> Any:
-        """Ask the guards and the hooks, act, tell the listeners and the hooks; what these raise is only logged."""
+        """Ask the guards and site hooks, act, notify listeners and site hooks; errors of listeners are only logged."""
         operation = self._operation(name, arguments)
         for guard in self._guards:
             if _concerns(guard, name):
@@ -49,7 +49,7 @@ class Operations:
     async def notify(
         self, context: Context, name: str, arguments: Mapping[str, Any], failure: Exception | None = None
     ) -> None:
-        """Tell the listeners and the hooks of what was done, or happened by itself; of a failure only the hooks."""
+        """Notify listeners and site hooks of an act of this daemon; of a failure, site hooks only."""
         operation = dataclasses.replace(self._operation(name, arguments), failure=failure)
         if failure is None:
             await self._done(context, operation)
@@ -57,9 +57,9 @@ class Operations:
             await hooks.notify(context, operation)
 
     async def ask(self, context: Context, name: str, **arguments: Any) -> list[Any]:
-        """Let every listener do its share of an operation of this agent, and return what they answered.
+        """Let every listener do its part of an operation of this agent; return their answers.
 
-        None is no answer: so answers a listener that only wants to be told.
+        None is no answer: listeners that only take notice return it.
         """
         operation = Operation(name, arguments)
         answers = [

@@ -1,4 +1,4 @@
-"""PresenceHolder: the ephemeral record that says that a node's agent lives, held by one process at a time."""
+"""Presence: the ephemeral record of a node whose agent is alive, held by one process at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Presence(Record, path="/presence/{node}", ephemeral=True):
-    """The agent of a node lives: the record goes with its ZooKeeper session."""
+    """The presence of a node: its agent is alive. The record goes with the agent's ZooKeeper session."""
 
     node: Name
     session: int
@@ -26,7 +26,7 @@ class Presence(Record, path="/presence/{node}", ephemeral=True):
 
 
 class PresenceHolder:
-    """Holds this node's presence, and enters it again after a lost ZooKeeper session."""
+    """Holds this node's presence, and enters again after a lost ZooKeeper session."""
 
     def __init__(self, store: Store, clock: Clock, node: str, on_change: Callable[[bool], None]) -> None:
         self.held = False
@@ -39,7 +39,7 @@ class PresenceHolder:
         store.on_link(self._linked)
 
     async def enter(self) -> None:
-        """Return when the record is ours; waits while another living agent of this name holds it."""
+        """Create the presence and return; wait while another living agent of this name holds it."""
         warned = False
         while not self.held:
             try:
@@ -61,7 +61,7 @@ class PresenceHolder:
                 await self._store.live()
 
     async def leave(self) -> None:
-        """Give the record up."""
+        """Remove the presence."""
         if self._entering:
             self._entering.cancel()
         mine = self._store.get(Presence, self._node)
@@ -70,14 +70,14 @@ class PresenceHolder:
             try:
                 await self._store.write(Delete(mine))
             except (Changed, StoreUnavailable) as error:
-                log.info("the session record goes with the session: %s", error)
+                log.info("the presence was not removed and goes with the session: %s", error)
 
     async def _take(self, other: Presence | None) -> None:
         session = self._store.tree.session
         if other is None or other.session != session:
             mine = Presence(node=self._node, session=session, process=self._process, since=self._clock.time())
             await self._store.write(*([Delete(other)] if other else []), Create(mine))
-        # Not if the session was lost, or the link, just when the answer came.
+        # The session or the link may have been lost just when the answer came.
         self._hold(self._store.tree.session == session and self._store.tree.link is Link.CONNECTED)
 
     def _linked(self, link: Link) -> None:

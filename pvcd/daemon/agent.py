@@ -1,4 +1,4 @@
-"""The node agent's life: enter the cluster, open the components, run the handlers, and stop in order."""
+"""The node agent: enter the cluster, open the components, run the handlers, and stop in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def agent(context: Context) -> AsyncIterator[Context]:
-    """A running agent of node `context.node`; leaves the cluster in order when the block ends."""
+    """Run the agent of node `context.node` until the block ends; then it leaves the cluster in order."""
     runner, primary_runner = _runner(context, "node"), _runner(context, "primary")
     context = context.derive(wake=runner.wake)
     async with contextlib.AsyncExitStack() as stack:
@@ -28,15 +28,15 @@ async def agent(context: Context) -> AsyncIterator[Context]:
         stack.push_async_callback(context.store.close)
         await schema.prepare(context.store)
 
-        def allowed(held: bool) -> None:
-            log.info("node %s %s the cluster", context.node, "is in" if held else "has lost touch with")
+        def presence_changed(held: bool) -> None:
+            log.info("node %s has %s the cluster", context.node, "entered" if held else "lost its presence in")
             runner.resume() if held else runner.pause()
             primary_runner.resume() if lease.held else primary_runner.pause()
             lease.wake()
 
-        presence = PresenceHolder(context.store, context.clock, context.node, allowed)
+        presence = PresenceHolder(context.store, context.clock, context.node, presence_changed)
         candidate = context.settings.node.coordinator
-        # Touch is lost with a third of the session left, or more.
+        # When the link is lost, a third of the session's time is left, or more.
         grace = context.settings.zookeeper.session_timeout / 3
         lease = Lease(context.store, context.clock, context.node, presence, candidate=candidate, grace=grace)
         context.components.update({PRESENCE: presence, LEASE: lease})
@@ -56,7 +56,7 @@ def _runner(context: Context, scope: Scope) -> HandlerRunner:
 
 @contextlib.asynccontextmanager
 async def _primary_duties(context: Context, lease: Lease, runner: HandlerRunner) -> AsyncIterator[None]:
-    """While this node holds the lease, let its components for that be open and its handlers run, with fenced writes."""
+    """Open the primary's components and run its handlers, with fenced writes, while this node holds the lease."""
     fenced = context.derive(role=Role.PRIMARY, store=context.store.fenced(lease.fence), wake=runner.wake)
 
     @contextlib.asynccontextmanager

@@ -40,7 +40,7 @@ class LazyGroup(click.Group):
 
 
 def _command_of_a_plugin(name: str) -> click.Command | None:
-    for only in (name, None):  # the built-in plugin of this name first: to import all of them takes longer
+    for only in (name, None):  # first the built-in plugin of this name: importing all of them takes longer
         declared = _gather(only)
         for command in declared.cli_commands:
             if command.name == name:
@@ -50,7 +50,7 @@ def _command_of_a_plugin(name: str) -> click.Command | None:
 
 
 def _gather(only: str | None = None) -> Registry:
-    """What the plugins declare that the settings load; without a settings file, the installed ones."""
+    """Return the declarations of the plugins that the settings load; without a settings file, of the installed ones."""
     from pvcd.plugin.loading import load
     from pvcd.plugin.registry import gather
     from pvcd.settings import SettingsError, plugins_section
@@ -63,7 +63,7 @@ def _gather(only: str | None = None) -> Registry:
 
 
 def _values() -> dict[str, Any]:
-    """What the settings file says, if there is one."""
+    """Return the content of the settings file, or nothing if the default file does not exist."""
     from pvcd.settings import DEFAULT_FILE, read_file, settings_file
 
     file = settings_file()
@@ -81,17 +81,17 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="How many processes serve it."
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="The number of API processes."
 )
 @click.option("--shared-port", is_flag=True, hidden=True)
-@click.option("--fd", type=int, help="Listen on this inherited socket too.")
+@click.option("--fd", type=int, help="An inherited socket to listen on, too.")
 def api(workers: int, shared_port: bool, fd: int | None) -> None:
     """Serve the HTTP API until SIGTERM; SIGHUP reads the tokens and the certificate again."""
     from pvcd.daemon.run import run, run_api_processes
     from pvcd.declare.context import Role
 
     if workers > 1 and fd is not None:
-        raise click.UsageError("--fd is for one process, not for several --workers.")
+        raise click.UsageError("--fd cannot be used with --workers above 1: one process listens on the socket.")
     sys.exit(run_api_processes(workers) if workers > 1 else run(Role.API, shared_port=shared_port, fd=fd))
 
 
@@ -106,7 +106,7 @@ def node() -> None:
 
 @main.command()
 def worker() -> None:
-    """Run tasks, such as the provisioning of VMs, until SIGTERM; those that run then are undone first."""
+    """Run tasks, such as the provisioning of VMs, until SIGTERM, which first undoes those that run."""
     from pvcd.daemon.run import run
     from pvcd.declare.context import Role
 
@@ -116,9 +116,9 @@ def worker() -> None:
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 def check(file: Path | None) -> None:
-    """Check a settings FILE and the plugins it loads; exit 2 with one sentence for each mistake.
+    """Check a settings FILE and the plugins it loads; exit with 2 and one sentence for each mistake.
 
-    A plugin that would be left out is named as well, with the exit code 1.
+    Exit with 1 if a plugin would be refused, which is named as well.
     """
     from pvcd.plugin.loading import PluginError
     from pvcd.plugin.registry import start
@@ -130,7 +130,7 @@ def check(file: Path | None) -> None:
     except (SettingsError, PluginError) as error:
         click.echo(error, err=True)
         sys.exit(2)
-    click.echo(f"{file} is good; plugins: {', '.join(plugin.name for plugin in declared.plugins)}.")
+    click.echo(f"{file} is valid; plugins: {', '.join(plugin.name for plugin in declared.plugins)}.")
     for complaint in declared.complaints:
         click.echo(complaint, err=True)
     sys.exit(1 if declared.complaints else 0)
@@ -140,7 +140,7 @@ def check(file: Path | None) -> None:
 def openapi() -> None:
     """Print the API's OpenAPI document, with the plugins that the settings load.
 
-    Without a settings file these are the installed ones.
+    Without a settings file it has all installed plugins.
     """
     from pvcd.declare.hook_schema import schemas
     from pvcd.http.openapi import document
@@ -155,9 +155,9 @@ def openapi() -> None:
 
 @main.command()
 def plugins() -> None:
-    """List the plugins that the settings load, where each comes from and what it declares.
+    """List the plugins that the settings load, with their origin and their declarations.
 
-    One that cannot be used is listed with the reason: exit 2 if nothing starts without it, else 1.
+    A refused plugin is listed with the reason: exit with 2 if it is required, else with 1.
     """
     declared = _gather()
     refused = {(plugin.name, plugin.origin): plugin.reason for plugin in declared.refused}

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def make_context(
     role: Role, settings: Settings, registry: Registry, tree: Tree, clock: Clock, node: str = ""
 ) -> Context:
-    """The context of a process; its store is not open yet."""
+    """Return the context of a process; its store is not open yet."""
     store = Store(tree, registry.records, clock)
     return Context(
         role=role,
@@ -44,7 +44,7 @@ async def open_components(context: Context) -> AsyncIterator[None]:
                 context.components[component.key] = await stack.enter_async_context(component.open(context))
             except Exception:
                 owner = context.declarations.owner(component)
-                log.error("the component %s of %s cannot be opened", component.name, owner)
+                log.error("cannot open component %s of %s", component.name, owner)
                 raise
             stack.callback(context.components.pop, component.key)
         yield

@@ -1,4 +1,4 @@
-"""`pvcd hooks list | operations | schema | run | log | retry`: for those who write the site's hooks."""
+"""`pvcd hooks list | operations | schema | run | log | retry`: for authors of site hooks."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ Keep = Callable[[Ending], None]
 
 @click.group()
 def hooks() -> None:
-    """Look at the site's own hooks, try them, and see what came of them."""
+    """List site hooks, try them, and show their past runs."""
 
 
 @hooks.command("list")
 def list_hooks() -> None:
-    """List every file of the hooks directory, and say of each whether it runs, or why not."""
+    """List every file of the directory of site hooks, and whether it runs or why not."""
     settings, kinds = _declared()
     entries = scan(settings.directory, {name: kind.phases for name, kind in kinds.items()})
     if not entries:
-        click.echo(f"There are no hooks in {settings.directory}.")
+        click.echo(f"There are no site hooks in {settings.directory}.")
     for entry in entries:
         click.echo(f"{entry.place}: {'runs' if entry.reason is None else f'does not run: {entry.reason}'}")
 
 
 @hooks.command()
 def operations() -> None:
-    """List all operations, where each is done, and the phases of its hooks."""
+    """List all operations, the daemon that runs each, and the phases of its site hooks."""
     for name, kind in _declared()[1].items():
         click.echo(f"{name} ({kind.place}; {', '.join(kind.phases)}): {kind.doc}")
 
@@ -56,36 +56,36 @@ def operations() -> None:
 @hooks.command("schema")
 @click.argument("operation")
 def show_schema(operation: str) -> None:
-    """Print the JSON schema of what the hooks of an OPERATION read from their standard input."""
+    """Print the JSON schema of the document that site hooks of an OPERATION read from standard input."""
     click.echo(json.dumps(schema(_kind(operation)), indent=2))
 
 
 @hooks.command()
 @click.argument("operation")
 @click.argument("phase", type=click.Choice(PHASES))
-@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="What it is done with.")
-@click.option("--input", "file", type=click.File("rb"), help="The whole document that the hooks are told, as JSON.")
-@click.option("--hook", help="Run only the hook of this name.")
-@click.option("--dry-run", is_flag=True, help="Tell the hooks that nothing will be done.")
+@click.option("--argument", "arguments", multiple=True, metavar="NAME=VALUE", help="An argument of the operation.")
+@click.option("--input", "file", type=click.File("rb"), help="The document for the hooks, as JSON.")
+@click.option("--hook", help="Run only the site hook of this name.")
+@click.option("--dry-run", is_flag=True, help="Set dry_run in the document.")
 def run(
     operation: str, phase: str, arguments: tuple[str, ...], file: BinaryIO | None, hook: str | None, dry_run: bool
 ) -> None:
-    """Run the hooks of an OPERATION and PHASE by hand; the operation itself is not done."""
+    """Run the site hooks of an OPERATION and PHASE, without the operation itself."""
     kind = _kind(operation)
     if phase not in kind.phases:
-        _refuse(f"{operation} has no phase {phase!r}, only {', '.join(kind.phases)}.")
-    told = _told(kind, arguments, file)
-    told |= {"dry_run": dry_run or told.get("dry_run", False)}
-    if not asyncio.run(_run_all(told, phase, hook)):
+        _refuse(f"phase of {operation} must be one of {', '.join(kind.phases)}; got {phase!r}.")
+    document = _document(kind, arguments, file)
+    document |= {"dry_run": dry_run or document.get("dry_run", False)}
+    if not asyncio.run(_run_all(document, phase, hook)):
         sys.exit(FAILED)
 
 
 @hooks.command()
 @click.argument("id", required=False)
-@click.option("--failed", is_flag=True, help="Only those that did not end well.")
-@click.option("--last", default=30, show_default=True, help="How many, at most.")
+@click.option("--failed", is_flag=True, help="List failed runs only.")
+@click.option("--last", default=30, show_default=True, help="The most runs to list.")
 def log(id: str | None, failed: bool, last: int) -> None:
-    """List what came of the hooks of this machine, the newest first; of one run, ID, all that is known."""
+    """List the runs of site hooks on this machine, the newest first; or show everything about the run ID."""
     runs = Runs(_declared()[0].records)
     if id is not None:
         click.echo(_found(runs, id).model_dump_json(indent=2, exclude={"process"}))
@@ -97,29 +97,29 @@ def log(id: str | None, failed: bool, last: int) -> None:
 @hooks.command()
 @click.argument("id")
 def retry(id: str) -> None:
-    """Run a hook once more, with what it was told in the run ID; it is told which attempt this is."""
+    """Run a site hook again with the document of the run ID, in which `attempt` is counted up."""
     settings, _ = _declared()
     runs = Runs(settings.records)
     old = _found(runs, id)
     if old.told is None:
-        _refuse(f"What run {old.id} was told was too large to be kept, so it cannot be run again.")
+        _refuse(f"Cannot retry run {old.id}: its document was too large to be kept.")
     again = old.model_copy(update={"attempt": old.attempt + 1, "process": ProcessIdentity.current()})
-    told = {**old.told, "attempt": again.attempt}
-    if not asyncio.run(_run_all(told, old.phase, old.hook, lambda ending: runs.save(again.ended(ending)))):
+    document = {**old.told, "attempt": again.attempt}
+    if not asyncio.run(_run_all(document, old.phase, old.hook, lambda ending: runs.save(again.ended(ending)))):
         sys.exit(FAILED)
 
 
-async def _run_all(told: Envelope, phase: str, only: str | None, keep: Keep = lambda ending: None) -> bool:
-    """Run hooks until one of `pre` fails; whether all did well."""
+async def _run_all(document: Envelope, phase: str, only: str | None, keep: Keep = lambda ending: None) -> bool:
+    """Run site hooks until one of `pre` fails; return whether all succeeded."""
     settings, _ = _declared()
-    operation, good, found = told["operation"], True, False
+    operation, good, found = document["operation"], True, False
     seconds, place = settings.limit(operation, phase), place_of(operation, phase)
-    told = told | {"phase": phase, "seconds": seconds, "directory": str(settings.directory)}
+    document = document | {"phase": phase, "seconds": seconds, "directory": str(settings.directory)}
     try:
         with opened(settings.directory, operation, phase) as all_hooks:
             for hook in [hook for hook in all_hooks if only in (None, hook.name)]:
                 found = True
-                ending = await execute(hook, told | {"hook": hook.name}, seconds)
+                ending = await execute(hook, document | {"hook": hook.name}, seconds)
                 keep(ending)
                 _show(f"{place}/{hook.name}", ending)
                 good = good and not ending.sentence
@@ -128,29 +128,29 @@ async def _run_all(told: Envelope, phase: str, only: str | None, keep: Keep = la
     except Unsafe as error:
         _refuse(f"{settings.directory}/{place} {error}.")
     if not found:
-        _refuse(f"{settings.directory} has no hook {place}/{only or '*'} that runs: see pvcd hooks list.")
+        _refuse(f"There is no site hook {place}/{only or '*'} in {settings.directory} that runs. See pvcd hooks list.")
     return good
 
 
-def _told(kind: OperationKind, arguments: tuple[str, ...], file: BinaryIO | None) -> Envelope:
+def _document(kind: OperationKind, arguments: tuple[str, ...], file: BinaryIO | None) -> Envelope:
     values: dict[str, Any] = {}
     for argument in arguments:
         name, separator, text = argument.partition("=")
         if not separator or name not in kind.arguments:
             _refuse(f"{kind.name} has no argument {name!r}: {did_you_mean(name, kind.arguments)}")
         values[name] = _value(kind.arguments[name], text)
-    told = envelope(kind, Operation(kind.name, values), time=time.time(), place=kind.place) | {"attempt": 1}
+    document = envelope(kind, Operation(kind.name, values), time=time.time(), place=kind.place) | {"attempt": 1}
     if file is None:
-        return told
+        return document
     try:
         given = json.load(file)
-        return {**told, **given, "operation": kind.name, "arguments": {**given.get("arguments", {}), **values}}
+        return {**document, **given, "operation": kind.name, "arguments": {**given.get("arguments", {}), **values}}
     except (ValueError, AttributeError, TypeError) as error:
-        _refuse(f"{file.name} does not hold a JSON object with what the hooks are told: {error}.")
+        _refuse(f"{file.name} must hold a JSON object for the hooks: {error}.")
 
 
 def _value(described: Mapping[str, Any], text: str) -> Any:
-    """A value that is written as a text, unless it is none."""
+    """Return the value of a text: itself where the argument may be text, else what it is as JSON."""
     if any("enum" in each or each.get("type") in (None, "string") for each in described.get("anyOf", [described])):
         return text
     with contextlib.suppress(ValueError):
@@ -186,7 +186,7 @@ def _kind(name: str) -> OperationKind:
 
 @cache
 def _declared() -> tuple[HooksSection, Mapping[str, OperationKind]]:
-    """The settings of hooks, and all operations by name."""
+    """Return the settings of site hooks, and all operations by name."""
     try:
         settings, declared = start(read_file(settings_file()))
     except (SettingsError, PluginError) as error:

@@ -1,10 +1,10 @@
-"""A worker: takes tasks that nobody runs, and runs a few of them side by side.
+"""The task worker: claims free tasks, and runs a few of them at the same time.
 
-A message wakes it, or it finds the task in the store, where it looks every few seconds: for tasks that wait, and for
-those whose worker has gone, which it undoes. When it is stopped it takes nothing more, and undoes what it runs.
+A message wakes it, or it finds the task in the store, where it looks every few seconds: for pending tasks, and for
+tasks whose worker has died, which it undoes. When it is stopped it claims no more tasks, and undoes those that it runs.
 
-A task belongs to it as long as its claim, which goes with its ZooKeeper session. When it may have lost that, it cancels
-the steps that run and leaves the rest to others, who wait one more look before they begin to undo.
+It owns a task while its claim exists, which goes with its ZooKeeper session. When the session may be lost, it cancels
+the running steps and leaves the rest to other workers, which wait one more look before they begin to undo.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from pvcd.tasks.runner import CANCELLED, STOPPED, ClaimLostError, TaskRunner
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 STOP_SECONDS = 60.0
-"""How long undoing may take when the worker is stopped; what is not undone then is left to the next one."""
+"""The limit for undoing when the worker is stopped; the next worker does the rest."""
 KEPT_SECONDS = 7 * 86400
-MAX_KEPT = 1000
-"""How long, and how many of them, tasks are kept that are over."""
-REMOVED_AT_ONCE = 100
+MAX_KEPT_TASKS = 1000
+"""Limits for ended tasks: older ones, and the oldest beyond this number, are removed."""
+MAX_REMOVED_AT_ONCE = 100
 
 
 @contextlib.asynccontextmanager
 async def worker(context: Context, process: ProcessIdentity | None = None) -> AsyncIterator[Worker]:
-    """A running worker; when the block ends, it first undoes what it runs. A simulated one needs its own `process`."""
+    """Run a task worker until the block ends; then it undoes its tasks. A simulated one needs its own `process`."""
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.store.close)
         await context.store.open()
@@ -49,34 +49,34 @@ async def worker(context: Context, process: ProcessIdentity | None = None) -> As
         await stack.enter_async_context(context[TASK_QUEUE].listen(one.attend, one.threads))
         stack.push_async_callback(one.stop)
         one.start()
-        log.info("worker %s takes tasks, %d at once", one.name, one.threads)
+        log.info("task worker %s takes tasks, %d at once", one.name, one.threads)
         yield one
 
 
 class Worker:
-    """The tasks that this process runs."""
+    """The task worker of this process."""
 
     def __init__(self, context: Context, process: ProcessIdentity) -> None:
         self.threads = context.settings.worker.threads
         self.name = f"{context.settings.node.name}:{os.getpid()}"
         self._context = context
         self._process = process
-        self._grace = context.settings.zookeeper.session_timeout / 3
+        self._grace_seconds = context.settings.zookeeper.session_timeout / 3
         self._room = asyncio.Semaphore(self.threads)
         self._work: dict[UUID, asyncio.Task[None]] = {}
         self._runners: dict[UUID, TaskRunner] = {}
         self._orphans: frozenset[UUID] = frozenset()
         self._stopping = False
-        self._silence: asyncio.Task[None] | None = None
+        self._grace_timer: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Look for tasks from now on."""
         self._unsubscribe = self._context.store.subscribe(self._changed)
         self._context.store.on_link(self._linked)
-        self._looking = asyncio.ensure_future(self._look_for_ever())
+        self._looking = asyncio.ensure_future(self._look_repeatedly())
 
     async def stop(self) -> None:
-        """Take no more tasks, and undo those that run; whoever cancels this leaves that to the next worker."""
+        """Claim no more tasks, and undo those that run; if this is cancelled, the next worker undoes them."""
         self._stopping = True
         self._unsubscribe()
         self._looking.cancel()
@@ -89,19 +89,19 @@ class Worker:
         try:
             await asyncio.wait(everything, timeout=STOP_SECONDS)
         finally:
-            everything += [self._silence] if self._silence else []
+            everything += [self._grace_timer] if self._grace_timer else []
             for each in everything:
                 each.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
 
     async def attend(self, id: UUID) -> None:
-        """Run a task, if it is free, and return when this worker has done with it."""
+        """Run a task, if it is free, and return when this worker is done with it."""
         if not self._stopping:
             await asyncio.wait([self._work.get(id) or self._begin(id)])
 
-    # Finding
+    # Finding tasks
 
-    async def _look_for_ever(self) -> None:
+    async def _look_repeatedly(self) -> None:
         while True:
             try:
                 await self._look()
@@ -112,7 +112,7 @@ class Worker:
             await self._context.clock.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
-        """Begin with tasks that nobody runs, as far as there is room; remove what is over since long."""
+        """Begin free tasks, as far as there is room; remove old tasks."""
         store = self._context.store
         if store.stale_since is not None:
             return
@@ -126,7 +126,7 @@ class Worker:
         await self._clean(tasks)
 
     def _is_free(self, task: Task, claim: Claim | None) -> bool:
-        """Whether nobody runs a task, nor may still be stopping what it did for one whose claim is gone."""
+        """Return whether no worker runs a task, nor may still be cancelling the steps of one whose claim is gone."""
         if task.is_over:
             return False
         if claim:
@@ -136,12 +136,12 @@ class Worker:
     async def _clean(self, tasks: list[Task]) -> None:
         newest_first = sorted((task for task in tasks if task.is_over), key=lambda task: -(task.ended or 0))
         oldest = self._context.clock.time() - KEPT_SECONDS
-        old = [task for number, task in enumerate(newest_first) if number >= MAX_KEPT or (task.ended or 0) < oldest]
-        for task in old[:REMOVED_AT_ONCE]:
+        kept = [task for task in newest_first[:MAX_KEPT_TASKS] if (task.ended or 0) >= oldest]
+        for task in newest_first[len(kept) :][:MAX_REMOVED_AT_ONCE]:
             with contextlib.suppress(Changed):  # another worker was first
                 await self._context.store.write(Delete(task))
 
-    # Running
+    # Running tasks
 
     def _begin(self, id: UUID) -> asyncio.Task[None]:
         work = self._work[id] = asyncio.ensure_future(self._run(id))
@@ -155,16 +155,16 @@ class Worker:
                     self._runners[id] = runner
                     await runner.run()
             except ClaimLostError:
-                log.warning("task %s is not ours any more", id)
+                log.warning("task %s is lost: another worker may claim it", id)
             except PvcdError as error:
                 log.warning("task %s: %s", id, error)
             except Exception:
-                log.exception("task %s is left to be undone", id)
+                log.exception("task %s is left for the next worker to undo", id)
             finally:
                 self._runners.pop(id, None)
 
     async def _take(self, id: UUID) -> TaskRunner | None:
-        """Claim a task, unless somebody else runs it or it is over."""
+        """Claim a task, unless another worker runs it or it has ended."""
         store = self._context.store
         task, claim = await store.read(Task, id), await store.read(Claim, id)
         if task is None or not self._is_free(task, claim):
@@ -179,7 +179,7 @@ class Worker:
         task, claim = store.get(Task, id), store.get(Claim, id)
         return TaskRunner(self._context, task, claim) if task and claim else None
 
-    # Losing
+    # Losing tasks
 
     def _changed(self, path: str, old: Record | None, new: Record | None) -> None:
         if isinstance(new, Task) and new.cancel and new.id in self._runners:
@@ -188,19 +188,19 @@ class Worker:
             self._work[old.id].cancel()
 
     def _linked(self, link: Link) -> None:
-        if self._silence:
-            self._silence.cancel()
+        if self._grace_timer:
+            self._grace_timer.cancel()
         if link is Link.LOST:
             self._abandon()
         elif link is Link.SUSPENDED:
-            self._silence = asyncio.ensure_future(self._abandon_soon())
+            self._grace_timer = asyncio.ensure_future(self._abandon_soon())
 
     async def _abandon_soon(self) -> None:
-        """The session lasts at least so much longer when the link is lost."""
-        await self._context.clock.sleep(self._grace)
+        """Abandon all tasks when the grace period has passed: the session lives at least that much longer."""
+        await self._context.clock.sleep(self._grace_seconds)
         self._abandon()
 
     def _abandon(self) -> None:
         for id in self._runners:
-            log.warning("touch with ZooKeeper is lost, so task %s is left to be undone", id)
+            log.warning("the ZooKeeper session may be lost: task %s is left for the next worker to undo", id)
             self._work[id].cancel()

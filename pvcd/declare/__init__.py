@@ -1,1 +1,1 @@
-"""What plugins declare, as plain data, and what a declaration's functions are given."""
+"""The declarations of plugins, as plain data, and the context that their functions are given."""

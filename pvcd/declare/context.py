@@ -1,4 +1,4 @@
-"""Context: what a declaration's function is given."""
+"""Context: the store, the settings and all else that the functions in declarations are given."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 class Role(StrEnum):
-    """The process a context belongs to."""
+    """The kind of process that a context belongs to."""
 
     API = "api"
     NODE = "node"
     PRIMARY = "primary"
-    """That of a node's agent while it holds the primary lease; its components are closed when the lease is lost."""
+    """A node's agent while it holds the primary lease; its components are closed when the lease is lost."""
     WORKER = "worker"
 
 
@@ -39,69 +39,69 @@ class ComponentKey(Generic[T]):
 
 @dataclass(frozen=True)
 class Component(Generic[T]):
-    """Something opened at start and closed at stop: an async context manager that yields it."""
+    """A thing that is opened at start and closed at stop: an async context manager yields it."""
 
     key: ComponentKey[T]
     open: Callable[[Context], AbstractAsyncContextManager[T]]
     roles: tuple[Role, ...]
     needs: tuple[ComponentKey[Any], ...] = ()
-    """Components that are opened before it and closed after it, where the role has them."""
+    """Components that are opened before it and closed after it, in roles that have them."""
     fake: Callable[[Context], AbstractAsyncContextManager[T]] | None = None
-    """Opened in its place in a simulated cluster: see pvcd.testing."""
+    """Opened in its place in a simulated cluster; see pvcd.testing."""
 
     @property
     def name(self) -> str:
-        """The name it is sorted and refused by."""
+        """The name of its key."""
         return self.key.name
 
 
 class Declarations(Protocol):
-    """What all plugins declared, the core's own included."""
+    """The declarations of all plugins, including the core's own."""
 
     @property
     def complaints(self) -> list[str]:
-        """What is left out of what was asked for, a sentence each."""
+        """A sentence for each plugin and section of the settings that is not used."""
 
     def of(self, kind: type[T]) -> tuple[T, ...]:
-        """All declarations of a kind, such as `Step`, sorted by name."""
+        """Return all declarations of a kind, such as `Step`, sorted by name."""
 
     def owner(self, declaration: object) -> str:
-        """The plugin that declared something: `plugin 'vm'`."""
+        """Return which plugin declared something: `plugin 'vm'`."""
 
 
 class Operations(Protocol):
-    """Runs operations between the guards, the listeners and the site's hooks: see pvcd/cluster/operations.py."""
+    """Runs operations between guards, listeners and site hooks; see pvcd/cluster/operations.py."""
 
     async def run(
         self, context: Context, name: str, arguments: Mapping[str, Any], act: Callable[[], Awaitable[Any]]
     ) -> Any:
-        """Ask the guards and the hooks, act, notify the listeners and the hooks; return what `act` returned."""
+        """Ask the guards and site hooks, act, notify the listeners and site hooks; return the result of `act`."""
 
     async def notify(
         self, context: Context, name: str, arguments: Mapping[str, Any], failure: Exception | None = None
     ) -> None:
-        """Notify the listeners and the hooks of what was done, or happened by itself; of a failure only the hooks."""
+        """Notify listeners and site hooks of an act of this daemon; of a failure, site hooks only."""
 
     async def ask(self, context: Context, name: str, **arguments: Any) -> list[Any]:
-        """Let every listener do its share of an operation of this agent, and return their answers other than None."""
+        """Let every listener do its part of an operation of this agent; return their answers other than None."""
 
 
 class NodeCommands(Protocol):
-    """Asks the agents of nodes: see pvcd/cluster/commands.py."""
+    """Asks the agents of nodes; see pvcd/cluster/node_commands.py."""
 
     async def ask_primary(self, verb: str, *, seconds: float = 10.0, **arguments: Any) -> Any:
-        """Ask the primary, as `ask` does."""
+        """Ask the primary, as `ask` asks a node."""
 
     async def ask(self, node: str, verb: str, *, seconds: float = 10.0, **arguments: Any) -> Any:
-        """Let a node do something and return what it answers, within `seconds`.
+        """Let a node run a command and return its answer, within `seconds`.
 
-        Raises what the node says went wrong, or `Failed` when it is not running, was restarted or does not answer.
+        Raises the error that the node answers, or `Failed` when it is not running, was restarted or does not answer.
         """
 
 
 @dataclass(frozen=True)
 class Context:
-    """The store, the settings and all else that a plugin's function may need; cheap to derive from."""
+    """All that a plugin's function may need; cheap to derive from."""
 
     role: Role
     settings: Settings
@@ -113,13 +113,13 @@ class Context:
     node: str = ""
     """The name of this node; empty in the API."""
     user: str | None = None
-    """Who asks: the description of the token that was shown, if there is one."""
+    """The user who asks: the description of the token, if the request carries one."""
     wake: Callable[[Record], None] = lambda record: None
-    """In an agent: give the handlers of a record a turn, because something outside the store happened."""
+    """In an agent: reconcile a record, because something outside the store has happened."""
     components: dict[ComponentKey[Any], Any] = field(default_factory=dict)
 
     def __getitem__(self, key: ComponentKey[T]) -> T:
-        """The open component of this key."""
+        """Return the open component of a key."""
         try:
             component: T = self.components[key]
         except KeyError:
@@ -127,9 +127,9 @@ class Context:
         return component
 
     def declared(self, kind: type[T]) -> tuple[T, ...]:
-        """All that the plugins declared of a kind, such as `Step`, sorted by name."""
+        """Return all declarations of a kind, such as `Step`, sorted by name."""
         return self.declarations.of(kind)
 
     def derive(self, **values: Any) -> Context:
-        """The same context with other values."""
+        """Return the same context with other values."""
         return dataclasses.replace(self, **values)

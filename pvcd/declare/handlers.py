@@ -1,13 +1,13 @@
-"""Handlers: called with a record as it is now, one turn at a time per record; merged, retried and repeated.
+"""Handlers: functions that reconcile records, one run at a time per record; merged, retried and repeated.
 
     handlers = Handlers()
 
     @handlers.on(VM)
-    async def follow(context: Context, vm: VM) -> Requeue | None:
-        ...look, compare, act; return Requeue(2.0) to be called once more in two seconds...
+    async def reconcile(context: Context, vm: VM) -> Requeue | None:
+        ...look, compare, act; return Requeue(2.0) to be run again in two seconds...
 
-The laws: safe to run twice; never wait long in a turn; raise what could not be done and it is tried again with
-back-off. Every record is handled anew at intervals even if nothing changed.
+A handler must be safe to run twice, and never wait long. It raises an error when it could not act, and is run again
+after a backoff. Every record is reconciled at intervals even if nothing has changed.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ Scope = Literal["node", "primary"]
 
 @dataclass(frozen=True)
 class Requeue:
-    """Returned by a handler that wants another turn, changed or not."""
+    """Returned by a handler to be run again after so many seconds, even if nothing changes."""
 
     seconds: float
 
 
-Follow = Callable[["Context", Any], Awaitable[Requeue | None]]
+Reconcile = Callable[[Context, Any], Awaitable[Requeue | None]]
 
 
 @dataclass(frozen=True)
 class Handler:
-    """One function that follows the records of a type."""
+    """One function that reconciles the records of a type."""
 
     name: str
     scope: Scope
     record_type: type[Record]
-    function: Follow
+    function: Reconcile
     gone: bool = False
-    """Called with the last record after it was removed, instead of with each change."""
+    """True if it is called with the last version of a removed record, instead of at each change."""
     takes_long: bool = False
-    """Its turns may take hours, so they take nobody's place of the few that are side by side."""
+    """True if a run may take hours: then it does not count among the few that run at the same time."""
 
 
 @dataclass(frozen=True)
 class NodeCommandHandler:
-    """One function that does what a command asks of this node: see pvcd/cluster/commands.py."""
+    """One function that answers a node command; see pvcd/cluster/node_commands.py."""
 
     name: str
     scope: Scope
@@ -69,7 +69,7 @@ class Handlers:
     ) -> Callable[
         [Callable[[Context, R], Awaitable[Requeue | None]]], Callable[[Context, R], Awaitable[Requeue | None]]
     ]:
-        """Declare what follows the records of a type."""
+        """Declare the handler of a type of records."""
 
         def declare(
             function: Callable[[Context, R], Awaitable[Requeue | None]],
@@ -83,7 +83,7 @@ class Handlers:
     def gone(
         self, record_type: type[R]
     ) -> Callable[[Callable[[Context, R], Awaitable[None]]], Callable[[Context, R], Awaitable[None]]]:
-        """Declare what is done after a record of a type was removed; it is called with what the record was."""
+        """Declare a handler that is called with the last version of each record of a type after its removal."""
 
         def declare(function: Callable[[Context, R], Awaitable[None]]) -> Callable[[Context, R], Awaitable[None]]:
             name = f"{_full_name(function, record_type)} gone"
@@ -93,7 +93,7 @@ class Handlers:
         return declare
 
     def node_command(self, verb: str) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
-        """Declare what answers a command; the function takes a context and the command's arguments by name."""
+        """Declare the answer to a node command; the function takes a context and the command's arguments by name."""
 
         def declare(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             self.node_commands.append(NodeCommandHandler(verb, self.scope, function))

@@ -1,9 +1,9 @@
-"""Health: what plugins look at to say how the cluster is.
+"""Health checks: functions of plugins that look at the state of the cluster.
 
 async def enough_room(context: Context) -> Health:
     return Health("warning", "Pool vms is almost full.")
 
-HealthCheck("room", "Whether there is room for volumes", enough_room)
+HealthCheck("room", "Free space for volumes", enough_room)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ State = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Health:
-    """What a check found: `ok`, `warning` or `failed`, and a sentence for people."""
+    """The result of a check: `ok`, `warning` or `failed`, and a sentence for people."""
 
     state: State
     sentence: str
@@ -27,9 +27,9 @@ class Health:
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One look at the cluster, by an API server: at records, which are in memory, or through a door with a deadline."""
+    """One check, run by an API process: of records, which are in memory, or through a door with a deadline."""
 
     name: str
     doc: str
-    """What it looks at, in some words."""
+    """The subject of the check, in some words."""
     check: Callable[[Context], Awaitable[Health]]

@@ -1,4 +1,4 @@
-"""The JSON schema of what the site's hooks read from their standard input."""
+"""The JSON schema of the document that site hooks read from their standard input."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ Schema = dict[str, Any]
 _TEXT, _FLAG, _NUMBER = {"type": "string"}, {"type": "boolean"}, {"type": "integer"}
 FIELDS: Mapping[str, Schema] = {
     "api": {"const": HOOK_API, "description": "The version of this document; fields may be added to it."},
-    "event": _TEXT | {"description": "The same for all hooks of one event, and when it is told again."},
-    "operation": _TEXT | {"description": "What is done."},
-    "phase": {"enum": list(PHASES), "description": "Before it is done, after it, or after it has failed."},
-    "hook": _TEXT | {"description": "The name of the hook."},
-    "attempt": _NUMBER | {"description": "1, and more when it is told again."},
-    "dry_run": _FLAG | {"description": "Whether nothing will be done: then a hook only checks."},
-    "time": {"type": "number", "description": "When it happened, in seconds since 1970."},
-    "seconds": {"type": "number", "description": "After so many seconds the hook is ended."},
-    "directory": _TEXT | {"description": "Where the hooks stand."},
-    "place": _TEXT | {"description": "The daemon that runs it: api, node, primary or worker."},
-    "node": _TEXT | {"description": "The node that runs it; empty in the API."},
-    "user": {"type": ["string", "null"], "description": "Who asked, as far as it is known."},
-    "request": _TEXT | {"description": "The id of the request, which the logs also name; - without one."},
+    "event": _TEXT | {"description": "The same for all site hooks of one event, and in every attempt."},
+    "operation": _TEXT | {"description": "The name of the operation."},
+    "phase": {"enum": list(PHASES), "description": "Before the operation, after it, or after it has failed."},
+    "hook": _TEXT | {"description": "The name of the site hook."},
+    "attempt": _NUMBER | {"description": "1 at first; counts up when the hook is run again for the same event."},
+    "dry_run": _FLAG | {"description": "Whether nothing will be done: then the hook only checks."},
+    "time": {"type": "number", "description": "The time of the event, in seconds since 1970."},
+    "seconds": {"type": "number", "description": "The time limit of the hook, in seconds."},
+    "directory": _TEXT | {"description": "The directory of the site hooks."},
+    "place": _TEXT | {"description": "The daemon that runs the hook: api, node, primary or worker."},
+    "node": _TEXT | {"description": "The node that runs the hook; empty in the API."},
+    "user": {"type": ["string", "null"], "description": "The user who asked, if known."},
+    "request": _TEXT | {"description": "The id of the request, as in the logs; - without one."},
     "arguments": {"type": "object"},
 }
-RESULT: Schema = {"description": "In post only: what the operation answered."}
+RESULT: Schema = {"description": "In post only: the answer of the operation."}
 FAILURE: Schema = {
     "type": "object",
-    "description": "In fail only: why it was not done.",
+    "description": "In fail only: the error of the operation.",
     "properties": {"message": _TEXT, "code": _TEXT},
     "required": ["message", "code"],
 }
 
 
 def schema(kind: OperationKind) -> Schema:
-    """The JSON schema of what the hooks of an operation are told."""
+    """Return the JSON schema of the document that the site hooks of an operation read."""
     described = {name: dict(argument) for name, argument in kind.arguments.items() if name not in kind.secrets}
     fields = {
         **FIELDS,
@@ -46,7 +46,7 @@ def schema(kind: OperationKind) -> Schema:
         "phase": FIELDS["phase"] | {"enum": list(kind.phases)},
         "arguments": {
             "type": "object",
-            "description": "What it is done with; null is what was not given.",
+            "description": "The arguments of the operation; null for those not given.",
             "properties": described,
         },
     }
@@ -58,5 +58,5 @@ def schema(kind: OperationKind) -> Schema:
 
 
 def schemas(kinds: Iterable[OperationKind]) -> dict[str, Schema]:
-    """The schemas of all operations, by name."""
+    """Return the schemas of all operations, by name."""
     return {kind.name: schema(kind) for kind in kinds}

@@ -1,4 +1,4 @@
-"""What plugins may declare about nodes: facts that the keepalive publishes, and selectors that choose a node."""
+"""Declarations about nodes: facts that the keepalive publishes, and selectors that choose a node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pvcd.declare.context import Context
 
 @dataclass(frozen=True)
 class NodeFact:
-    """Something a node says of itself. Read beside the keepalive, never in its way: a slow one keeps its last value."""
+    """A value that a node publishes. A slow one never delays the keepalive: it keeps its last value."""
 
     name: str
     read: Callable[[Context], Awaitable[Any]]
@@ -20,9 +20,9 @@ class NodeFact:
 
 @dataclass(frozen=True)
 class NodeSelector:
-    """A way to choose among the nodes on which a VM fits: the least `figure` wins."""
+    """A way to choose among the nodes that a VM fits on: the least `figure` wins."""
 
     name: str
     doc: str
     figure: Callable[[Context, str], float]
-    """From the name of a node, by what is in memory; it must return at once."""
+    """Takes the name of a node; rests on memory only, and must return at once."""

@@ -1,7 +1,7 @@
-"""Operations: named acts on the cluster. Guards are asked before and may refuse; listeners are told after.
+"""Operations: named acts on the cluster. Guards are asked before and may refuse; listeners are notified after.
 
-An operation's name is that of the route that asks for it (`vm-start`), or of what a daemon does by itself, which
-plugins declare (`guest-start`). The site's own hooks run around each of them: see pvcd/sitehooks.
+An operation has the name of the route that asks for it (`vm-start`), or is an act of a daemon by itself, which
+plugins declare (`guest-start`). Site hooks run around each of them; see pvcd/sitehooks.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Place = Literal["api", "node", "primary", "worker"]
 
 @dataclass(frozen=True)
 class OperationKind:
-    """What there is to know of an operation: that of a route is derived from it."""
+    """The description of an operation; routes derive theirs."""
 
     name: str
     doc: str
     place: Place
-    """The daemon in which it is done, and its hooks are run."""
+    """The daemon that runs it and its site hooks."""
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The JSON schema of each, by the name that hooks know it by."""
+    """Name of an argument, as site hooks know it -> its JSON schema."""
     phases: tuple[Phase, ...] = ("pre", "post", "fail")
-    """Of its hooks: without `pre`, nothing can refuse or delay it."""
+    """Phases of its site hooks; without `pre`, nothing can refuse or delay it."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """The names that hooks know arguments by that the code calls otherwise."""
+    """Name in the code -> name for site hooks, of arguments where the two differ."""
     secrets: frozenset[str] = frozenset()
-    """Arguments that are shown to no hook."""
+    """Arguments that no site hook gets."""
 
 
 def kind_of(context: Context, operation: str) -> OperationKind:
-    """What there is to know of an operation by its name. Raises `LookupError` for one that is not declared."""
+    """Return the description of an operation. Raises `LookupError` for one that is not declared."""
     for kind in context.declared(OperationKind):
         if kind.name == operation:
             return kind
@@ -48,23 +48,23 @@ def kind_of(context: Context, operation: str) -> OperationKind:
 
 @dataclass(frozen=True)
 class Operation:
-    """One act, as guards, listeners and hooks see it."""
+    """One act, as guards, listeners and site hooks see it."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     result: Any = None
     failure: Exception | None = None
-    """Why it was not done, for hooks of the phase `fail`."""
+    """The error that it ended with, for site hooks of the phase `fail`."""
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether it only says what it would do."""
+        """True if the operation changes nothing, and only reports what it would do."""
         return self.arguments.get("check") is True
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Asked before an operation: raise `Refused` with a sentence and it does not happen."""
+    """A check before an operation: if it raises `Refused` with a sentence, the operation is not done."""
 
     name: str
     operations: tuple[str, ...]
@@ -74,7 +74,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Listener:
-    """Told after an operation, or asked by an agent to do its share of one (`Operations.ask`)."""
+    """Called after an operation, or by an agent to do its part of one (`Operations.ask`)."""
 
     name: str
     operations: tuple[str, ...]
@@ -82,14 +82,14 @@ class Listener:
 
 
 class SiteHooks(Protocol):
-    """The site's own hooks: see pvcd/sitehooks."""
+    """The site hooks; see pvcd/sitehooks."""
 
     async def ask(self, context: Context, operation: Operation) -> None:
-        """Run those of the phase `pre`. Raises `HookRefused` when one of them refuses."""
+        """Run the site hooks of the phase `pre`. Raises `HookRefused` when one of them refuses."""
 
     async def notify(self, context: Context, operation: Operation) -> None:
-        """Start those of the phase `post`, or of `fail`. It never raises."""
+        """Start the site hooks of the phase `post` or `fail`. It never raises."""
 
 
 SITE_HOOKS: ComponentKey[SiteHooks] = ComponentKey("site-hooks")
-"""Where it is not open, operations have no site hooks."""
+"""If it is not open, operations have no site hooks."""

@@ -1,4 +1,4 @@
-"""Template filters: functions for the templates of userdata, `{{ value | name }}`."""
+"""Template filters: functions for userdata templates, `{{ value | name }}`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TemplateFilter:
-    """A function of a value, and of the arguments that a template gives it.
+    """A function of a value and of the arguments in the template.
 
-    Templates are rendered in a process of their own, which imports the function's module by itself: so the function
-    stands at the top of a module that needs nothing of its plugin.
+    Templates are rendered in a separate process, which imports the function's module. So the function must be
+    at the top of a module that needs nothing else of its plugin.
     """
 
     name: str
@@ -25,4 +25,4 @@ class TemplateFilter:
         if getattr(module, getattr(self.function, "__name__", ""), None) is not self.function:
             raise TypeError(f"the template filter {self.name!r} must be a function at the top of a module")
         if not self.name.isidentifier():
-            raise TypeError(f"a template cannot call a filter {self.name!r}")
+            raise TypeError(f"the name of a template filter must be an identifier; got {self.name!r}")

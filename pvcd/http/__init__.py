@@ -1,4 +1,4 @@
-"""HTTP: routes are declared as functions; values, replies, errors and documents derive from the declarations."""
+"""HTTP: routes are declared as functions; arguments, replies, errors and documents derive from the declarations."""
 
 from pvcd.http.parameters import Document, Flag, Parameter, Path, Place, Value
 from pvcd.http.replies import Encoded, Message, Produces, Text

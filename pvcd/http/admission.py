@@ -1,4 +1,4 @@
-"""Admission: who may use which route, where authentication is enabled."""
+"""Admission: decide whether a request may use a route, while authentication is enabled."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Admission:
 
     @property
     def middlewares(self) -> list[Middleware]:
-        """What an app needs so that replies can begin and end sessions."""
+        """The middlewares with which replies begin and end login sessions."""
         return [session_middleware(self._storage)] if self._enabled else []
 
     def replace_tokens(self, tokens: Iterable[str] | Mapping[str, str]) -> None:
-        """From now on these count, and the sessions that began with others have ended."""
+        """Accept these tokens from now on; the login sessions of all others end."""
         self._tokens.replace(tokens)
 
     async def admit(self, request: web.Request, route: Route) -> None:
-        """Return if the request comes from a session or shows a token, or if its route is for everybody.
+        """Return if the request has a login session or a token, or if its route is public. Raises `Unauthorized`.
 
-        Whose token it is stands in `request[USER]` from then on, as far as that is known.
+        The description of the token, if it has one, is in `request[USER]` from then on.
         """
         if not self._enabled or route.public:
             return None
@@ -69,7 +69,7 @@ class Admission:
             request[USER] = description
 
     def introduce(self, context: Context, request: web.Request) -> Context:
-        """The context of a public route, which may begin or end the session of who asks."""
+        """Return the context of a public route, which may begin or end the login session of the visitor."""
         if not self._enabled:
             return context
         visitor: Visitor = _Visitor(request, self._tokens, self._throttle)
@@ -78,38 +78,38 @@ class Admission:
 
 @dataclass(frozen=True)
 class _Visitor:
-    """Who sent a request; see `pvcd.http.auth.Visitor`. The session middleware does what is said here."""
+    """The sender of a request, as a `pvcd.http.auth.Visitor`; the session middleware completes the change."""
 
     request: web.Request
     tokens: Tokens
     throttle: Throttle
 
     async def log_in(self, token: str) -> None:
-        """Begin a session and let a browser go on to the API's root."""
+        """Begin a login session and redirect a browser to the root of the API."""
         refuse_other_sites(self.request)
         fingerprint = self.tokens.match(token)
         if fingerprint is None:
             await self.throttle.failed(self.request.remote)
-            raise Unauthorized("This is not a valid token.", code="token-not-valid")
+            raise Unauthorized("Cannot log in: this is not a valid token.", code="token-not-valid")
         session = await new_session(self.request)
         session[FINGERPRINT] = fingerprint
         if _prefers_html(self.request):
             raise web.HTTPFound(AFTER_LOGIN)
 
     async def log_out(self) -> None:
-        """End the session."""
+        """End the login session."""
         refuse_other_sites(self.request)
         session = await get_session(self.request)
         session.invalidate()
 
 
 def described(authentication: Authentication) -> dict[str, str]:
-    """The configured tokens, each with its description."""
+    """Return the configured tokens, each with its description."""
     return {each.token: each.description for each in authentication.tokens}
 
 
 def refuse_other_sites(request: web.Request) -> None:
-    """Raise `CrossSite` for what a browser says it sends for a page that is not ours; programs say nothing of it."""
+    """Raise `CrossSite` if a browser reports a page of another site as the source; programs report none."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         ours = site in ("same-origin", "none")
@@ -117,7 +117,7 @@ def refuse_other_sites(request: web.Request) -> None:
         source = request.headers.get(hdrs.ORIGIN) or request.headers.get(hdrs.REFERER)
         ours = source is None or _host(source) == request.headers.get(hdrs.HOST, "").lower()
     if not ours:
-        raise CrossSite("The request comes from another site, where a session of this one does not count.")
+        raise CrossSite("Cannot use the login session: a page of another site sent the request.")
 
 
 def _host(url: str) -> str | None:
@@ -128,7 +128,7 @@ def _host(url: str) -> str | None:
 
 
 def _prefers_html(request: web.Request) -> bool:
-    """Whether a browser asks for a page, and no program for JSON."""
+    """Return whether the client prefers a page, as a browser does, to JSON."""
     accepted = {"text/html": 0.0, "application/json": 0.0}
     for each in ",".join(request.headers.getall(hdrs.ACCEPT, [])).lower().split(","):
         kind, _, parameters = each.partition(";")

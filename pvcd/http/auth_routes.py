@@ -1,4 +1,4 @@
-"""The manual's chapter: general endpoints, which are there whatever the plugins are."""
+"""The general endpoints of the manual, which exist without any plugin."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ routes = Routes("/api/v1", tag="General")
 
 @routes.get(status=209, public=True)
 async def describe(context: Context) -> Message:
-    """Say that the API is listening, and its version."""
+    """Show that the API is listening, and its version."""
     return Message(message=f"PVC API, pvcd {importlib.metadata.version('pvcd')}")
 
 
 @routes.get("/auth/login", public=True)
 async def show_login_form(context: Context) -> Message | Encoded[Annotated[str, Produces("text/html")]]:
-    """A form for browsers that takes a token and begins a session."""
+    """Show a form for browsers that takes a token and begins a login session."""
     return Encoded(FORM, "text/html", FORM_HEADERS) if _is_enabled(context) else DISABLED
 
 
 @routes.post("/auth/login", public=True)
 async def log_in(context: Context, token: Token = None) -> Message:
-    """Begin a session with a token: the reply sets a cookie. Browsers are sent on to the API's root."""
+    """Begin a login session with a token: the reply sets a cookie. Browsers are redirected to the root of the API."""
     if not _is_enabled(context):
         return DISABLED
     if token is None:
@@ -65,7 +65,7 @@ async def log_in(context: Context, token: Token = None) -> Message:
 
 @routes.get("/auth/logout", public=True)
 async def log_out(context: Context) -> Message:
-    """End the session: its cookie counts nowhere any more, wherever it was copied to."""
+    """End the login session: its cookie is valid nowhere any more, including copies of it."""
     if not _is_enabled(context):
         return DISABLED
     await context[VISITOR].log_out()
@@ -74,7 +74,7 @@ async def log_out(context: Context) -> Message:
 
 @routes.post("/auth/logout", public=True)
 async def log_out_by_post(context: Context) -> Message:
-    """End the session, as GET does."""
+    """End the login session, as GET does."""
     return await log_out(context)
 
 

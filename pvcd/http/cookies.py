@@ -1,4 +1,4 @@
-"""Cookies: the browser's half of a session, which is the encrypted secret of a record in the store."""
+"""Cookies of login sessions: each holds the encrypted secret of a `Login` record."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pvcd.http.auth import Tokens, derive_key
 
 COOKIE = "PVC_SESSION"
 FINGERPRINT = "fingerprint"
-"""What aiohttp's session holds: of the token that it began with."""
+"""The key in aiohttp's session of the fingerprint of the token with which it began."""
 
-# aiohttp warns of keys that are text, which those of the library still are.
+# The library still uses text keys, of which aiohttp warns.
 aiohttp_session.SESSION_KEY = web.RequestKey("session", Session)  # type: ignore[assignment]
 aiohttp_session.STORAGE_KEY = web.RequestKey("storage", AbstractStorage)  # type: ignore[assignment]
 
 _FRESH_SECONDS = 10
-"""A session that began within these may not have reached this server's memory yet."""
+"""A younger login session may not have reached this server's memory yet."""
 
 
 class CookieStorage(AbstractStorage):
-    """Finds the session of a request, and begins or ends one with the reply."""
+    """Finds the login session of a request, and begins or ends one with the reply."""
 
     def __init__(self, context: Context, tokens: Tokens) -> None:
         api = context.settings.api
@@ -39,7 +39,7 @@ class CookieStorage(AbstractStorage):
         )
 
     async def load_session(self, request: web.Request) -> Session:
-        """The session of a request; a new, empty one unless its cookie, record and token are all good."""
+        """Return the login session of a request; a new, empty one unless cookie, record and token are all valid."""
         secret = self._secret(request)
         login = logins.find(self._context, secret) if secret else None
         if login is None and secret and self._is_fresh(request):
@@ -50,7 +50,7 @@ class CookieStorage(AbstractStorage):
         return Session(login.id, data=data, new=False)
 
     async def save_session(self, request: web.Request, response: web.StreamResponse, session: Session) -> None:
-        """End the session that the request came with; begin another one, unless it was a logout."""
+        """End the login session of the request; begin another one, unless it was a logout."""
         secret = self._secret(request)
         if not session.empty:
             secret = await logins.begin(self._context, session[FINGERPRINT], instead_of=secret)
@@ -62,7 +62,7 @@ class CookieStorage(AbstractStorage):
             self.save_cookie(response, "")
 
     def _secret(self, request: web.Request) -> str | None:
-        """What only we can have put into the cookie, and not too long ago."""
+        """Return the secret in the cookie, or None if the cookie is forged or expired."""
         try:
             return self._fernet.decrypt_at_time(self._cookie(request), self._seconds, self._now()).decode()
         except InvalidToken:

@@ -1,4 +1,4 @@
-"""The API describes itself: its OpenAPI document, and a page that shows it and asks no other host for anything."""
+"""The OpenAPI document of the API, and a page that shows it without any other host."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ FOR_A_DAY = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options":
 
 @dataclass(frozen=True)
 class Documents:
-    """The document and the files of its page, as they are sent."""
+    """The document and the files of its page, encoded."""
 
     document: Encoded[dict[str, Any]]
     page: Encoded[str]
@@ -66,31 +66,31 @@ routes = Routes("/api/v1", tag="API document")
 
 @routes.get("/openapi.json", public=True)
 async def get_document(context: Context) -> Encoded[dict[str, Any]]:
-    """This document: every endpoint, also those of plugins from elsewhere, as OpenAPI 3.1."""
+    """Return this document: every endpoint, including those of third-party plugins, as OpenAPI 3.1."""
     return context[DOCUMENTS].document
 
 
 @routes.get("/docs", public=True)
 async def get_page(context: Context) -> Encoded[Annotated[str, Produces(HTML)]]:
-    """This document as a page for people, on which each endpoint can be tried."""
+    """Show this document as a page on which each endpoint can be tried."""
     return context[DOCUMENTS].page
 
 
 @routes.get("/docs/start.js", public=True)
 async def get_start(context: Context) -> Encoded[Annotated[str, Produces(SCRIPT)]]:
-    """What the page does first."""
+    """Return the script that starts the page."""
     return context[DOCUMENTS].start
 
 
 @routes.get("/docs/swagger-ui.js", public=True)
 async def get_script(context: Context) -> Encoded[Annotated[str, Produces(SCRIPT)]]:
-    """Swagger UI, which draws the page."""
+    """Return Swagger UI, which draws the page."""
     return context[DOCUMENTS].script
 
 
 @routes.get("/docs/swagger-ui.css", public=True)
 async def get_style(context: Context) -> Encoded[Annotated[str, Produces(CSS)]]:
-    """Its style sheet."""
+    """Return the style sheet of Swagger UI."""
     return context[DOCUMENTS].style
 
 
@@ -106,7 +106,7 @@ def _read(declared: Iterable[Route], operations: Iterable[OperationKind]) -> Doc
 
 @cache
 def _asset(name: str, content_type: str) -> Encoded[str]:
-    """A file of Swagger UI. The package that holds it is not imported: it would read all its files, and keep them."""
+    """Read a file of Swagger UI. Its package is not imported, as it would read and keep all its files."""
     path = Path(str(importlib.metadata.distribution("offapi").locate_file(f"offapi/{name}")))
     return Encoded(path.read_bytes(), content_type, FOR_A_DAY)
 

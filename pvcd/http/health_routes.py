@@ -1,6 +1,6 @@
-"""The endpoint that tells how the cluster is: all checks run side by side at each request.
+"""The endpoint for the health of the cluster: all checks run in parallel at each request.
 
-A check that raises or does not end is itself reported as failed.
+A check that raises or does not end is reported as failed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ WORSE = ("ok", "warning", "failed")
 
 
 class HealthView(BaseModel):
-    """What one check found."""
+    """The result of one check."""
 
     name: str
-    about: str = Field(description="what it looks at")
+    about: str = Field(description="What it checks")
     state: State
     sentence: str
 
 
 class OverallHealth(BaseModel):
-    """How the cluster is: as the worst of its checks."""
+    """The health of the cluster: the worst of its checks."""
 
     state: State
     checks: list[HealthView]
@@ -41,7 +41,7 @@ routes = Routes("/api/v1/health", tag="General")
 
 @routes.get()
 async def get_health(context: Context) -> OverallHealth:
-    """How the cluster is, as each plugin sees its part of it: ok, warning or failed. A check may take two seconds."""
+    """Show the health of the cluster, as each plugin checks it: ok, warning or failed. A check may take two seconds."""
     checks = context.declared(HealthCheck)
     views = await asyncio.gather(*(_look(context, check) for check in checks))
     worst = max((view.state for view in views), key=WORSE.index, default="ok")
@@ -58,12 +58,12 @@ async def _found(context: Context, check: HealthCheck) -> Health:
     try:
         ended, _ = await asyncio.wait([looking], timeout=CHECK_SECONDS)
         if not ended or looking.cancelled():
-            return Health("failed", f"The check did not end by itself within {CHECK_SECONDS:g} s.")
+            return Health("failed", f"The check did not finish within {CHECK_SECONDS:g} s.")
         return looking.result()
     except PvcdError as error:
         return Health("failed", error.sentence)
     except Exception as error:
-        log.exception("the health check %s of %s failed", check.name, context.declarations.owner(check))
+        log.exception("health check %s of %s failed", check.name, context.declarations.owner(check))
         return Health("failed", f"The check itself failed: {type(error).__name__}: {error}.")
     finally:
         looking.cancel()
@@ -72,26 +72,26 @@ async def _found(context: Context, check: HealthCheck) -> Health:
 async def _run(context: Context, check: HealthCheck) -> Health:
     found = await check.check(context)
     if not isinstance(found, Health):
-        raise TypeError(f"it returned {found!r}, which is no Health")
+        raise TypeError(f"it must return a Health; got {found!r}")
     return found
 
 
 async def _link(context: Context) -> Health:
-    """Whether ZooKeeper is there."""
+    """Check the link to ZooKeeper."""
     since = context.store.stale_since
     if since is None:
         return Health("ok", "ZooKeeper answers.")
     away = context.clock.time() - since
-    return Health("failed", f"ZooKeeper has not answered for {away:.0f} s: nothing can be changed.")
+    return Health("failed", f"ZooKeeper has not answered for {away:.0f} s: no change is possible.")
 
 
 async def _plugins(context: Context) -> Health:
-    """Whether all plugins could be used."""
+    """Check that all plugins are in use."""
     complaints = context.declarations.complaints
     return Health("warning", " ".join(complaints)) if complaints else Health("ok", "All plugins are in use.")
 
 
 CHECKS = (
     HealthCheck("plugins", "The plugins of this API server", _plugins),
-    HealthCheck("zookeeper", "The link of this API server to ZooKeeper", _link),
+    HealthCheck("zookeeper", "The connection of this API server to ZooKeeper", _link),
 )

@@ -1,4 +1,4 @@
-"""Logins: the sessions of users, as records, so that every API server knows of each login and logout, also later on."""
+"""Login sessions of users as records, so that every API server knows of each login and logout."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from pvcd.errors import Changed
 from pvcd.records import Record
 from pvcd.store import Create, Delete, retried
 
-MOST_PER_TOKEN = 1000
-"""Of more sessions of one token the oldest end, since a program may log in anew for each request."""
+MAX_PER_TOKEN = 1000
+"""Beyond this many login sessions of one token the oldest end: a program may log in for each request."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 handlers = Handlers(scope="primary")
 
 
 class Login(Record, path="/logins/{id}"):
-    """A session. Neither the secret that its user shows nor the token can be told from it."""
+    """A login session; neither its secret nor the token can be derived from it."""
 
     id: Digest
     """The SHA-256 of the secret."""
     fingerprint: Digest
-    """That of the token which it began with."""
+    """That of the token with which it began."""
     created: float
     expires: float
 
 
 @retried
 async def begin(context: Context, fingerprint: str, instead_of: str | None = None) -> str:
-    """Begin a session with the token of a fingerprint, end the one that it replaces, and return its secret."""
+    """Begin a login session for the token with this fingerprint, end the one it replaces; return its secret."""
     secret = secrets.token_urlsafe(32)
     now = context.clock.time()
     seconds = context.settings.api.authentication.session_seconds
@@ -48,18 +48,18 @@ async def begin(context: Context, fingerprint: str, instead_of: str | None = Non
 
 
 def _surplus(context: Context, fingerprint: str) -> Login | None:
-    """The oldest session of a token that has as many as it may have."""
+    """Return the oldest login session of a token that has the most it may have, else None."""
     logins = [login for login in context.store.all(Login) if login.fingerprint == fingerprint]
-    return min(logins, key=lambda login: login.created) if len(logins) >= MOST_PER_TOKEN else None
+    return min(logins, key=lambda login: login.created) if len(logins) >= MAX_PER_TOKEN else None
 
 
 def find(context: Context, secret: str) -> Login | None:
-    """The session of a secret, from memory."""
+    """Return the login session of a secret, from memory."""
     return _live(context, context.store.get(Login, _id(secret)))
 
 
 async def look_up(context: Context, secret: str) -> Login | None:
-    """The session of a secret, from ZooKeeper itself: for one that may have begun elsewhere just now."""
+    """Return the login session of a secret from ZooKeeper, for one that may have begun elsewhere just now."""
     return _live(context, await context.store.read(Login, _id(secret)))
 
 
@@ -69,7 +69,7 @@ def _live(context: Context, login: Login | None) -> Login | None:
 
 @retried
 async def end(context: Context, secret: str) -> None:
-    """End the session of a secret, if there is one."""
+    """End the login session of a secret, if there is one."""
     login = await context.store.read(Login, _id(secret))
     if login:
         await context.store.write(Delete(login))
@@ -77,11 +77,11 @@ async def end(context: Context, secret: str) -> None:
 
 @handlers.on(Login)
 async def sweep(context: Context, login: Login) -> Requeue | None:
-    """Remove a session that has expired."""
-    left = login.expires - context.clock.time()
-    if left > 0:
-        return Requeue(left)
-    with contextlib.suppress(Changed):  # its user was first
+    """Remove a login session that has expired."""
+    remaining = login.expires - context.clock.time()
+    if remaining > 0:
+        return Requeue(remaining)
+    with contextlib.suppress(Changed):  # its user logged out meanwhile
         await context.store.write(Delete(login))
     return None
 

@@ -1,4 +1,4 @@
-"""The one place that maps errors to replies, and gives each request an id."""
+"""Map errors to replies, and give each request an id."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pvcd.errors import PvcdError
 from pvcd.http.values import shown
 
 MAX_BODY = 2 * 1024 * 1024
-"""Bytes of a request's body: the app's client_max_size."""
+"""Bytes of a request's body; the app's `client_max_size`."""
 
 REQUEST_ID = "X-Request-Id"
 PROBLEM = "application/problem+json"
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
-"""The id of the request that is being answered."""
+"""The id of the present request."""
 
 _REFUSED = re.compile(r"q\s*=\s*0(\.0*)?")
 
@@ -33,19 +33,19 @@ log = logging.getLogger(__name__)
 
 
 class RequestIdFilter(logging.Filter):
-    """Gives each log line `%(request_id)s`, the id of the request that it belongs to."""
+    """Adds `%(request_id)s` to each log line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every line pass."""
+        """Change the line and let it pass."""
         record.request_id = request_id.get()
         return True
 
 
 class NoHttpFilter(logging.Filter):
-    """Makes one line of the traceback that aiohttp logs of whatever comes that is not HTTP."""
+    """Shortens the traceback that aiohttp logs for input that is not HTTP to one line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every line pass."""
+        """Change the line and let it pass."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError | web.RequestPayloadError):
             reason = " ".join(str(error).split())
@@ -56,7 +56,7 @@ class NoHttpFilter(logging.Filter):
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error with a sentence and a code. The outermost middleware."""
+    """Answer every error with a sentence and a code; the outermost middleware."""
     identity = uuid4().hex
     token = request_id.set(identity)
     try:
@@ -106,7 +106,7 @@ def _failure(
 
 
 def _wants_problem(request: web.Request) -> bool:
-    """Whether the client asked for RFC 9457 documents by name."""
+    """Return whether the client accepts RFC 9457 documents by name."""
     for accepted in ",".join(request.headers.getall(hdrs.ACCEPT, [])).split(","):
         kind, *parameters = (part.strip().lower() for part in accepted.split(";"))
         if kind == PROBLEM:

@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document of the API: all that it says is derived from the declared routes.
+"""The OpenAPI 3.1 document of the API, derived from the declared routes.
 
-Where an argument can stand in several places it is described in one, so that whatever the document allows can be sent:
-in the body of a POST or PUT, else in the query string. Its introduction tells people of the others.
+An argument that is accepted in several places is described in one of them, so that everything the document allows can
+be sent: in the body of a POST or PUT, else in the query string. The introduction names the others.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 RAW = ("application/xml", "text/plain", "application/octet-stream")
 TEXT = r"^[^\x00-\x1f\x7f-\x9f]*$"
 SEGMENT = r"^(?!\.{1,2}$)[^/\x00-\x1f\x7f-\x9f]+$"
-"""One part of a path: `.` and `..` never arrive."""
+"""One part of a path; `.` and `..` never arrive."""
 
 INTRODUCTION = """\
 A cluster of hypervisors.
 
-**Arguments** stand in the query string, a form or a JSON body; all places are merged, and one that is given twice must
-be the same in both. Those of a POST or PUT are described here as its body and are as good in the query string; those of
-a GET or DELETE the other way round. A flag is on by its presence (`?force`), and by `true`, `yes`, `on` or `1`; it is
-off by `false`, `no`, `off` or `0`. An argument that does not exist is refused.
+**Arguments** may be in the query string, a form or a JSON body; all places are merged, and an argument that is given
+twice must have the same value in both. Arguments of a POST or PUT are described here as its body and may be in the
+query string instead; those of a GET or DELETE the other way round. A flag is on by its presence (`?force`), or by
+`true`, `yes`, `on` or `1`; it is off by `false`, `no`, `off` or `0`. Unknown arguments are refused.
 
-**Failures** answer 510 with a `message` for people and a stable `code` for programs. A client that sends
+**Failures** have the status 510, a `message` for people and a stable `code` for programs. A client that sends
 `Accept: application/problem+json` gets an RFC 9457 document with the true status instead.
 
-**Lists** are sorted, and one element is a list of one.
+**Lists** are sorted; one element is a list of one.
 """
 
 
 class Failure(BaseModel):
-    """Why it could not be done."""
+    """Why the request failed."""
 
     message: str = Field(description="One sentence for people")
     code: str = Field(description="A stable word for programs, such as `vm-not-found`")
 
 
 class Problem(BaseModel):
-    """Why it could not be done, as RFC 9457 says it."""
+    """Why the request failed, as an RFC 9457 problem document."""
 
     type: str
     title: str
@@ -69,10 +69,10 @@ class Problem(BaseModel):
 
 
 def document(routes: Iterable[Route], hooks: Mapping[str, Schema] | None = None) -> Schema:
-    """The document of an API with these routes, in the order of their paths.
+    """Return the document of an API with these routes, in the order of their paths.
 
-    `hooks` are the schemas of what the site's hooks are told of each operation; an endpoint says which those are that
-    it asks for in `x-pvc-operations`.
+    `hooks` are the schemas of what site hooks are told of each operation; an endpoint names its operations in
+    `x-pvc-operations`.
     """
     routes = sorted(routes, key=lambda route: (route.path, METHODS.index(route.method)))
     schemas = _Schemas(routes)
@@ -98,20 +98,20 @@ def document(routes: Iterable[Route], hooks: Mapping[str, Schema] | None = None)
     }
 
 
-# What is the same for all operations
+# Common to all operations
 
 HEADERS: Schema = {
     REQUEST_ID: {
-        "description": "The id of the request, which the log also names",
+        "description": "The id of the request, as in the log",
         "required": True,
         "schema": {"type": "string"},
     },
     STALE_SINCE: {
-        "description": "There while the cluster's memory cannot be reached: what is shown is of this time",
+        "description": "Present while ZooKeeper cannot be reached: the reply shows the state at this time",
         "schema": {"type": "string", "format": "date-time"},
     },
     "ETag": {
-        "description": "Tells one reply from another: with it in `If-None-Match` the same is not sent again",
+        "description": "A hash of the reply: with it in `If-None-Match` the same reply is not sent again",
         "schema": {"type": "string"},
     },
 }
@@ -121,21 +121,21 @@ SECURITY_SCHEMES: Schema = {
         "type": "apiKey",
         "in": "cookie",
         "name": COOKIE,
-        "description": "A session, as `/api/v1/auth/login` begins it",
+        "description": "A login session from `/api/v1/auth/login`",
     },
 }
 
 
 def _failures(schemas: _Schemas) -> Schema:
-    """The replies of all failures, by the names that operations refer to."""
+    """Return the replies of all failures, by the names that operations refer to."""
     failure = {JSON: {"schema": schemas.of(Failure)}}
     problem = {PROBLEM: {"schema": schemas.of(Problem)}}
     return {
-        "Failed": _response("Why it could not be done", failure),
-        "Refused": _response("Why it was refused, for a client that accepts problem documents", problem),
+        "Failed": _response("Why the request failed", failure),
+        "Refused": _response("Why the request was refused, for a client that accepts problem documents", problem),
         "Unavailable": _response("Why something outside failed, for a client that accepts problem documents", problem),
-        "Unauthenticated": _response("It is not known who asks", failure | problem),
-        "TooLarge": _response(f"The body is larger than {MAX_BODY} bytes", failure | problem),
+        "Unauthenticated": _response("The request has no valid token or login session", failure | problem),
+        "TooLarge": _response(f"The body has more than {MAX_BODY} bytes", failure | problem),
         "Unchanged": _response("The client has it already", {}, "ETag"),
     }
 
@@ -174,7 +174,7 @@ def _operation(route: Route, schemas: _Schemas) -> Schema:
 
 
 def _identity(route: Route) -> str:
-    """Such as `get_vm_by_vm_state`: it changes only with the method and the path."""
+    """Return an id such as `get_vm_by_vm_state`, which changes only with the method and the path."""
     path = route.path.removeprefix("/api/v1") or "/api"
     return re.sub(r"\W+", "_", route.method.lower() + path.replace("{", "by_")).rstrip("_")
 
@@ -192,8 +192,8 @@ def _parameter(parameter: Parameter, schemas: _Schemas) -> Schema:
 
 
 def _body(arguments: list[Parameter], schemas: _Schemas) -> Schema:
-    """The arguments as a form or as JSON; the one large argument alone also as it is."""
-    description = "The arguments; they may stand in the query string as well."
+    """Describe the arguments as a form and as JSON; the one large argument also as the raw body."""
+    description = "The arguments; they may be in the query string as well."
     form = {"schema": _object(arguments, schemas.text)}
     content: Schema = {kind: form for kind in FORMS} | {JSON: {"schema": _object(arguments, schemas.json)}}
     large = [each for each in arguments if each.place is Place.DOCUMENT]
@@ -217,7 +217,7 @@ def _object(arguments: list[Parameter], schema: Callable[[Parameter], Schema]) -
 
 
 def _raw(document: Parameter) -> tuple[str, ...]:
-    """The content types as which the one large argument may be the body."""
+    """Return the content types of a body that is the one large argument."""
     return RAW if document.name == "xml" else RAW[1:]
 
 
@@ -236,7 +236,7 @@ def _responses(route: Route, schemas: _Schemas, in_body: bool) -> Schema:
 
 
 def contents(returns: Any) -> dict[str, Any]:
-    """The content types of a return annotation, each with the type that is shown in it."""
+    """Return the content types of a return annotation, each with its type."""
     found: dict[str, Any] = {}
     for kind in _members(returns):
         names = [each.content_type for each in getattr(kind, "__metadata__", ()) if isinstance(each, Produces)]
@@ -247,7 +247,7 @@ def contents(returns: Any) -> dict[str, Any]:
 
 
 def _members(hint: Any) -> Iterator[Any]:
-    """The members of a union, without what says only how they are sent."""
+    """Yield the members of a union, without `Encoded`."""
     if get_origin(hint) in (Union, UnionType):
         for member in get_args(hint):
             yield from _members(member)
@@ -262,15 +262,15 @@ def _bare(hint: Any) -> list[Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Says nothing of a type that has no schema, where pydantic would give up."""
+    """Describes a type without a schema as anything, where pydantic would fail."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
-        """Anything."""
+        """Return the schema of anything."""
         return {}
 
 
 class _Schemas:
-    """The schemas of all arguments and replies, made in one go, so that what they share is described once."""
+    """The schemas of all arguments and replies, generated together, so that shared parts are described once."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         wanted: list[tuple[Any, JsonSchemaMode, TypeAdapter[Any]]] = []
@@ -287,11 +287,11 @@ class _Schemas:
         self.components: Schema = definitions.get("$defs", {})
 
     def of(self, key: Any) -> Schema:
-        """The schema of a reply."""
+        """Return the schema of a reply."""
         return self._made[key]
 
     def text(self, parameter: Parameter) -> Schema:
-        """An argument as it is written in the path, a query or a form."""
+        """Return the schema of an argument in the path, a query or a form."""
         schema = self._item(parameter)
         if parameter.repeated:
             schema = {"type": "array", "items": schema} | ({"minItems": 1} if parameter.required else {})
@@ -300,14 +300,14 @@ class _Schemas:
         return schema | _default(parameter, parameter.separator)
 
     def json(self, parameter: Parameter) -> Schema:
-        """An argument as it is written in JSON, where null means that it is not given."""
+        """Return the schema of an argument in JSON, where null means that it is not given."""
         schema = self._item(parameter)
         if parameter.many:
             schema = {"type": "array", "items": schema}
         return (schema if parameter.required else {"anyOf": [schema, {"type": "null"}]}) | _default(parameter)
 
     def _item(self, parameter: Parameter) -> Schema:
-        """One value of an argument."""
+        """Return the schema of one value of an argument."""
         if parameter.place is Place.FLAG:
             return {"type": "boolean"}
         if parameter.choices:
@@ -325,7 +325,7 @@ class _Schemas:
 
 
 def _joined(item: Schema, separator: str) -> Schema:
-    """A list that is written as one text."""
+    """Return the schema of a list that is written as one text."""
     one = "|".join(map(re.escape, item.get("enum", ()))) or item.get("pattern", TEXT).removeprefix("^").removesuffix(
         "$"
     )
@@ -341,6 +341,6 @@ def _default(parameter: Parameter, separator: str | None = None) -> Schema:
 
 
 def _without_null(schema: Schema) -> Schema:
-    """The schema of what may be None, if it is given."""
+    """Return a schema without its null."""
     others = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     return others[0] if len(others) == 1 else {**schema, "anyOf": others} if others else schema

@@ -1,4 +1,4 @@
-"""The arguments of a route: what is said of each in its annotation, and what is derived from a function's signature."""
+"""The arguments of a route: markers in annotations, and the parameters derived from a function's signature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pvcd.http.replies import Encoded
 
 
 class Place(StrEnum):
-    """Where an argument comes from."""
+    """The place of an argument in a request."""
 
     PATH = "path"
     VALUE = "value"
@@ -27,7 +27,7 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """What is said of an argument beside its type; use one of the classes below."""
+    """The description of an argument, beside its type; use one of the classes below."""
 
     doc: str = field(kw_only=False)
 
@@ -43,7 +43,7 @@ class Path(Marker):
 class Value(Marker):
     """A value of the query, a form or a JSON body.
 
-    A list is either written in one value, cut at the `separator`, or `repeated`: given once for each item. A `secret`
+    A list is either one value that is split at the `separator`, or `repeated`: given once for each item. A `secret`
     is never shown in an error.
     """
 
@@ -64,23 +64,23 @@ class Flag(Marker):
 
 @dataclass(frozen=True, kw_only=True)
 class Document(Marker):
-    """The one large argument: may also be the raw body, or a file in a multipart form."""
+    """The one large argument: may also be the raw body or a file of a multipart form."""
 
     name: str | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Parameter:
-    """One argument of a route: all that conversion, the API document and the command line need of it."""
+    """One argument of a route, as conversion, the API document and the command line need it."""
 
     name: str
-    """As users write it."""
+    """The name for users."""
     key: str
-    """As the function calls it."""
+    """The name of the function's parameter."""
     place: Place
     doc: str
     type: Any
-    """Without the marker, but with any constraints of pydantic."""
+    """The annotation without the marker, with the constraints of pydantic."""
     adapter: TypeAdapter[Any]
     required: bool
     default: Any = None
@@ -92,12 +92,12 @@ class Parameter:
 
     @property
     def many(self) -> bool:
-        """Whether it is a list."""
+        """True for a list."""
         return self.repeated or self.separator is not None
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON schema of its value, as the function gets it."""
+        """The JSON schema of the value that the function gets."""
         schema: dict[str, Any] = {"type": "boolean"} if self.place is Place.FLAG else self._typed()
         if not self.required and self.default is None:
             schema = {"anyOf": [schema, {"type": "null"}]}
@@ -108,17 +108,17 @@ class Parameter:
             one = {"type": "string", "enum": list(self.choices)}
             return {"type": "array", "items": one} if self.many else one
         schema = self.adapter.json_schema()
-        while "anyOf" in schema:  # None is said by the caller
+        while "anyOf" in schema:  # the caller adds None
             schema = next(each for each in schema["anyOf"] if each.get("type") != "null")
         return {key: value for key, value in schema.items() if key not in ("title", "$defs")}
 
 
 def signature(function: Callable[..., Any]) -> tuple[tuple[Parameter, ...], Any]:
-    """The parameters after the context, and the return type; of what is encoded already, the type that it shows."""
+    """Return the parameters after the context and the return type; of an `Encoded`, the type inside."""
     declared = list(inspect.signature(function).parameters.values())
     if not declared:
         raise TypeError("its first parameter must be the context")
-    # The context's type is left out: its import may be for type checkers only.
+    # Without the context's type, whose import may be for type checkers only.
     written = {key: hint for key, hint in function.__annotations__.items() if key != declared[0].name}
     names = function.__globals__
     hints = get_type_hints(SimpleNamespace(__annotations__=written), globalns=names, include_extras=True)
@@ -161,7 +161,7 @@ def _parameter(declared: inspect.Parameter, hint: Any) -> Parameter:
 
 
 def _unwrap(hint: Any) -> tuple[Marker | None, Any]:
-    """The marker in an annotation, and the type without it; `Marked | None` is marked as well."""
+    """Split an annotation into its marker and the type without it; `Marked | None` is marked as well."""
     if get_origin(hint) in (Union, UnionType):
         members = [_unwrap(member) for member in get_args(hint)]
         marker = next((marker for marker, _ in members if marker), None)
@@ -175,7 +175,7 @@ def _unwrap(hint: Any) -> tuple[Marker | None, Any]:
 
 
 def _bare(kind: Any) -> tuple[Any, bool]:
-    """A type without constraints and None, and whether it admits None."""
+    """Return a type without constraints and None, and whether it admits None."""
     if get_origin(kind) is Annotated:
         return _bare(kind.__origin__)
     if get_origin(kind) in (Union, UnionType):
@@ -186,7 +186,7 @@ def _bare(kind: Any) -> tuple[Any, bool]:
 
 
 def _choices(bare: Any) -> tuple[str, ...]:
-    """The choices that a type, or the items of a list, leave by themselves."""
+    """Return the choices of a Literal or Enum, or of the items of a list."""
     if get_origin(bare) in (list, set, frozenset):
         bare = _bare(get_args(bare)[0])[0]
     if get_origin(bare) is Literal:
@@ -197,7 +197,7 @@ def _choices(bare: Any) -> tuple[str, ...]:
 
 
 def _check_type(parameter: Parameter, bare: Any) -> None:
-    """Refuse a type that the kind of argument cannot have."""
+    """Raise `TypeError` for a type that the kind of argument cannot have."""
     fitting = {Place.PATH: str, Place.DOCUMENT: str, Place.FLAG: bool}.get(parameter.place, bare)
     if bare is not fitting:
         raise TypeError(f"its parameter {parameter.key!r} must be of the type {fitting.__name__}")

@@ -1,4 +1,4 @@
-"""What a route may return, and the one place that turns it into a reply."""
+"""The types that a route may return, and their conversion to replies."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
 JSON = "application/json"
-WORTH_ZIPPING = 8192
-"""Bytes: a smaller body travels as fast unzipped."""
+MIN_ZIP_BYTES = 8192
+"""Bytes from which on compression pays."""
 T = TypeVar("T")
 
 
 class Message(BaseModel):
-    """A sentence about what was done, and what the user should know besides."""
+    """A sentence about what was done, and warnings."""
 
     message: str
     warnings: list[str] | None = Field(default=None, exclude_if=lambda warnings: warnings is None)
 
 
 class Encoded(Generic[T]):
-    """A body that is JSON already, such as a list that was joined from memory; what is derived from it is kept.
+    """An encoded body, such as a JSON list from memory, or a file with its content type and headers.
 
-    A file is one as well, of another content type and with headers of its own.
+    Its ETag and compressed form are kept.
     """
 
     def __init__(self, body: bytes, content_type: str = JSON, headers: Mapping[str, str] | None = None) -> None:
@@ -41,18 +41,18 @@ class Encoded(Generic[T]):
 
     @cached_property
     def etag(self) -> str:
-        """Tells one body from another."""
+        """A hash of the body."""
         return blake2b(self.body, digest_size=12).hexdigest()
 
     @cached_property
     def zipped(self) -> bytes:
-        """The body under gzip; for a large one this takes a while."""
+        """The body compressed by gzip, which is slow for a large one."""
         return gzip.compress(self.body, 1, mtime=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A body that is not JSON."""
+    """A text body that is not JSON."""
 
     body: str
     content_type: str
@@ -60,7 +60,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A body that is sent as it comes, such as server-sent events; a client that goes away ends it."""
+    """A body sent in parts, such as server-sent events, until it ends or the client disconnects."""
 
     parts: AsyncIterator[bytes]
     content_type: str
@@ -74,7 +74,7 @@ class Produces:
 
 
 async def reply(request: web.Request, result: object, status: int) -> web.StreamResponse:
-    """The reply to a request whose route returned `result`: 304 for what the client has, zipped if that pays."""
+    """Return the reply for the `result` of a route: 304 for what the client has, compressed if that pays."""
     if isinstance(result, Stream):
         return await _send(request, result, status)
     if isinstance(result, Text):
@@ -85,15 +85,15 @@ async def reply(request: web.Request, result: object, status: int) -> web.Stream
         return web.Response(status=status, body=body, content_type=kind, headers=encoded.headers)
     if _has(request, encoded.etag):
         answer = web.Response(status=HTTPStatus.NOT_MODIFIED)
-    elif len(encoded.body) >= WORTH_ZIPPING and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+    elif len(encoded.body) >= MIN_ZIP_BYTES and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
         body = await asyncio.to_thread(lambda: encoded.zipped)
         headers = {hdrs.CONTENT_ENCODING: "gzip", hdrs.VARY: hdrs.ACCEPT_ENCODING}
         answer = web.Response(status=status, body=body, content_type=encoded.content_type, headers=headers)
     else:
         answer = web.Response(status=status, body=encoded.body, content_type=encoded.content_type)
-    answer.headers[hdrs.CACHE_CONTROL] = "private, no-cache"  # it may be kept, but only to ask whether it still holds
+    answer.headers[hdrs.CACHE_CONTROL] = "private, no-cache"  # clients may keep it, but must revalidate
     answer.headers.update(encoded.headers)
-    answer.headers[hdrs.ETAG] = f'W/"{encoded.etag}"'  # weak: zipped or not, it is the same
+    answer.headers[hdrs.ETAG] = f'W/"{encoded.etag}"'  # weak: the same with and without compression
     return answer
 
 
@@ -114,6 +114,6 @@ def _encode(result: object) -> Encoded[Any]:
 
 
 def _has(request: web.Request, etag: str) -> bool:
-    """Whether the client says that it has this body."""
+    """Return whether the client has this body."""
     known = request.headers.get(hdrs.IF_NONE_MATCH)
     return known is not None and any(tag.strip() in ("*", f'W/"{etag}"', f'"{etag}"') for tag in known.split(","))

@@ -9,7 +9,7 @@
     async def set_state(context: Context, note: NoteName, state: Wanted) -> Message:
         '''Set the state of a note.'''
 
-All is derived once, at the declaration; a mistake in it is a TypeError that names the function.
+Everything is derived once, at the declaration; a mistake raises a TypeError that names the function.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PATH = re.compile(r"(/([A-Za-z0-9._~-]+|\{\w+\}))+")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Route:
-    """An endpoint, as declared."""
+    """A declared endpoint."""
 
     method: str
     path: str
@@ -52,7 +52,7 @@ class Route:
     """Every name that `operation` can become."""
     status: int
     public: bool
-    """Whether it is there for everybody, also where authentication is enabled."""
+    """Open to everyone, even while authentication is enabled."""
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Route:
 
     @property
     def kinds(self) -> tuple[OperationKind, ...]:
-        """The operations that requests to it are."""
+        """The operations that its requests are."""
         return tuple(
             OperationKind(
                 name=name,
@@ -75,7 +75,7 @@ class Route:
         )
 
     def operation_for(self, arguments: Mapping[str, Any]) -> str | None:
-        """The name of the operation that a request with these arguments is; None if it is none."""
+        """Return the name of the operation of a request with these arguments, or None."""
         if self.operation is None:
             return None
         values = {key: arguments[key] for key in _template_fields(self.operation)}
@@ -90,7 +90,7 @@ Function = TypeVar("Function", bound=Callable[..., Awaitable[object]])
 
 
 class Routes:
-    """The routes below one prefix, in the order of their declaration."""
+    """The routes below one prefix, in the order of declaration."""
 
     def __init__(self, prefix: str, tag: str) -> None:
         self.prefix = prefix
@@ -106,25 +106,25 @@ class Routes:
     def get(
         self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
     ) -> Callable[[Function], Function]:
-        """Declare what a GET of this path does."""
+        """Declare the function for GET of this path."""
         return self._declare("GET", path, operation, status, public)
 
     def post(
         self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
     ) -> Callable[[Function], Function]:
-        """Declare what a POST to this path does."""
+        """Declare the function for POST to this path."""
         return self._declare("POST", path, operation, status, public)
 
     def put(
         self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
     ) -> Callable[[Function], Function]:
-        """Declare what a PUT to this path does."""
+        """Declare the function for PUT to this path."""
         return self._declare("PUT", path, operation, status, public)
 
     def delete(
         self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
     ) -> Callable[[Function], Function]:
-        """Declare what a DELETE of this path does."""
+        """Declare the function for DELETE of this path."""
         return self._declare("DELETE", path, operation, status, public)
 
     def _declare(
@@ -183,7 +183,7 @@ def _route(
     status: int,
     public: bool,
 ) -> Route:
-    """The route of a declaration; a TypeError says what is wrong with it."""
+    """Build the route of a declaration. Raises `TypeError` for a mistake in it."""
     if not inspect.iscoroutinefunction(function):
         raise TypeError("it must be an async function")
     doc = inspect.getdoc(function)
@@ -207,13 +207,13 @@ def _route(
 
 
 def _check(path: str, parameters: tuple[Parameter, ...]) -> None:
-    """Refuse a path and parameters that do not belong together, and two arguments of one name."""
+    """Raise `TypeError` for a path and parameters that do not match, or two arguments of one name."""
     if not _PATH.fullmatch(path):
-        raise TypeError(f"its path {path!r} must be words or whole {{names}}, each behind a slash")
+        raise TypeError(f"its path {path!r} must be words or whole {{names}}, each after a slash")
     fields = _FIELD.findall(path)
     keys = [each.key for each in parameters if each.place is Place.PATH]
     for odd in sorted(set(fields) ^ set(keys)):
-        raise TypeError(f"{odd!r} must stand both in the path {path} and among the parameters, as a Path")
+        raise TypeError(f"{odd!r} must be both in the path {path} and among the parameters, as a Path")
     names = [each.name for each in parameters]
     for name in names:
         if names.count(name) > 1:
@@ -227,13 +227,13 @@ def _template_fields(operation: str) -> list[str]:
 
 
 def _operations(operation: str | None, parameters: tuple[Parameter, ...]) -> tuple[str, ...]:
-    """Every name that an operation's template can become."""
+    """Return every name that an operation's template can become."""
     if operation is None:
         return ()
     fields = _template_fields(operation)
     choices = {each.key: each.choices for each in parameters if each.choices and not each.many}
     for name in fields:
         if name not in choices:
-            raise TypeError(f"its operation {operation!r} names {name!r}, which is no parameter with choices")
+            raise TypeError(f"its operation {operation!r} names {name!r}, which is not a parameter with choices")
     combinations = itertools.product(*(choices[name] for name in fields))
     return tuple(operation.format(**dict(zip(fields, chosen, strict=True))) for chosen in combinations)

@@ -1,4 +1,4 @@
-"""Throttle: whoever guesses tokens waits longer and longer for each answer. A right token never waits."""
+"""Throttle: each wrong token from an address delays the next answer longer. A right token never waits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ipaddress import IPv6Address, ip_address
 from pvcd.clock import Clock
 
 log = logging.getLogger(__name__)
-FIRST_DELAY, LONGEST_DELAY, DOUBLINGS = 0.1, 4.0, 10
-FORGOTTEN_AFTER = 600.0
-MOST_SOURCES = 10_000
+FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, MAX_DOUBLINGS = 0.1, 4.0, 10
+FORGET_SECONDS = 600.0
+MAX_SOURCES = 10_000
 
 
 class Throttle:
@@ -22,26 +22,26 @@ class Throttle:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # the latest last
 
     async def failed(self, address: str | None) -> None:
-        """An address sent a wrong token: return when it may be told."""
+        """Count a wrong token of an address; return when the answer may be sent."""
         source = _source(address)
         count = self._count(source)
-        if count & (count - 1) == 0:  # 1, 2, 4, 8: guessing must not fill the log
+        if count & (count - 1) == 0:  # 1, 2, 4, 8: the log must not fill
             log.warning("wrong tokens from %s: %d", source, count)
-        await self._clock.sleep(min(FIRST_DELAY * 2.0 ** min(count - 1, DOUBLINGS), LONGEST_DELAY))
+        await self._clock.sleep(min(FIRST_DELAY_SECONDS * 2.0 ** min(count - 1, MAX_DOUBLINGS), LONGEST_DELAY_SECONDS))
 
     def _count(self, source: str) -> int:
         now = self._clock.monotonic()
-        while self._failures and next(iter(self._failures.values()))[1] < now - FORGOTTEN_AFTER:
+        while self._failures and next(iter(self._failures.values()))[1] < now - FORGET_SECONDS:
             self._failures.popitem(last=False)
         count = self._failures.pop(source, (0, now))[0] + 1
         self._failures[source] = count, now
-        if len(self._failures) > MOST_SOURCES:
+        if len(self._failures) > MAX_SOURCES:
             self._failures.popitem(last=False)
         return count
 
 
 def _source(address: str | None) -> str:
-    """Who sits at an address: of IPv6 everybody has a whole network."""
+    """Return what is counted as one source: an IPv4 address, or an IPv6 network, as one host has all of it."""
     if address is None:
         return "a local socket"
     ip = ip_address(address)

@@ -1,4 +1,4 @@
-"""TLS: the API server's certificate and what clients must support, and a new certificate for a running server."""
+"""TLS of the API server: its certificate, also a new one while it runs, and what clients must support."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import ssl
 from pvcd.settings import SettingsError, Ssl
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""For TLS 1.2; those of 1.3 are all good."""
+"""For TLS 1.2; all ciphers of 1.3 are acceptable."""
 
 
 def server_tls(settings: Ssl) -> ssl.SSLContext | None:
-    """The server's TLS, if the settings enable it; raises `SettingsError` for files that do not serve."""
+    """Return the server's TLS, or None while it is disabled. Raises `SettingsError` for unusable files."""
     if not settings.enabled:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -23,16 +23,16 @@ def server_tls(settings: Ssl) -> ssl.SSLContext | None:
 
 
 def renew(context: ssl.SSLContext, settings: Ssl) -> None:
-    """Let new connections see the files as they are now; those that stand go on.
+    """Read the files again for new connections; existing ones continue.
 
-    Raises `SettingsError` for files that do not serve, and the certificate stays as it was.
+    Raises `SettingsError` for unusable files; then the certificate stays as it was.
     """
-    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)  # a failure half-way would spoil the one in use
+    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), settings)  # a failure half-way would break the one in use
     _load(context, settings)
 
 
 def _no_passphrase() -> str:
-    """Without this, OpenSSL would ask at the terminal and wait."""
+    """Keep OpenSSL from asking at the terminal."""
     return ""
 
 
@@ -41,8 +41,8 @@ def _load(context: ssl.SSLContext, settings: Ssl) -> None:
         context.load_cert_chain(settings.cert_file, settings.key_file, password=_no_passphrase)
     except OSError as error:  # ssl.SSLError is one
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        because = f" ({reason.lower().replace('_', ' ')})" if reason else ""
+        detail = f" ({reason.lower().replace('_', ' ')})" if reason else ""
         files = f"{settings.cert_file} and {settings.key_file}"
         raise SettingsError(
-            [f"pvc.api.ssl: {files} are no certificate with its key, both as PEM and without a passphrase{because}."]
+            [f"pvc.api.ssl: {files} must be a certificate and its key, as PEM without a passphrase{detail}."]
         ) from None

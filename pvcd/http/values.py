@@ -1,4 +1,4 @@
-"""From the query, a form, a JSON body or a document to typed arguments: all merged, or refused in clear sentences."""
+"""Merge the query, a form, a JSON body or a document into typed arguments, or refuse them with a sentence each."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pvcd.errors import Invalid, did_you_mean, wrong_value
 from pvcd.http.parameters import Parameter, Place
 from pvcd.records import NAME_PATTERN
 
-BODY_DEADLINE = 60.0
-"""Seconds that a body may take to arrive."""
-LARGE_BODY = 64 * 1024
-"""Bytes from which on a body is decoded beside the event loop."""
+BODY_SECONDS = 60.0
+"""Time for a body to arrive."""
+LARGE_BODY_BYTES = 64 * 1024
+"""A larger body is decoded in a thread."""
 MAX_PATH_VALUE = 256
 MAX_FIELDS = 1000
 """Fields of a query or a form, and items of a list."""
 MAX_COMPLAINTS = 10
-"""More do not help anybody, and each costs time."""
+"""More would not help, and each takes time."""
 
 ON = frozenset({"", "true", "yes", "on", "1", "y", "t"})
 OFF = frozenset({"false", "no", "off", "0", "n", "f"})
@@ -58,17 +58,17 @@ _BOUNDS = {
 
 
 class Bare(str):
-    """What a number, true or false of a JSON body is as text, which is no value of an argument that is text."""
+    """A number, true or false of a JSON body as text; no valid value of a text argument."""
 
 
 Given = str | list[str] | None
-"""One value as it was sent: JSON has lists and null, which means that nothing was given."""
+"""One value as it was sent; null of JSON means that nothing was given."""
 Pairs = list[tuple[str, Given]]
 """All values of one place."""
 
 
 async def read_arguments(request: web.Request, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """The arguments of a request, by the keys of the function's parameters; raises Invalid with all that is wrong."""
+    """Return the arguments by the keys of the function's parameters. Raises `Invalid` with all mistakes."""
     places = [_query(request), await _body(request, parameters)]
     complaints = list(islice(_unknown(places, parameters), MAX_COMPLAINTS))
     missing = []
@@ -93,12 +93,12 @@ async def read_arguments(request: web.Request, parameters: Sequence[Parameter]) 
 
 
 def document_of(parameters: Iterable[Parameter]) -> Parameter | None:
-    """The one large argument, if there is one."""
+    """Return the one large argument, or None."""
     return next((each for each in parameters if each.place is Place.DOCUMENT), None)
 
 
 def shown(text: str) -> str:
-    """A text of a user as it may stand in a sentence: short, in quotes, nothing in it that a terminal obeys."""
+    """Quote a user's text for a sentence: shortened, and without control characters."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
@@ -110,23 +110,23 @@ def _query(request: web.Request) -> Pairs:
 
 
 async def _body(request: web.Request, parameters: Sequence[Parameter]) -> Pairs:
-    """What the body says; a body of no bytes says nothing, whatever its type."""
+    """Return the arguments in the body; none for an empty one of any type."""
     if not request.body_exists:
         return []
     kind, charset = _kind(request)
     try:
-        async with asyncio.timeout(BODY_DEADLINE):
+        async with asyncio.timeout(BODY_SECONDS):
             if kind == "multipart/form-data":
                 return await _multipart(request, parameters)
             data = await request.read()
     except TimeoutError:
-        raise Invalid(f"The body must arrive within {BODY_DEADLINE:g} s.") from None
+        raise Invalid(f"The body must arrive within {BODY_SECONDS:g} s.") from None
     except (web.RequestPayloadError, ConnectionError):
         raise Invalid("Cannot read the body: damaged or incomplete.") from None
     if not data:
         return []
     what = kind, data, charset, parameters
-    return await asyncio.to_thread(_read_body, *what) if len(data) > LARGE_BODY else _read_body(*what)
+    return await asyncio.to_thread(_read_body, *what) if len(data) > LARGE_BODY_BYTES else _read_body(*what)
 
 
 def _read_body(kind: str, data: bytes, charset: str, parameters: Sequence[Parameter]) -> Pairs:
@@ -142,7 +142,7 @@ def _read_body(kind: str, data: bytes, charset: str, parameters: Sequence[Parame
 
 
 def _begins_with_argument(text: str, parameters: Sequence[Parameter]) -> bool:
-    """Whether it is a form, not a document that was only sent as one (curl says `form` of every body)."""
+    """Tell a form from a document that was sent as one, as curl does with every body."""
     first = re.split("[=&\r\n]", text, maxsplit=1)[0]
     return any(first == parameter.name for parameter in parameters if parameter.place != "path")
 
@@ -172,7 +172,7 @@ def _form(place: str, text: str, charset: str) -> Pairs:
 
 
 def _kind(request: web.Request) -> tuple[str, str]:
-    """The type and charset of the body; the parser of the standard library stumbles over some malformed ones."""
+    """Return the type and charset of the body. The parser of the standard library fails on some malformed ones."""
     try:
         return request.content_type, request.charset or "utf-8"
     except (LookupError, ValueError):
@@ -180,7 +180,7 @@ def _kind(request: web.Request) -> tuple[str, str]:
 
 
 async def _multipart(request: web.Request, parameters: Sequence[Parameter]) -> Pairs:
-    """The fields of a multipart form, of which the document may be a file."""
+    """Return the fields of a multipart form; the document may be a file."""
     fields: Pairs = []
     document = document_of(parameters)
     try:
@@ -197,13 +197,13 @@ async def _multipart(request: web.Request, parameters: Sequence[Parameter]) -> P
                 raise Invalid(f"The argument {shown(part.name)} cannot be a file.")
             fields.append((part.name, _decode(data, part.get_charset("utf-8"))))
     except (ValueError, LookupError, RuntimeError, AssertionError, HttpProcessingError):
-        # aiohttp's reader says each of these of a malformed body.
+        # aiohttp's reader raises each of these for a malformed body.
         raise Invalid("Cannot read the body: malformed multipart form.") from None
     return fields
 
 
 def _json(text: str) -> Pairs:
-    """The members of a JSON object; numbers stay as they are written."""
+    """Return the members of a JSON object, numbers as they are written."""
     try:
         document = json.loads(
             text, object_pairs_hook=tuple, parse_int=Bare, parse_float=Bare, parse_constant=_refuse_constant
@@ -216,7 +216,7 @@ def _json(text: str) -> Pairs:
 
 
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word} is not a number")
 
 
 def _json_value(name: str, value: object) -> Given:
@@ -233,7 +233,7 @@ def _json_value(name: str, value: object) -> Given:
 
 
 def _given(parameter: Parameter, places: Iterable[Pairs]) -> Iterator[str | list[str]]:
-    """Each time that an argument is given; where it is repeated, all of one place are one list."""
+    """Yield the values of an argument from each place; a repeated one as one list for each place."""
     for pairs in places:
         values = [value for name, value in pairs if name == parameter.name and value is not None]
         if parameter.repeated and values:
@@ -243,7 +243,7 @@ def _given(parameter: Parameter, places: Iterable[Pairs]) -> Iterator[str | list
 
 
 def _agreed(parameter: Parameter, given: list[str | list[str]]) -> Any:
-    """The value that all places agree on."""
+    """Return the value on which all places agree."""
     value, *others = (_convert(parameter, each) for each in given)
     if any(other != value for other in others):
         raise Invalid(f"{parameter.name} must be given once, or with the same value each time.")
@@ -275,12 +275,12 @@ def _path_value(parameter: Parameter, text: str) -> str:
 
 
 def _shown(parameter: Parameter, text: str) -> str:
-    """A value in a sentence, unless it is a secret."""
+    """Quote a value for a sentence, unless it is a secret."""
     return "(not shown)" if parameter.secret else shown(text)
 
 
 def _refuse_characters(parameter: Parameter, text: str) -> None:
-    """Control characters belong into documents only, halves of characters nowhere."""
+    """Refuse control characters except in documents, and surrogates everywhere."""
     if _SURROGATE.search(text):
         raise Invalid(_wrong(parameter, text, "must be valid UTF-8"))
     if parameter.place != "document" and _CONTROL.search(text):
@@ -288,7 +288,7 @@ def _refuse_characters(parameter: Parameter, text: str) -> None:
 
 
 def _convert(parameter: Parameter, given: str | list[str]) -> Any:
-    """The typed value of what was given once."""
+    """Return the typed value of what was given once."""
     if isinstance(given, list) and not parameter.many:
         raise Invalid(f"{parameter.name} must be one value; got a list.")
     texts = [given] if isinstance(given, str) else given
@@ -323,16 +323,16 @@ def _flag(parameter: Parameter, text: str) -> bool:
 
 
 def _items(parameter: Parameter, texts: list[str]) -> list[str]:
-    """The items of what was given, of which names have their `+` again."""
+    """Split what was given into items; in names, restore each `+`."""
     if parameter.separator is not None:
-        # A name may end in the blank that stands for a `+`, but never begin with it.
+        # A name may end with the blank that stands for `+`, but never begin with it.
         pieces = (piece for text in texts for piece in text.split(parameter.separator))
         stripped = (piece.lstrip() if parameter.names else piece.strip() for piece in pieces)
         texts = [piece for piece in stripped if piece]
     return [text.replace(" ", "+") for text in texts] if parameter.names else texts
 
 
-# Saying what would be valid
+# Sentences
 
 
 def _wrong(parameter: Parameter, text: str, reason: str) -> str:
@@ -340,7 +340,7 @@ def _wrong(parameter: Parameter, text: str, reason: str) -> str:
 
 
 def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -> Iterator[str]:
-    """One sentence for each item that pydantic refused (of several reasons the first), or for the list itself."""
+    """Yield a sentence for each item that pydantic refused, with its first reason, or for the list itself."""
     expected = _expected(parameter)
     seen: set[int] = set()
     for detail in error.errors(include_url=False, include_input=False):
@@ -361,7 +361,7 @@ def _sentence(parameter: Parameter, text: str, detail: Any, expected: str | None
 
 
 def _expected(parameter: Parameter) -> str | None:
-    """What would be valid, in words, if the type can say it."""
+    """Describe the valid values, or return None if the type has no description."""
     try:
         return _phrase(parameter.adapter.json_schema())
     except PydanticInvalidForJsonSchema:

@@ -1,4 +1,4 @@
-"""Views: the replies about one kind of record, kept encoded, and made anew only after a change."""
+"""Views: encoded replies about one kind of record, rendered again only after a change."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ V = TypeVar("V", bound=BaseModel)
 class View(Generic[R, V]):
     """Every record of a type as the API shows it, in the order of their names.
 
-    What `render` returns may rest on the record and on the records below it in the store (such as its node's report),
-    and on nothing else: a change of those makes it be rendered again. `names` are what a `limit` is matched to; the
-    first one gives the order.
+    What `render` returns may depend only on the record and on the records below it in the store (such as its node's
+    report): only their changes cause another rendering. A `limit` is matched to the `names`; the first gives the order.
     """
 
     def __init__(
@@ -39,21 +38,21 @@ class View(Generic[R, V]):
         self._end = store.subscribe(self._changed)
 
     def close(self) -> None:
-        """Follow the store no more."""
+        """Stop following the store."""
         self._end()
 
     def one(self, record: R) -> Encoded[list[V]]:
-        """The reply about one record: a list of one."""
+        """Return the reply about one record: a list of one."""
         return Encoded(b"[" + self._bytes(record) + b"]")
 
     def all(self) -> Encoded[list[V]]:
-        """The reply about all records."""
+        """Return the reply about all records."""
         if self._all is None:
             self._all = _list([self._bytes(record) for _, record in self._rows()])
         return self._all
 
-    def those(self, limit: str | None, wanted: Callable[[R], bool]) -> Encoded[list[V]]:
-        """The reply about the records of which a name matches `limit`, and that are wanted."""
+    def filter(self, limit: str | None, wanted: Callable[[R], bool]) -> Encoded[list[V]]:
+        """Return the reply about the wanted records with a name that matches `limit`."""
         matches = matcher(limit)
         return _list([self._bytes(record) for names, record in self._rows() if matches(names) and wanted(record)])
 

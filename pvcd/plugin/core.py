@@ -25,7 +25,7 @@ REQUIRES_PLUGIN_API = PLUGIN_API_1
 
 @hookimpl
 def register_records() -> Iterable[type[Record]]:
-    """What holds the cluster together: schema, presence, lease, node commands, logins and tasks."""
+    """Schema, presence, lease, node commands, logins and tasks."""
     return [
         *(Schema, Presence, Primary, logins.Login),
         *(node_commands.NodeCommand, node_commands.NodeCommandResult),
@@ -35,7 +35,7 @@ def register_records() -> Iterable[type[Record]]:
 
 @hookimpl
 def register_components() -> Iterable[Component[Any]]:
-    """The API document, task logs and queue, and the site's hooks."""
+    """The API document, the logs and the queue of tasks, and the site hooks."""
     return [document_routes.COMPONENT, *components.COMPONENTS, sitehooks.COMPONENT]
 
 
@@ -47,11 +47,11 @@ def register_routes() -> Iterable[Routes]:
 
 @hookimpl
 def register_handlers() -> Iterable[Handlers]:
-    """Node commands, and the end of logins."""
+    """Answers to node commands, and the removal of old logins."""
     return [node_commands.node_handlers, node_commands.primary_handlers, logins.handlers]
 
 
 @hookimpl
 def register_health_checks() -> Iterable[HealthCheck]:
-    """Plugins, and ZooKeeper."""
+    """The state of the plugins and of ZooKeeper."""
     return health_routes.CHECKS

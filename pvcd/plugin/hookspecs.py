@@ -1,7 +1,7 @@
-"""Everything that a plugin can add. Hooks run once, at start, and return declarations; they do no I/O.
+"""The hooks of a plugin: everything that it can add. They run once, at start, do no I/O and return declarations.
 
 A plugin is a module with `REQUIRES_PLUGIN_API = PLUGIN_API_1` (or another range) and some of these functions, each
-marked with `@hookimpl`. The async functions inside the declarations do the work later.
+marked with `@hookimpl`. The async functions in the declarations do the work later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pvcd.tasks import Step
 
 PLUGIN_API = "1.0"
 PLUGIN_API_1 = ">=1,<2"
-"""The range that a plugin written for this API declares."""
+"""The range of versions that a plugin written for this API declares."""
 
 hookspec = pluggy.HookspecMarker("pvcd")
 hookimpl = pluggy.HookimplMarker("pvcd")
@@ -38,12 +38,12 @@ def register_settings() -> Iterable[SettingsSection]:
 
 @hookspec
 def register_records() -> Iterable[type[Record]]:
-    """What the cluster remembers for the plugin."""
+    """Types of records that the plugin keeps in the store."""
 
 
 @hookspec
 def register_components() -> Iterable[Component[Any]]:
-    """What is opened at start and closed at stop, found with `context[KEY]`."""
+    """Things that are opened at start and closed at stop, found with `context[KEY]`."""
 
 
 @hookspec
@@ -53,12 +53,12 @@ def register_routes() -> Iterable[Routes]:
 
 @hookspec
 def register_handlers() -> Iterable[Handlers]:
-    """What a node, or the primary, does when a record changes or a command asks for it."""
+    """Functions that a node, or the primary, runs when a record changes or a node command asks for it."""
 
 
 @hookspec
 def register_node_facts() -> Iterable[NodeFact]:
-    """What each node says of itself beside its keepalive."""
+    """Values that each node publishes with its keepalive."""
 
 
 @hookspec
@@ -68,22 +68,22 @@ def register_node_selectors() -> Iterable[NodeSelector]:
 
 @hookspec
 def register_operations() -> Iterable[OperationKind]:
-    """What the plugin's handlers and components do by themselves; what its routes do is known from these."""
+    """Acts of the plugin's handlers and components; those of its routes are derived from the routes."""
 
 
 @hookspec
 def register_guards() -> Iterable[Guard]:
-    """Asked before an operation; may refuse it."""
+    """Checks before an operation, which may refuse it."""
 
 
 @hookspec
 def register_listeners() -> Iterable[Listener]:
-    """Told after an operation, or asked to do their share of one."""
+    """Functions called after an operation, or to do their part of one."""
 
 
 @hookspec
 def register_steps() -> Iterable[Step]:
-    """What tasks are made of: each step has its kind of task and its place in the order."""
+    """Parts of tasks: each step names its kind of task and its place in the order."""
 
 
 @hookspec
@@ -93,9 +93,9 @@ def register_template_filters() -> Iterable[TemplateFilter]:
 
 @hookspec
 def register_health_checks() -> Iterable[HealthCheck]:
-    """Looks at the cluster that tell how it is."""
+    """Checks of the state of the cluster."""
 
 
 @hookspec
 def register_commands() -> Iterable[click.Command]:
-    """Subcommands of `pvcd`; those of pvcd itself cannot be replaced."""
+    """Subcommands of `pvcd`; those of the core cannot be replaced."""

@@ -1,4 +1,4 @@
-"""Finds and imports the plugins. Whatever goes wrong with one is told by its name, and the others go on."""
+"""Find and import the plugins. One that cannot be imported is refused by name; the others are used."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pvcd.settings import PluginsSection, SettingsError
 
 ENTRY_POINTS = "pvcd"
 BUILT_IN = "pvcd"
-"""The distribution whose plugins must all be there."""
+"""The distribution whose plugins are all required."""
 CORE = "core"
-"""The name of the plugin that pvcd itself is."""
+"""The name of the core among the plugins."""
 LOAD_SECONDS, REQUIRED_SECONDS = 10.0, 60.0
-"""How long the import of a plugin may take, and then its hooks together; and that of one that must not be left out."""
+"""Limits for the import of a plugin, and again for its hooks together: of an optional one, and of a required one."""
 T = TypeVar("T")
 
 
@@ -40,10 +40,10 @@ class Plugin:
     module: ModuleType
     origin: str
     required: bool = True
-    """Whether nothing starts without it."""
+    """True if the daemons do not start without it."""
 
     def refused(self, reason: object) -> RefusedPlugin:
-        """It cannot be used after all."""
+        """Return it as a refused plugin."""
         return RefusedPlugin(self.name, self.origin, str(reason), self.required)
 
 
@@ -81,13 +81,13 @@ def load(settings: PluginsSection, only: str | None = None) -> list[Plugin | Ref
         except PluginError as error:
             refused.append(RefusedPlugin(name, origin, str(error), required))
     for name in settings.required - {*loaded, *(plugin.name for plugin in refused)}:
-        reason = f"The plugin {name!r}, which pvc.plugins.required names, is not there."
+        reason = f"Plugin {name!r}, which pvc.plugins.required names, is not installed."
         refused.append(RefusedPlugin(name, "nowhere", reason, required=True))
     return [*(loaded[name] for name in sorted(loaded)), *refused]
 
 
 def in_time(act: Callable[[], T], *, required: bool) -> T:
-    """What a function returns or raises, unless it blocks: then it is left behind in its thread."""
+    """Return what a function returns, or raise what it raises; if it blocks, leave it in its thread and raise."""
     seconds = REQUIRED_SECONDS if required else LOAD_SECONDS
     outcome: Future[T] = Future()
 
@@ -127,14 +127,14 @@ def _in_directories(directories: Iterable[Path]) -> Iterator[_Candidate]:
 
 
 def plugin_file(path: Path) -> Path | None:
-    """The file that is imported of a file or package, if it is one."""
+    """Return the file to import for a path: itself, or the `__init__.py` of a package; None if it is neither."""
     file = path / "__init__.py" if path.is_dir() else path
     return file if file.suffix == ".py" and file.is_file() else None
 
 
 def import_file(name: str, file: Path) -> ModuleType:
-    """The module of a file, or of the package whose `__init__.py` it is."""
-    full_name = f"pvcd_site_{name}"  # of one part: `from . import` looks for the parent of others
+    """Import a file as a module, or as a package if it is an `__init__.py`."""
+    full_name = f"pvcd_site_{name}"  # without a dot: otherwise `from . import` looks for a parent
     search = [str(file.parent)] if file.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(full_name, file, submodule_search_locations=search)
     if spec is None or spec.loader is None:
@@ -155,24 +155,23 @@ def _import(candidate: _Candidate, required: bool) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise PluginError(
             f"Plugin {candidate.name!r} ({candidate.origin}) could not be imported: {type(error).__name__}: {error}. "
-            f"Mend it, or name it in pvc.plugins.disabled."
+            f"Repair it, or add it to pvc.plugins.disabled."
         ) from error
     check_version(candidate.name, module)
     return module
 
 
 def check_version(name: str, module: ModuleType) -> None:
-    """Raise `PluginError` for a plugin that works with another plugin API, or does not say with which."""
+    """Raise `PluginError` for a plugin that works with another plugin API, or does not declare any."""
     wanted = getattr(module, "REQUIRES_PLUGIN_API", None)
     try:
         versions = SpecifierSet(wanted if isinstance(wanted, str) and wanted else "nonsense")
     except InvalidSpecifier:
         raise PluginError(
-            f"Plugin {name!r} must say which plugin API it works with, for example "
-            f'REQUIRES_PLUGIN_API = ">=1,<2", not {wanted!r}.'
+            f"Plugin {name!r} cannot be used: REQUIRES_PLUGIN_API must be a range of versions, such as '>=1,<2'; "
+            f"got {wanted!r}."
         ) from None
     if hookspecs.PLUGIN_API not in versions:
         raise PluginError(
-            f"Plugin {name!r} works with the plugin API {wanted}, but this is {hookspecs.PLUGIN_API}: "
-            f"update one of them."
+            f"Plugin {name!r} requires plugin API {wanted}, but pvcd has {hookspecs.PLUGIN_API}. Update one of them."
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pvcd.errors import Failed, TimedOut
+from pvcd.programs.supervise import ending, kill_group
 
 MAX_OUTPUT = 16 * 1024 * 1024
 """Bytes of stdout, and of stderr, that are kept; a program that writes more is ended."""
@@ -136,8 +136,7 @@ async def _feed(stdin: asyncio.StreamWriter, input: bytes) -> None:
 
 async def _end(process: Process) -> None:
     """Kill the program's whole group (also when only its children are left) and reap it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    kill_group(process)
     # A descendant in a session of its own may still hold the pipes: let go of our ends.
     process._transport.close()  # type: ignore[attr-defined]
     # One that hangs in the kernel cannot be waited for; it is reaped whenever it lets go.
@@ -147,8 +146,7 @@ async def _end(process: Process) -> None:
 
 
 def _sentence(program: str, result: Result) -> str:
-    status = result.returncode
-    how = f"failed with exit status {status}" if status > 0 else f"was ended by {signal.Signals(-status).name}"
+    how = ending(result.returncode).replace("ended with", "failed with")
     text = result.stderr.decode(errors="replace")
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return f"{_name(program)} {how}" + (f": {line[:300]}" if line else ".")

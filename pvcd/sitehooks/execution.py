@@ -1,4 +1,4 @@
-"""Runs one hook, to its end or to the end of its time, and leaves nothing of it: see confined.py."""
+"""Runs one hook, to its end or to the end of its time, and leaves nothing of it: see pvcd/programs/confine.py."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from pvcd.errors import PvcdError
-from pvcd.programs.runner import TooMuchWritten, run
-from pvcd.sitehooks import confined
+from pvcd.programs import TooMuchWritten, confine, run
 from pvcd.sitehooks.envelope import Envelope, environment
 from pvcd.sitehooks.folder import Hook
 
@@ -49,7 +48,7 @@ async def execute(hook: Hook, told: Envelope, seconds: float) -> Ending:
     began = time.monotonic()
     answers, report = os.pipe()
     try:
-        argv = [sys.executable, "-I", "-S", str(Path(confined.__file__)), str(os.getpid()), str(report)]
+        argv = [sys.executable, "-I", "-S", str(Path(confine.__file__)), str(os.getpid()), str(report)]
         result = await run(
             [*argv, str(hook.file), str(seconds), hook.name, told["operation"], told["phase"]],
             timeout=seconds + _BACKSTOP,
@@ -84,7 +83,7 @@ def _ending(answer: dict[str, Any], stderr: bytes) -> dict[str, Any]:
     if "ended" in answer:
         return {"sentence": answer["ended"]}
     if "signal" in answer:
-        return {"sentence": f"it was ended by {signal.Signals(answer['signal']).name}", "signal": answer["signal"]}
+        return {"sentence": f"it was killed by {signal.Signals(answer['signal']).name}", "signal": answer["signal"]}
     status = answer["status"]
     words = _first_line(stderr) or f"it ended with the status {status}"
     return {"status": status} if status == 0 else {"sentence": words, "refused": True, "status": status}

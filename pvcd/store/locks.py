@@ -1,4 +1,4 @@
-"""KeyedLocks of writers within a process, one for each record that several of them change at once."""
+"""KeyedLocks: locks within a process, one for each key that several tasks contend for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Lock:
 
 
 class KeyedLocks:
-    """First come, first served: while tasks wait for a path, no other task of this process may write to it."""
+    """Locks by path, first come, first served: `refuse_others` keeps other tasks from overtaking those that wait."""
 
     def __init__(self) -> None:
         self._locks: dict[str, _Lock] = {}
@@ -41,7 +41,7 @@ class KeyedLocks:
                 del self._locks[path]
 
     def refuse_others(self, paths: Iterable[str]) -> None:
-        """Raise `Changed` for the first path that another task holds or waits for: it would be overtaken."""
+        """Raise `Changed` for the first path that another task holds or waits for."""
         for path in paths if self._locks else ():
             entry = self._locks.get(path)
             if entry and entry.holder is not asyncio.current_task():

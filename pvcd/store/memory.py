@@ -1,6 +1,6 @@
-"""The tree in memory, for tests and simulation: `MemoryTree`s share a `MemoryServer`, which can be told to fail.
+"""The tree in memory, for tests and simulation: `MemoryTree`s share a `MemoryServer`, which fails on demand.
 
-It behaves as `zookeeper.py` does, but for time: nothing takes any, and a session ends only when the server is told so.
+It behaves like `zookeeper.py`, except that nothing takes time, and a session ends only at `MemoryServer.expire`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pvcd.store.tree import (
 
 
 class MemoryServer:
-    """What an ensemble remembers, and the faults that a test asks for."""
+    """The documents and sessions of an ensemble, and the faults that a test asks for."""
 
     def __init__(self) -> None:
         self.documents: dict[str, Node] = {}
@@ -35,44 +35,44 @@ class MemoryServer:
         self._cut: set[MemoryTree] = set()
 
     def stop(self) -> None:
-        """No tree reaches the server any more; sessions and documents stay."""
+        """Answer no tree any more; sessions and documents stay."""
         self._running = False
-        self._tell_links()
+        self._notify_links()
 
     def start(self) -> None:
-        """The server answers again."""
+        """Answer again."""
         self._running = True
-        self._tell_links()
+        self._notify_links()
 
     def cut(self, tree: MemoryTree) -> None:
-        """This one tree does not reach the server any more."""
+        """Keep one tree from reaching the server."""
         self._cut.add(tree)
-        self._tell_links()
+        self._notify_links()
 
     def heal(self, tree: MemoryTree) -> None:
-        """It reaches the server again."""
+        """Let a tree reach the server again."""
         self._cut.discard(tree)
-        self._tell_links()
+        self._notify_links()
 
     def expire(self, session: int) -> None:
-        """End a session, as for want of any word from its tree: its ephemeral documents go."""
+        """End a session as after its timeout: its ephemeral documents go."""
         self._sessions.discard(session)
         draft = _Draft(self, session)
         for path in [path for path, node in self.documents.items() if node.owner == session]:
             draft.remove(path)
         self._publish(draft)
-        self._tell_links()
+        self._notify_links()
 
     def reaches(self, tree: MemoryTree) -> bool:
-        """Whether requests of this tree arrive."""
+        """Return whether requests of this tree arrive."""
         return self._running and tree not in self._cut
 
     def lives(self, session: int) -> bool:
-        """Whether a session has not ended yet."""
+        """Return whether a session has not ended yet."""
         return session in self._sessions
 
     def admit(self, tree: MemoryTree) -> int:
-        """Begin a session."""
+        """Begin a session and return its number."""
         if tree not in self._trees:
             self._trees.append(tree)
         session = next(self._numbers)
@@ -80,7 +80,7 @@ class MemoryServer:
         return session
 
     def dismiss(self, tree: MemoryTree) -> None:
-        """A tree ends its session; if it does not reach the server, the session waits to be expired."""
+        """End the session of a tree; if the tree does not reach the server, the session stays until it expires."""
         reached = self.reaches(tree)
         self._trees.remove(tree)
         self._cut.discard(tree)
@@ -88,33 +88,33 @@ class MemoryServer:
             self.expire(tree.session)
 
     def commit(self, changes: Iterable[NodeChange], session: int) -> list[Node | None]:
-        """All of the changes or none."""
+        """Make all of the changes or none."""
         draft = _Draft(self, session)
         results = [draft.apply(change) for change in changes]
         self._publish(draft)
         return results
 
     def make(self, paths: Iterable[str]) -> None:
-        """Make these documents, without data, where they are missing."""
+        """Create these documents without data where they are missing."""
         draft = _Draft(self, 0)
         for path in paths:
             draft.make(path)
         self._publish(draft)
 
     def _publish(self, draft: _Draft) -> None:
-        """A transaction has succeeded: it counts, and whoever watches is told."""
+        """Take over a successful transaction, and notify the trees that watch."""
         if draft.touched:
             self.documents, self.serial = draft.documents, draft.serial
             for tree in self._trees:
                 tree.hear(draft.touched)
 
-    def _tell_links(self) -> None:
+    def _notify_links(self) -> None:
         for tree in self._trees:
             tree.feel(self.reaches(tree))
 
 
 class _Draft:
-    """A transaction at work on a copy, which is thrown away if one of its changes fails."""
+    """A transaction on a copy of the documents, which is dropped if one of its changes fails."""
 
     def __init__(self, server: MemoryServer, session: int) -> None:
         self.documents = dict(server.documents)
@@ -123,7 +123,7 @@ class _Draft:
         self._session = session
 
     def apply(self, change: NodeChange) -> Node | None:
-        """One change; returns the document that it wrote."""
+        """Make one change; return the document that it wrote."""
         match change:
             case CreateNode():
                 return self._create(change)
@@ -140,12 +140,12 @@ class _Draft:
         return None
 
     def remove(self, path: str) -> None:
-        """Forget a document."""
+        """Remove a document."""
         del self.documents[path]
         self.touched.append(path)
 
     def make(self, path: str) -> None:
-        """Make a document without data, and what is missing above it, unless it is there."""
+        """Create a document without data, and its missing parents, unless it is there."""
         names = path.split("/")[1:]
         for end in range(len(names)):
             step = "/" + "/".join(names[: end + 1])
@@ -158,7 +158,7 @@ class _Draft:
         if parent:
             self.make(parent)
             if self.documents[parent].owner:
-                raise Invalid(f"{path} would stand below a document that goes with its session.")
+                raise Invalid(f"{path!r} cannot be created: its parent is ephemeral.")
         old = self.documents.get(path)
         if old is None:
             return self._put(path, Node(change.data, 0, self.serial, owner))
@@ -196,7 +196,7 @@ class MemoryTree:
         self._returning: asyncio.Handle | None = None
 
     async def open(self, on_change: Callable[[str], None], on_link: Callable[[Link], None]) -> None:
-        """Begin a session; fails at once if the server cannot be reached."""
+        """Begin a session; fail at once if the server cannot be reached."""
         if not self._server.reaches(self):
             raise StoreUnavailable("The store in memory did not answer.")
         self._loop = asyncio.get_running_loop()
@@ -214,33 +214,33 @@ class MemoryTree:
         await asyncio.sleep(0)
 
     async def watch(self, roots: Sequence[str]) -> None:
-        """Make the roots and hear of what changes at and below them."""
+        """Create the roots, and be notified of changes at and below them."""
         self._must_be_connected()
         self._server.make(roots)
         self._roots.update(dict.fromkeys(roots))
         await asyncio.sleep(0)
 
     async def load(self) -> dict[str, Node]:
-        """Every document at and below the roots."""
+        """Return every document at and below the roots."""
         self._must_be_connected()
         found = {path: node for path, node in self._server.documents.items() if node.data and self._watches(path)}
         await asyncio.sleep(0)
         return found
 
     async def get(self, path: str) -> Node | None:
-        """One document, or None."""
+        """Return one document, or None."""
         self._must_be_connected()
         node = self._server.documents.get(path)
         await asyncio.sleep(0)
         return node if node and node.data else None
 
     async def sync(self) -> None:
-        """There is one copy of everything, so nothing can lag."""
+        """Return at once: there is one copy of everything, so nothing can lag."""
         self._must_be_connected()
         await asyncio.sleep(0)
 
     async def commit(self, changes: Sequence[NodeChange]) -> list[Node | None]:
-        """One transaction."""
+        """Commit one transaction."""
         refuse_unfit(changes)
         self._must_be_connected()
         try:
@@ -249,12 +249,12 @@ class MemoryTree:
             await asyncio.sleep(0)
 
     def hear(self, paths: Iterable[str]) -> None:
-        """The server says that these paths changed; it is hinted a little later, if the link stands then."""
+        """Take from the server that these paths changed; hint at them a little later, if the link stands then."""
         for path in filter(self._watches, paths):
             self._loop.call_soon(self._hint, path)
 
     def feel(self, reached: bool) -> None:
-        """The server says whether it is reached. A loss counts at once, a return a little later."""
+        """Take from the server whether it is reached: a loss counts at once, a return a little later."""
         if not reached:
             self._stay_away()
             if self.link is Link.CONNECTED:
@@ -267,21 +267,21 @@ class MemoryTree:
 
     def _lose(self, link: Link) -> None:
         self.link = link
-        self._loop.call_soon(self._tell, link)
+        self._loop.call_soon(self._notify, link)
 
     def _return(self) -> None:
         self._returning = None
         if not self._server.lives(self.session):
             self.session = self._server.admit(self)
         self.link = Link.CONNECTED
-        self._tell(Link.CONNECTED)
+        self._notify(Link.CONNECTED)
 
     def _stay_away(self) -> None:
         if self._returning:
             self._returning.cancel()
             self._returning = None
 
-    def _tell(self, link: Link) -> None:
+    def _notify(self, link: Link) -> None:
         if self.session:
             self._on_link(link)
 
@@ -294,4 +294,4 @@ class MemoryTree:
 
     def _must_be_connected(self) -> None:
         if self.link is not Link.CONNECTED:
-            raise StoreUnavailable("The store in memory is not connected.")
+            raise StoreUnavailable("Cannot use the store in memory: not connected.")

@@ -1,4 +1,4 @@
-"""What ZooKeeper can do and kazoo cannot ask for: lasting watches, many reads in one request, a transaction's number.
+"""Requests of ZooKeeper that kazoo lacks: lasting watches, many reads in one request, a transaction's number.
 
 Part of the door in `zookeeper.py`, and used by nothing else.
 """
@@ -38,18 +38,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AddWatch:
-    """Report each change of a document and of all below it, for as long as the connection lasts."""
+    """Report each change of a document and of all documents below it while the connection lasts."""
 
     type: ClassVar[int] = 106
     path: str
 
     def serialize(self) -> bytes:
-        """The request's bytes."""
+        """Return the request's bytes."""
         return bytes(write_string(self.path) + int_struct.pack(_PERSISTENT_RECURSIVE))
 
     @classmethod
     def deserialize(cls, message: bytes, offset: int) -> bool:
-        """The answer says no more than that it is done."""
+        """Return that it is done, which is all that the answer says."""
         return True
 
 
@@ -57,20 +57,20 @@ class AddWatch:
 class ReadMany:
     """Several `GetData` and `GetChildren` in one request.
 
-    The answers are in their order: data and stat, a list of names, or the exception of that one.
+    The answers come in the same order: data and stat, a list of names, or the exception of that read.
     """
 
     type: ClassVar[int] = 22
     reads: Sequence[GetData | GetChildren]
 
     def serialize(self) -> bytes:
-        """The request's bytes."""
+        """Return the request's bytes."""
         parts = [MultiHeader(read.type, False, -1).serialize() + read.serialize() for read in self.reads]
         return b"".join(parts) + bytes(MultiHeader(-1, True, -1).serialize())
 
     @classmethod
     def deserialize(cls, message: bytes, offset: int) -> list[Any]:
-        """The answers from their bytes."""
+        """Return the answers from their bytes."""
         answers = []
         header, offset = MultiHeader.deserialize(message, offset)
         while not header.done:
@@ -105,23 +105,23 @@ _ANSWERS = {GetData.type: _data, GetChildren.type: _names, -1: _error}
 
 
 class Commit(Transaction):  # type: ignore[misc]  # kazoo has no types
-    """A transaction whose answer is its number (the mzxid of all that it wrote) and the results.
+    """A transaction whose answer is its number (the mzxid of each document that it wrote) and the results.
 
-    The result of a create is only its path; the number is what else there is to know of the new document.
+    The result of a create is only its path; the number completes the new document.
     """
 
     @classmethod
     def deserialize(cls, message: bytes, offset: int) -> tuple[int, list[Any]]:
-        """The answer from its bytes, which begin with the header that kazoo has read already."""
+        """Return the answer from its bytes, which begin with the header that kazoo has read already."""
         header, _ = ReplyHeader.deserialize(message, offset - reply_header_struct.size)
         return header.zxid, super().deserialize(message, offset)
 
 
 class _Bell:
-    """Wakes kazoo's thread once for each request, in the place of kazoo's socket pair.
+    """Wakes kazoo's thread once for each request; replaces kazoo's socket pair.
 
-    A socket pair is full after 278 requests that were not yet sent, and whoever makes the next one would block: for
-    us the event loop. This one counts without a limit.
+    A socket pair is full after 278 requests that were not yet sent, and the next one would block our event loop. An
+    eventfd counts without a limit.
     """
 
     def __init__(self) -> None:
@@ -145,9 +145,9 @@ class _Bell:
 
 
 class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
-    """kazoo's threads, with a bell between ours and its own, and events told by the one that reads the connection.
+    """kazoo's threads, with a bell between ours and its own, and events delivered by the one that reads the connection.
 
-    Answers are told there too, so that both come in the one order in which the server sent them.
+    Answers are delivered there too, so that both come in the order in which the server sent them.
     """
 
     def create_socket_pair(self) -> tuple[_Bell, _Bell]:
@@ -159,14 +159,14 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
 
 
 class _Answer:
-    """In the place of kazoo's AsyncResult: hands the result, or the exception, on at once."""
+    """Passes the result, or the exception, on at once; replaces kazoo's AsyncResult."""
 
-    def __init__(self, tell: Callable[[Any], None]) -> None:
-        self.set = self.set_exception = tell
+    def __init__(self, deliver: Callable[[Any], None]) -> None:
+        self.set = self.set_exception = deliver
 
 
 class _EveryPath:
-    """In the place of kazoo's table of watchers, each good for one event: one watcher for every path and event."""
+    """One watcher for every path and event; replaces kazoo's table of watchers, each good for one event."""
 
     def __init__(self, watcher: Callable[[WatchedEvent], None]) -> None:
         self._watcher = watcher
@@ -176,10 +176,10 @@ class _EveryPath:
 
 
 class WatchingClient(KazooClient):  # type: ignore[misc]
-    """A KazooClient whose watches are all made with `AddWatch`.
+    """A KazooClient whose watches are all set with `AddWatch`.
 
-    `on_event(path)` and the `tell` of each request are called in the thread that reads the connection, in the order of
-    the session: they must return at once.
+    `on_event(path)` and the `deliver` of each request are called in the thread that reads the connection, in the order
+    of the session: they must return at once.
     """
 
     def __init__(self, on_event: Callable[[str], None], **options: Any) -> None:
@@ -190,12 +190,12 @@ class WatchingClient(KazooClient):  # type: ignore[misc]
         self._child_watchers: dict[str, Any] = {}
         self._data_watchers = _EveryPath(lambda event: self._on_event(event.path))
 
-    def send(self, request: object, tell: Callable[[Any], None]) -> None:
-        """Issue a request; `tell` is called with the answer or an exception."""
-        self._call(request, _Answer(tell))
+    def send(self, request: object, deliver: Callable[[Any], None]) -> None:
+        """Issue a request; `deliver` is called with the answer or an exception."""
+        self._call(request, _Answer(deliver))
 
     def drop(self) -> None:
-        """Break the connection, so that `shut` need not wait for a server that does not answer."""
+        """Break the connection, so that `shut` does not wait for a server that does not answer."""
         connection = self._connection._socket
         if connection is not None:
             with suppress(OSError):
@@ -207,6 +207,6 @@ class WatchingClient(KazooClient):  # type: ignore[misc]
             self.stop()
             self.close()
         except WriterNotClosedException:
-            log.warning("The connection to ZooKeeper is still being opened somewhere and could not be released.")
+            log.warning("the connection to ZooKeeper was not released: kazoo is still opening it")
         finally:
             on_end()

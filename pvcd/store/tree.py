@@ -13,17 +13,17 @@ from typing import NamedTuple, Protocol
 from pvcd.errors import Invalid
 
 MAX_DOCUMENT_BYTES = 512 * 1024
-"""Bytes. One value over ZooKeeper's own limit would drop the whole connection, so we refuse far below it."""
+"""One value over ZooKeeper's own limit would drop the whole connection, so larger ones are refused far below it."""
 
 MAX_COMMIT_BYTES = 960 * 1024
-"""Bytes of all changes of one transaction together, for the same reason: ZooKeeper takes 1 MiB in one request."""
+"""All changes of one transaction together, for the same reason: ZooKeeper takes 1 MiB in one request."""
 
-_OVERHEAD = 128
-"""Bytes of a change besides its path and data, at most: its kind, its version, whom it belongs to."""
+_OVERHEAD_BYTES = 128
+"""The most that a change takes besides its path and data: its kind, version and owner."""
 
 
 class Node(NamedTuple):
-    """A document as it was read."""
+    """One document as it was read."""
 
     data: bytes
     version: int
@@ -36,7 +36,7 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CreateNode:
-    """Make a document that is not there yet."""
+    """Create a document that is not there yet."""
 
     path: str
     data: bytes
@@ -62,7 +62,7 @@ class DeleteNode:
 
 @dataclass(frozen=True, slots=True)
 class CheckNode:
-    """Change nothing, but let the transaction fail unless the document has this version."""
+    """Change nothing, but fail the transaction unless the document has this version."""
 
     path: str
     version: int
@@ -72,11 +72,11 @@ NodeChange = CreateNode | SetNode | DeleteNode | CheckNode
 
 
 class Link(StrEnum):
-    """How the connection stands."""
+    """The state of the connection."""
 
     CONNECTED = "connected"
     SUSPENDED = "suspended"
-    """No server answers; the session may still live."""
+    """No server answers; the session may still be alive."""
     LOST = "lost"
     """The session is over: its ephemeral documents are gone. A new one is being opened."""
 
@@ -84,7 +84,7 @@ class Link(StrEnum):
 class Tree(Protocol):
     """The door. Every call has a deadline of its own and raises `StoreUnavailable` when it passes.
 
-    Results are delivered in the order of the session, so whoever applies each one as it comes never goes back in
+    Results are delivered in the order of the session, so a caller that applies each one as it comes never goes back in
     time. The listeners are called in the event loop.
     """
 
@@ -96,8 +96,8 @@ class Tree(Protocol):
         """Connect; return when connected, or raise `StoreUnavailable` when that takes too long.
 
         `on_change(path)` says that the document at a path at or under a watched root may have changed (created, set
-        or removed, by anybody): a hint to look again, sent at least once per change while connected. `on_link` tells
-        of each change of `link` after this call has returned. After a reconnection nothing is known of what was
+        or removed, by any client): a hint to read it again, sent at least once per change while connected. `on_link` is
+        called at each change of `link` after this call has returned. After a reconnection nothing is known of what was
         missed: `on_link(CONNECTED)` is called once the watches stand again, and the caller must `load` anew."""
 
     async def close(self) -> None:
@@ -107,37 +107,37 @@ class Tree(Protocol):
         """Make sure that these top-level documents exist and report changes at and below them from now on."""
 
     async def load(self) -> dict[str, Node]:
-        """Every document at and below the watched roots, at least as new as any write that was finished by anybody
-        before the call. No snapshot: what changes during the call may be in it or not, and is hinted, so look again
-        at every path that was hinted since the call."""
+        """Return every document at and below the watched roots, at least as new as any write that any client finished
+        before the call. It is no snapshot: a change during the call may be in it or not, and is hinted, so read again
+        each path that was hinted since the call."""
 
     async def get(self, path: str) -> Node | None:
-        """One document, or None. The empty ones that were made as parents count as none."""
+        """Return one document, or None. Empty ones, which were created as parents, count as none."""
 
     async def sync(self) -> None:
-        """Return when this connection has seen every write that was finished by anybody before the call."""
+        """Return when this connection has seen every write that any client finished before the call."""
 
     async def commit(self, changes: Sequence[NodeChange]) -> list[Node | None]:
-        """All of the changes or none. Returns the new document for each create and set, else None.
+        """Make all of the changes or none. Return the new document for each create and set, and None for the others.
 
-        Raises `Changed` (a version moved, or the document to set, delete or check is gone), `Exists` (a document to
+        Raises `Changed` (a version has moved, or the document to set, delete or check is gone), `Exists` (a document to
         create is there), `StoreUnavailable` (not done, or, after a lost connection, perhaps done), `Invalid` (a
         document over `MAX_DOCUMENT_BYTES` or changes over `MAX_COMMIT_BYTES`; nothing is sent). Deleting a document
-        that has children raises `Changed`. Missing parents are no error: they are made, without data, and a create in
-        the place of one that has no data succeeds."""
+        that has children raises `Changed`. Missing parents are created without data, and a create in
+        the place of a document without data succeeds."""
 
 
 def refuse_unfit(changes: Sequence[NodeChange]) -> None:
-    """Refuse, before anything is sent, what the store could not take."""
+    """Refuse changes that the store could not take, before anything is sent."""
     total = 0
     for change in changes:
         size = len(change.data) if isinstance(change, CreateNode | SetNode) else 0
         if size > MAX_DOCUMENT_BYTES:
-            raise Invalid(f"{change.path} would hold {size} bytes; a document may hold {MAX_DOCUMENT_BYTES}.")
+            raise Invalid(f"{change.path} must have at most {MAX_DOCUMENT_BYTES} bytes; got {size} bytes.")
         if not isinstance(change, CreateNode) and change.version < 0:
-            raise ValueError(f"{change.path}: the version that was read is needed, not {change.version}")
-        total += size + len(change.path.encode()) + _OVERHEAD
+            raise ValueError(f"{change.path} needs the version that was read, not {change.version}")
+        total += size + len(change.path.encode()) + _OVERHEAD_BYTES
     if total > MAX_COMMIT_BYTES:
         raise Invalid(
-            f"One transaction would hold {total} bytes; {MAX_COMMIT_BYTES} are possible: change less at once."
+            f"A transaction must have at most {MAX_COMMIT_BYTES} bytes; got {total} bytes. Change less at once."
         )

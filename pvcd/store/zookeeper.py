@@ -1,7 +1,7 @@
 """The tree in ZooKeeper: the only importer of kazoo, together with `persistent_watch.py`.
 
-kazoo runs on threads. What it calls back only wakes the event loop, where all else happens; it does so in the order in
-which the server sent them, answers and events alike, since one thread reads the connection.
+kazoo runs on threads. Its callbacks only wake the event loop, where all else happens, in the order in which the server
+sent them, answers and events alike, because one thread reads the connection.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from pvcd.store.tree import (
 )
 
 _RETRY = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_delay": 1.0}
-"""How kazoo tries to reconnect. Its own back-off grows to a minute, in which sessions are lost without need."""
+"""How kazoo tries to reconnect. Its own backoff grows to a minute, in which sessions are lost without need."""
 
-_BATCH = 64
+_BATCH_READS = 64
 """Reads in one request of `load`."""
-_WINDOW = 3
-"""Requests of `load` under way at once: enough that neither side waits, and others' calls need not queue for long."""
+_WINDOW_REQUESTS = 3
+"""Requests of `load` in flight: enough that neither side waits, few enough that other calls do not queue for long."""
 
 _EPHEMERAL = 1
 _LOST = (ConnectionLoss, ConnectionClosedError, SessionExpiredError)
@@ -64,20 +64,20 @@ Take = Callable[[asyncio.Future[Any], Any], None]
 
 
 def _fulfil(future: asyncio.Future[Any], result: object) -> None:
-    """Hand over a result, unless nobody waits for it any more."""
+    """Hand over a result, unless its future was cancelled."""
     if not future.done():
         future.set_result(result)
 
 
 class _Refusal(NamedTuple):
-    """Why a transaction was not done: the change that could not be, and what ZooKeeper said of it."""
+    """The change for which a transaction was refused, and ZooKeeper's reason."""
 
     change: NodeChange
     reason: KazooException
 
 
 class ZooKeeperTree:
-    """A `Tree` of real servers."""
+    """A `Tree` in a ZooKeeper ensemble."""
 
     def __init__(
         self,
@@ -110,11 +110,11 @@ class ZooKeeperTree:
     # The session
 
     async def open(self, on_change: Callable[[str], None], on_link: Callable[[Link], None]) -> None:
-        """Connect and wait until the ground is laid; see `Tree.open`."""
+        """Connect and wait until the chroot exists; see `Tree.open`."""
         self._loop = asyncio.get_running_loop()
         self._on_change, self._on_link = on_change, on_link
         self._opened = asyncio.Event()
-        self._trouble: PvcdError = self._silent(self._opening)
+        self._opening_error: PvcdError = self._silent(self._opening)
         client = self._client = WatchingClient(partial(self._wake, self._hint), **self._options)
         client.add_listener(lambda state: self._wake(self._state_changed, client, state, client.client_id))
         client.start_async()
@@ -122,7 +122,7 @@ class ZooKeeperTree:
             async with asyncio.timeout(self._opening):
                 await self._opened.wait()
         except TimeoutError:
-            raise self._trouble from None
+            raise self._opening_error from None
         finally:
             if not self._opened.is_set():
                 await self.close()
@@ -137,7 +137,10 @@ class ZooKeeperTree:
             self._settling.cancel()
         ended = asyncio.Event()
         client.handler.spawn(client.shut, partial(self._wake, ended.set))
-        for hasten in (client.drop, lambda: log.warning("ZooKeeper at %s: closing takes long.", self._hosts)):
+        for hasten in (
+            client.drop,
+            lambda: log.warning("ZooKeeper at %s: closing takes long", self._hosts),
+        ):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._deadline):
                     await ended.wait()
@@ -145,12 +148,12 @@ class ZooKeeperTree:
             hasten()
 
     def _wake(self, act: Callable[..., None], *arguments: object) -> None:
-        """The bridge from kazoo's threads: let the event loop do something."""
-        with suppress(RuntimeError):  # the loop has ended, so there is nobody left to tell
+        """Call a function in the event loop: the bridge from kazoo's threads."""
+        with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(act, *arguments)
 
     def _state_changed(self, client: WatchingClient, state: str, identity: tuple[int, bytes] | None) -> None:
-        """The connection has changed. That it stands is said only after the watches stand, too."""
+        """Take over the state of the connection; it counts as connected only once the watches stand."""
         if client is not self._client:
             return
         if self._settling:
@@ -163,14 +166,14 @@ class ZooKeeperTree:
             self._settling = self._loop.create_task(self._settle(identity[0]))
 
     async def _settle(self, session: int) -> None:
-        """Make the ground if it is not there, watch again what was watched, and say that we are connected."""
+        """Create the chroot if need be, set the watches again, and report the connection."""
         while True:
             try:
                 await self._make([*_parents(self._chroot), self._chroot] if self._chroot else [])
                 await self._ask(*(AddWatch(self._full(root)) for root in self._roots))
                 break
             except PvcdError as error:
-                self._trouble = error
+                self._opening_error = error
                 await asyncio.sleep(0.1)  # if the connection broke, this task is about to be cancelled
         self.session, self.link = session, Link.CONNECTED
         if self._opened.is_set():
@@ -178,7 +181,7 @@ class ZooKeeperTree:
         self._opened.set()
 
     def _hint(self, path: str) -> None:
-        """Something happened at a path. Before the link stands it need not be told: all is loaded anew then."""
+        """Report a change at a path, unless the link does not stand: everything is loaded anew once it does."""
         if self._writing[path]:
             self._overheard.add(path)
         elif self.link is Link.CONNECTED:
@@ -187,32 +190,32 @@ class ZooKeeperTree:
     # Reading
 
     async def watch(self, roots: Sequence[str]) -> None:
-        """One lasting watch for each root; see `Tree.watch`."""
+        """Set one lasting watch for each root; see `Tree.watch`."""
         self._must_be_connected()
         self._roots.update(dict.fromkeys(roots))
         await self._make([self._full(root) for root in roots])
         await self._ask(*(AddWatch(self._full(root)) for root in roots))
 
     async def sync(self) -> None:
-        """Let the server that we speak to catch up with its leader."""
+        """Let the server that this connection uses catch up with its leader."""
         self._must_be_connected()
         await self._ask(Sync(self._chroot or "/"))
 
     async def get(self, path: str) -> Node | None:
-        """One document, or None."""
+        """Return one document, or None."""
         self._must_be_connected()
         ((answer,),) = await self._ask(ReadMany([GetData(self._full(path), None)]))
         return self._node(answer)
 
     async def load(self) -> dict[str, Node]:
-        """Every document at and below the roots, a batch of reads in a request; see `Tree.load`."""
+        """Return every document at and below the roots, a batch of reads per request; see `Tree.load`."""
         await self.sync()
         documents: dict[str, Node] = {}
         reads = deque(GetData(self._full(root), None) for root in self._roots)
         sent: deque[tuple[list[Any], asyncio.Future[Any]]] = deque()
         while reads or sent:
-            while reads and len(sent) < _WINDOW:
-                batch = [reads.popleft() for _ in range(min(_BATCH, len(reads)))]
+            while reads and len(sent) < _WINDOW_REQUESTS:
+                batch = [reads.popleft() for _ in range(min(_BATCH_READS, len(reads)))]
                 sent.append((batch, self._send(ReadMany(batch))))
             batch, future = sent.popleft()
             for read, answer in zip(batch, await self._answer(future), strict=True):
@@ -225,7 +228,7 @@ class ZooKeeperTree:
         return documents
 
     def _node(self, answer: Any) -> Node | None:
-        """The document that a read found."""
+        """Return the document in the answer to a read, or None; raise if the read failed."""
         match answer:
             case (bytes(data), ZnodeStat() as stat) if data:
                 return Node(data, stat.version, stat.mzxid, stat.ephemeralOwner)
@@ -236,7 +239,7 @@ class ZooKeeperTree:
     # Writing
 
     async def commit(self, changes: Sequence[NodeChange]) -> list[Node | None]:
-        """One ZooKeeper transaction, and if a create needs way made for it, another; see `Tree.commit`."""
+        """Send one transaction, and if a create lacks parents or hits an empty document, another; see `Tree.commit`."""
         refuse_unfit(changes)
         self._must_be_connected()
         if not changes:
@@ -251,7 +254,7 @@ class ZooKeeperTree:
         return outcome
 
     async def _transact(self, changes: Sequence[NodeChange], empty: Mapping[str, int]) -> list[Node | None] | _Refusal:
-        """Send the changes; `empty` are the versions of documents without data in the place of creates."""
+        """Send the changes; `empty` has the versions of documents without data that creates replace."""
         session = self.session
         steps = [(change, request) for change in changes for request in self._requests(change, empty)]
         serial, results = await self._answer(self._write([request for _, request in steps]))
@@ -268,7 +271,7 @@ class ZooKeeperTree:
         return nodes
 
     def _requests(self, change: NodeChange, empty: Mapping[str, int]) -> list[Any]:
-        """A change in ZooKeeper's words: one, or two where an ephemeral document takes the place of an empty one."""
+        """Return the requests for a change: one, or two where an ephemeral document replaces an empty one."""
         path = self._full(change.path)
         match change:
             case CreateNode(_, data, ephemeral):
@@ -285,14 +288,14 @@ class ZooKeeperTree:
                 return [CheckVersion(path, version)]
 
     async def _make_way(self, paths: Sequence[str]) -> dict[str, int]:
-        """Make the missing parents of documents to create; return those that stand there without data already."""
+        """Create the missing parents of documents to create; return the versions of those that exist without data."""
         parents = {parent for path in paths for parent in _parents(path)} - set(paths)
         await self._make([self._full(parent) for parent in sorted(parents)])
         stats = await self._ask(*(Exists(self._full(path), None) for path in paths))
         return {path: stat.version for path, stat in zip(paths, stats, strict=True) if stat and not stat.dataLength}
 
     async def _make(self, paths: Sequence[str]) -> None:
-        """Make those of these (full paths, parents first) that are missing, without data."""
+        """Create the missing ones of these documents (full paths, parents first) without data."""
         stats = await self._ask(*(Exists(path, None) for path in paths))
         while missing := [path for path, stat in zip(paths, stats, strict=True) if stat is None]:
             ((_, results),) = await self._ask(Commit([Create(path, b"", self._acl, 0) for path in missing]))
@@ -304,31 +307,31 @@ class ZooKeeperTree:
     # Asking
 
     def _full(self, path: str) -> str:
-        """The path in ZooKeeper."""
+        """Return the path in ZooKeeper."""
         return self._chroot + path
 
     def _must_be_connected(self) -> None:
         """Fail at once where kazoo would queue the request."""
         if self.link is not Link.CONNECTED:
-            raise StoreUnavailable(f"ZooKeeper at {self._hosts} is not connected.")
+            raise StoreUnavailable(f"Cannot use ZooKeeper at {self._hosts}: not connected.")
 
     async def _ask(self, *requests: object) -> list[Any]:
-        """The answers to requests that are issued together."""
+        """Issue requests together and return their answers."""
         futures = [self._send(request) for request in requests]
         return [await self._answer(future) for future in futures]
 
     def _send(self, request: object, take: Take = _fulfil) -> asyncio.Future[Any]:
-        """Issue a request. Its future gets the answer or the exception, as a value: nobody need wait for it."""
+        """Issue a request. Its future gets the answer or the exception as a value, so that it may be left alone."""
         if self._client is None or not self._client.connected:
-            raise StoreUnavailable(f"ZooKeeper at {self._hosts} is not connected.")
+            raise StoreUnavailable(f"Cannot use ZooKeeper at {self._hosts}: not connected.")
         future = self._loop.create_future()
         self._client.send(request, partial(self._wake, take, future))
         return future
 
     def _write(self, requests: Sequence[Any]) -> asyncio.Future[Any]:
-        """Issue a transaction. What is heard of its documents until its answer comes is in the answer already.
+        """Issue a transaction. Events about its documents that come before its answer are part of the answer.
 
-        Answers and events come in the order of the server, so nothing later is passed over with it.
+        Answers and events come in the order of the server, so no later event is ignored with them.
         """
         paths = {request.path for request in requests}
         future = self._send(Commit(requests), partial(self._written, paths))
@@ -336,7 +339,7 @@ class ZooKeeperTree:
         return future
 
     def _written(self, paths: set[str], future: asyncio.Future[Any], result: Any) -> None:
-        """Hand over the answer; if there is none, or nobody takes it, what was heard is to be looked at."""
+        """Hand over the answer; if it is no success, or its future is cancelled, report the events held back."""
         self._writing -= Counter(paths)
         taken = not future.done() and isinstance(result, tuple) and _failure_of(result[1]) is None
         overheard = {path for path in paths & self._overheard if not self._writing[path]}
@@ -346,7 +349,7 @@ class ZooKeeperTree:
         _fulfil(future, result)
 
     async def _answer(self, future: asyncio.Future[Any]) -> Any:
-        """What ZooKeeper answers, within the deadline."""
+        """Return ZooKeeper's answer, or raise when the deadline passes."""
         try:
             async with asyncio.timeout(self._deadline):
                 result = await future
@@ -360,15 +363,17 @@ class ZooKeeperTree:
         return StoreUnavailable(f"ZooKeeper at {self._hosts} did not answer within {seconds:g} s.")
 
     def _failure(self, error: Exception) -> StoreUnavailable:
-        """An error that is not about a document, as a sentence."""
+        """Return the error to raise for one that is not about a document."""
         if isinstance(error, _LOST):
-            return StoreUnavailable(f"The connection to ZooKeeper at {self._hosts} broke before it answered.")
+            return StoreUnavailable(f"ZooKeeper at {self._hosts} did not answer: the connection broke.")
         if isinstance(error, NoAuthError | AuthFailedError):
-            return StoreUnavailable(f"ZooKeeper at {self._hosts} refuses access: check the user name and password.")
+            return StoreUnavailable(
+                f"Cannot use ZooKeeper at {self._hosts}: access denied. Check the user name and password."
+            )
         return StoreUnavailable(f"ZooKeeper at {self._hosts} failed: {type(error).__name__}.")
 
     def _refused(self, refusal: _Refusal) -> PvcdError:
-        """An error about a document, as the protocol has it."""
+        """Return the error to raise for one about a document; see `Tree.commit`."""
         path = refusal.change.path
         match refusal.reason:
             case NodeExistsError():
@@ -376,18 +381,18 @@ class ZooKeeperTree:
             case BadVersionError() | NoNodeError() | NotEmptyError():
                 return errors.Changed(path)
             case NoChildrenForEphemeralsError():
-                return errors.Invalid(f"{path} would stand below a document that goes with its session.")
+                return errors.Invalid(f"{path!r} cannot be created: its parent is ephemeral.")
         return self._failure(refusal.reason)
 
 
 def _parents(path: str) -> Iterable[str]:
-    """The paths above a path, from the top."""
+    """Return the paths above a path, from the top."""
     names = path.split("/")[1:-1]
     return ["/" + "/".join(names[: end + 1]) for end in range(len(names))]
 
 
 def _failure_of(results: Sequence[Any]) -> tuple[int, KazooException] | None:
-    """Which change of a transaction failed, and how; those before it are marked as rolled back, others follow."""
+    """Return the index and the error of the change that failed; those before it are marked as rolled back."""
     for index, result in enumerate(results):
         if isinstance(result, KazooException) and not isinstance(result, RolledBackError):
             return index, result

@@ -1,11 +1,11 @@
-"""Tasks: long work with an id, made of steps that plugins declare, run by workers, and finished or undone as a whole.
+"""Tasks: long work with an id, made of steps that plugins declare, run by task workers, finished or undone as a whole.
 
     task = await tasks.submit(context, "provision", "web1", {"profile": "web"})
     ...
     (await tasks.find(context, task.id)).state
 
-The record of a task is the truth: each step writes into it what it is about to do, and how it ended. Redis only wakes
-the workers and keeps the logs; a worker that hears nothing looks every few seconds for tasks that nobody runs.
+The record of a task is the truth: each step writes its intent and its result into it. Redis only wakes the task
+workers and keeps the logs; every few seconds each worker looks in the store for tasks that no worker runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pvcd.errors import Conflict, Exists, NotFound
 from pvcd.store import Create, Delete, Put, retried
 from pvcd.tasks.logs import TASK_LOGS, LogLine, TaskLogs, follow
 from pvcd.tasks.queue import TASK_QUEUE
-from pvcd.tasks.records import MAX_VALUES, Claim, StepRecord, Task, TaskSubject, refuse_too_large
+from pvcd.tasks.records import MAX_VALUES_BYTES, Claim, StepRecord, Task, TaskSubject, refuse_too_large
 from pvcd.tasks.steps import Outcome, Run, Step
 
 __all__ = [
@@ -47,7 +47,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Planned:
-    """What a step of a task would do."""
+    """The effect that a step of a task would have."""
 
     name: str
     title: str
@@ -55,17 +55,19 @@ class Planned:
 
 
 async def submit(context: Context, kind: str, subject: str, values: dict[str, Any]) -> Task:
-    """Let a worker do the steps of a kind, about a subject that no other task of that kind is about meanwhile.
+    """Create a task of a kind and return it as soon as it is durable; a task worker runs its steps.
 
-    When this returns the task is durable. Raises `Conflict` for a subject that another task is about.
+    Raises `Conflict` if another task of this kind has the same subject and has not ended.
     """
     task = _new(context, kind, subject, values)
     try:
         await context.store.write(Create(task), Create(TaskSubject(kind=kind, subject=subject, task=task.id)))
     except Exists as error:
         other = await context.store.read(TaskSubject, kind, subject)
-        name = f"Task {other.task}" if other else "Another task"
-        raise Conflict(f"{name} ({kind}) is at work on {subject}.", code="task-in-progress") from error
+        name = f"task {other.task}" if other else "another task"
+        raise Conflict(
+            f"Cannot start {kind} for {subject!r}: {name} is in progress.", code="task-in-progress"
+        ) from error
     context[TASK_QUEUE].wake(task.id)
     return await find(context, task.id)
 
@@ -85,7 +87,7 @@ async def check(
 
 
 async def find(context: Context, id: UUID) -> Task:
-    """A task by its id, or `NotFound`."""
+    """Return a task, or raise `NotFound`."""
     task = context.store.get(Task, id) or await context.store.read(Task, id)
     if task is None:
         raise NotFound("task", id)
@@ -94,19 +96,19 @@ async def find(context: Context, id: UUID) -> Task:
 
 @retried
 async def cancel(context: Context, id: UUID) -> Task:
-    """Let a task end: at once if it waits, else its worker undoes what was done. Raises `Conflict` if it is over."""
+    """End a task: at once if it waits, else its worker undoes it. Raises `Conflict` if it has ended."""
     task = await context.store.read(Task, id)
     if task is None:
         raise NotFound("task", id)
     if task.is_over:
-        raise Conflict(f"Task {id} is over: {task.state}.", code="task-over")
+        raise Conflict(f"Cannot cancel task {id}: it has ended with {task.state}.", code="task-over")
     if task.cancel:
         return task
     cancelled = task.changed(cancel=True)
     if task.state == "running":
         await context.store.write(Put(cancelled))
         return await find(context, id)
-    cancelled = cancelled.changed(state="cancelled", ended=context.clock.time(), sentence="It was cancelled.")
+    cancelled = cancelled.changed(state="cancelled", ended=context.clock.time(), sentence="Cancelled.")
     subject = await context.store.read(TaskSubject, task.kind, task.subject)
     mine = [Delete(subject)] if subject and subject.task == id else []
     await context.store.write(Put(cancelled), *mine)
@@ -121,7 +123,7 @@ def _steps(context: Context, kind: str) -> list[Step]:
 
 
 def _new(context: Context, kind: str, subject: str, values: dict[str, Any]) -> Task:
-    refuse_too_large("What the task is asked with", values, MAX_VALUES)
+    refuse_too_large("values of a task", values, MAX_VALUES_BYTES)
     return Task(
         id=uuid4(),
         kind=kind,

@@ -1,4 +1,4 @@
-"""What stands behind the doors of tasks: Redis, or in simulations memory."""
+"""The components of tasks: Redis, or memory in simulations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pvcd.tasks.logs import TASK_LOGS, MemoryLogs, TaskLogs
 from pvcd.tasks.queue import TASK_QUEUE, NoQueue, TaskQueue
 
 _SIMULATIONS: WeakKeyDictionary[Clock, MemoryLogs] = WeakKeyDictionary()
-"""The processes of a simulation share its logs, as they share its clock."""
+"""Clock of a simulation -> its logs, which all of its processes share."""
 
 
 @contextlib.asynccontextmanager

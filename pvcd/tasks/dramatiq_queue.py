@@ -1,7 +1,7 @@
-"""The queue of Dramatiq in Redis.
+"""The task queue: Dramatiq in Redis.
 
 It has no middleware: nothing is sent again after a failure (as with `max_retries=0`), and nothing is limited in time. A
-message may be lost, come twice or come late, since whoever attends to a task looks in the store first.
+message may be lost, come twice or come late, because a worker that gets one looks in the store first.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from pvcd.tasks.queue import Attend
 log = logging.getLogger(__name__)
 QUEUE = "tasks"
 ACTOR = "attend"
-DEADLINE = 2.0
+DEADLINE_SECONDS = 2.0
 LOOK_MILLISECONDS = 250
 STOP_MILLISECONDS = 5000
-SILENCE = 60.0
+SILENCE_SECONDS = 60.0
 
 
 class DramatiqQueue:
-    """Messages with the ids of tasks, in one Redis."""
+    """Messages with the ids of tasks in one Redis."""
 
     def __init__(self, url: str) -> None:
         self._redis = Redis.from_url(
-            url, socket_timeout=DEADLINE, socket_connect_timeout=DEADLINE, retry=Retry(NoBackoff(), 0)
+            url, socket_timeout=DEADLINE_SECONDS, socket_connect_timeout=DEADLINE_SECONDS, retry=Retry(NoBackoff(), 0)
         )
         make: Callable[..., Broker] = RedisBroker
         self._broker = make(client=self._redis, middleware=[], namespace="pvcd")
         self._sending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Let what is being sent be sent, and close the connections."""
+        """Wait for messages that are being sent, and close the connections."""
         await asyncio.gather(*self._sending)
         self._redis.close()
 
     def wake(self, id: UUID) -> None:
-        """Send a message, beside everything else."""
+        """Send a message in the background."""
         sending = asyncio.ensure_future(asyncio.to_thread(self._send, id))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
@@ -62,11 +62,11 @@ class DramatiqQueue:
         try:
             self._broker.enqueue(message)
         except (RedisError, DramatiqError) as error:
-            log.warning("Redis does not answer, so task %s waits until a worker looks for it: %s", id, error)
+            log.warning("Redis did not answer: task %s waits until a worker looks in the store: %s", id, error)
 
     @contextlib.asynccontextmanager
     async def listen(self, attend: Attend, threads: int) -> AsyncIterator[None]:
-        """Run Dramatiq's worker, whose threads let this event loop attend to tasks and wait for that."""
+        """Run Dramatiq's worker: each of its threads hands an id to `attend` in this event loop, and waits for it."""
         loop = asyncio.get_running_loop()
 
         def act(id: str) -> None:
@@ -96,20 +96,20 @@ def _quieten() -> None:
 
 
 class _Briefly(logging.Filter):
-    """Lets Dramatiq say once a minute that Redis is away, not every few seconds with all that led to it."""
+    """Lets Dramatiq log once a minute that Redis is away, instead of every few seconds with a traceback."""
 
     def __init__(self) -> None:
         super().__init__()
         self._next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether something is said."""
+        """Return whether a record is logged."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, RedisError):
             record.msg, record.args, record.exc_info = f"{record.getMessage()} {error}", None, None
         if record.created < self._next:
             return False
-        self._next = record.created + SILENCE
+        self._next = record.created + SILENCE_SECONDS
         return True
 
 

@@ -1,6 +1,6 @@
 """The logs of tasks: a bounded number of lines each, kept outside the store, where they may be lost.
 
-`context[TASK_LOGS]` is open in the API and in workers. Behind the door stands Redis (redis_logs.py), and `MemoryLogs`
+`context[TASK_LOGS]` is open in the API and in task workers. Behind the door is Redis (redis_logs.py), or `MemoryLogs`
 for tests and simulation; both pass `tests/contract/test_task_logs.py`.
 """
 
@@ -18,22 +18,22 @@ from pvcd.errors import Invalid
 from pvcd.tasks.records import Task
 
 MAX_LINES = 10_000
-MAX_LINE = 4 * 1024
+MAX_LINE_BYTES = 4 * 1024
 MAX_BYTES = 8 * 1024 * 1024
-"""Of each log: what is oldest goes first. The number and the size may be exceeded a little."""
+"""Limits of each log, which may be exceeded a little: the oldest lines are dropped."""
 KEPT_SECONDS = 7 * 86400
-"""From the last line on."""
-AT_ONCE = 1000
-"""Lines that one reading returns at most."""
+"""A log is kept for this time after its last line."""
+MAX_READ_LINES = 1000
+"""The most lines that one call of `read` returns."""
 LOOK_SECONDS = 0.5
 _POSITION = re.compile(r"(\d{1,19})-(\d{1,19})")
 
 
 class LogLine(NamedTuple):
-    """A line of a task's log."""
+    """One line of a task's log."""
 
     position: str
-    """Where it stands: to go on reading after it."""
+    """Its place in the log, from where reading can go on."""
     time: float
     text: str
 
@@ -42,19 +42,19 @@ class TaskLogs(Protocol):
     """The door."""
 
     async def append(self, id: UUID, lines: Sequence[str]) -> None:
-        """Add lines, each cut to `MAX_LINE` bytes. They are dropped when that cannot be done; it never raises."""
+        """Add lines, each cut to `MAX_LINE_BYTES` bytes. It never raises: lines that cannot be kept are dropped."""
 
-    async def read(self, id: UUID, after: str = "", count: int = AT_ONCE) -> list[LogLine]:
-        """The first lines after a position, or from the beginning. Of a log that is not there, none.
+    async def read(self, id: UUID, after: str = "", count: int = MAX_READ_LINES) -> list[LogLine]:
+        """Return the first lines after a position, or from the beginning; none if there is no log.
 
-        Raises `Failed` when it cannot be read, and `Invalid` for what is no position."""
+        Raises `Failed` if the log cannot be read, and `Invalid` for a wrong position."""
 
 
 TASK_LOGS: ComponentKey[TaskLogs] = ComponentKey("task-logs")
 
 
 async def follow(context: Context, id: UUID, after: str = "") -> AsyncIterator[LogLine]:
-    """The lines of a task's log as they come, until the task is over and all have been read."""
+    """Yield the lines of a task's log as they come, until the task has ended and all are read."""
     while True:
         task = context.store.get(Task, id)
         lines = await context[TASK_LOGS].read(id, after)
@@ -68,20 +68,20 @@ async def follow(context: Context, id: UUID, after: str = "") -> AsyncIterator[L
 
 
 def cut(line: str) -> str:
-    """A line as logs hold it."""
-    return line.encode(errors="replace")[:MAX_LINE].decode(errors="ignore")
+    """Return a line cut to the size that logs keep."""
+    return line.encode(errors="replace")[:MAX_LINE_BYTES].decode(errors="ignore")
 
 
 def parsed(position: str) -> tuple[int, int]:
-    """A position as it is compared; nothing is before all lines."""
+    """Return a position in a form that can be compared; the empty one is before all lines."""
     match = _POSITION.fullmatch(position or "0-0")
     if not match:
-        raise Invalid(f"{position!r:.60} is no position in a log: give that of a line.")
+        raise Invalid(f"after must be the position of a line; got {position!r:.60}.")
     return int(match[1]), int(match[2])
 
 
 class MemoryLogs:
-    """The logs of a simulation."""
+    """The task logs of a simulation."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -98,8 +98,8 @@ class MemoryLogs:
         while sum(len(line.text.encode()) for line in log) > MAX_BYTES:
             log.popleft()
 
-    async def read(self, id: UUID, after: str = "", count: int = AT_ONCE) -> list[LogLine]:
-        """The first lines after a position."""
+    async def read(self, id: UUID, after: str = "", count: int = MAX_READ_LINES) -> list[LogLine]:
+        """Return the first lines after a position."""
         last = parsed(after)
         return [line for line in self._log(id) if parsed(line.position) > last][:count]
 

@@ -1,6 +1,6 @@
-"""The queue that wakes workers: it carries the ids of tasks and may lose them, for the store is the truth.
+"""The queue that wakes task workers: it carries the ids of tasks and may lose them, because the store is the truth.
 
-Behind the door stands Dramatiq (dramatiq_queue.py); in simulations nothing, as if Redis were away.
+Behind the door is Dramatiq (dramatiq_queue.py), or in simulations nothing, as if Redis were away.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ class TaskQueue(Protocol):
     """The door."""
 
     def wake(self, id: UUID) -> None:
-        """Let some worker attend to a task at once. It returns at once too, and never raises."""
+        """Let some worker attend to a task at once. Return at once, and never raise."""
 
     def listen(self, attend: Attend, threads: int) -> AbstractAsyncContextManager[None]:
-        """As long as the block lasts, `attend` to tasks that workers are woken for: so many side by side."""
+        """Call `attend` with the id of each task that arrives, in so many threads, until the block ends."""
 
 
 TASK_QUEUE: ComponentKey[TaskQueue] = ComponentKey("task-queue")
 
 
 class NoQueue:
-    """Wakes nobody: workers find in the store what there is to do."""
+    """A queue that wakes no worker: they find the tasks in the store."""
 
     def wake(self, id: UUID) -> None:
         """Do nothing."""
 
     @contextlib.asynccontextmanager
     async def listen(self, attend: Attend, threads: int) -> AsyncIterator[None]:
-        """Hear nothing."""
+        """Call nothing."""
         yield

@@ -1,6 +1,6 @@
-"""What the store knows of tasks: the task with its journal, who runs it, and what it is about.
+"""The records of tasks: the task with its journals, the claim of its worker, and its subject.
 
-Their size is bounded by what may be in them: see `plain`, `MAX_VALUES` and `MAX_JOURNALS`.
+Their size is bounded: see `plain`, `MAX_VALUES_BYTES` and `MAX_JOURNALS_BYTES`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pvcd.errors import Invalid
 from pvcd.process import ProcessIdentity
 from pvcd.records import Name, Record
 
-MAX_SENTENCE = 500
-MAX_VALUES = MAX_JOURNALS = 128 * 1024
-"""Bytes: of what a task was asked with, and of the journals of all its steps together."""
+MAX_SENTENCE_CHARACTERS = 500
+MAX_VALUES_BYTES = MAX_JOURNALS_BYTES = 128 * 1024
+"""The most that the values of a task, and the journals of all its steps together, may take."""
 
 TaskState = Literal["pending", "running", "success", "failure", "cancelled"]
 StepState = Literal["waiting", "running", "ok", "changed", "skipped", "failed", "undone"]
 
 
 class StepRecord(BaseModel):
-    """One step of a task. What its journal holds was written before the step acted on it."""
+    """One step of a task. A fact is in its journal before the step acts on it."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -38,12 +38,12 @@ class StepRecord(BaseModel):
 
     @property
     def may_have_acted(self) -> bool:
-        """Whether there may be something to undo."""
+        """True if there may be something to undo."""
         return self.state != "undone" and bool(self.journal or self.state == "changed")
 
 
 class Task(Record, path="/tasks/{id}"):
-    """Long work: what was asked, how far it is, and how it ended."""
+    """Long work: its values, its progress and its result."""
 
     id: UUID
     kind: Name
@@ -57,7 +57,7 @@ class Task(Record, path="/tasks/{id}"):
     ended: float | None = None
     worker: str | None = None
     attempt: int = 0
-    """Counts the claims: a worker whose number is an older one has lost the task."""
+    """Counts the claims: a worker with an older number has lost the task."""
     sentence: str = ""
     steps: tuple[StepRecord, ...] = ()
     leftovers: tuple[str, ...] = ()
@@ -65,31 +65,31 @@ class Task(Record, path="/tasks/{id}"):
 
     @property
     def is_over(self) -> bool:
-        """Whether it has come to its end."""
+        """True if it has ended."""
         return self.state in ("success", "failure", "cancelled")
 
     @property
     def has_begun(self) -> bool:
-        """Whether a step of it has begun."""
+        """True if one of its steps has begun."""
         return any(step.state != "waiting" for step in self.steps)
 
     @property
     def has_all_done(self) -> bool:
-        """Whether every step of it has ended well."""
+        """True if all of its steps have succeeded."""
         return all(step.state in ("ok", "changed", "skipped") for step in self.steps)
 
     def step(self, name: str) -> StepRecord:
-        """One step by name."""
+        """Return one step by name."""
         return next(step for step in self.steps if step.name == name)
 
     def with_step(self, name: str, **values: Any) -> Task:
-        """A copy in which one step has other values."""
+        """Return a copy in which one step has other values."""
         steps = tuple(step.model_copy(update=values) if step.name == name else step for step in self.steps)
         return self.changed(steps=steps)
 
 
 class Claim(Record, path="/task-claims/{id}", ephemeral=True):
-    """A worker runs a task: the record goes with its ZooKeeper session."""
+    """The claim of the worker that runs a task; it goes with the worker's ZooKeeper session."""
 
     id: UUID
     worker: str
@@ -98,7 +98,7 @@ class Claim(Record, path="/task-claims/{id}", ephemeral=True):
 
 
 class TaskSubject(Record, path="/task-subjects/{kind}/{subject}"):
-    """The one task of a kind that is about a subject; it goes with the end of the task."""
+    """The one task of a kind that has a subject; the record is removed at the end of the task."""
 
     kind: Name
     subject: Name
@@ -106,13 +106,13 @@ class TaskSubject(Record, path="/task-subjects/{kind}/{subject}"):
 
 
 def plain(text: str) -> str:
-    """A sentence as records hold it: one line of printable characters, not too long."""
+    """Return a sentence as records hold it: one line of printable characters, not too long."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return line if len(line) <= MAX_SENTENCE else f"{line[: MAX_SENTENCE - 4]} ..."
+    return line if len(line) <= MAX_SENTENCE_CHARACTERS else f"{line[: MAX_SENTENCE_CHARACTERS - 4]} ..."
 
 
 def refuse_too_large(what: str, values: object, limit: int) -> None:
-    """Raise `Invalid` when values would take more than so many bytes."""
+    """Raise `Invalid` for values that take more than so many bytes."""
     size = len(to_json(values))
     if size > limit:
-        raise Invalid(f"{what} would hold {size} bytes; {limit} are possible.")
+        raise Invalid(f"{what} must have at most {limit} bytes; got {size} bytes.")

@@ -1,4 +1,4 @@
-"""The logs of tasks in Redis: a stream for each task. While Redis is away lines are dropped, and that is said once."""
+"""The logs of tasks in Redis: a stream per task. While Redis is away lines are dropped, which is logged once."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from redis.exceptions import RedisError
 
 from pvcd.clock import Clock
 from pvcd.errors import Failed
-from pvcd.tasks.logs import AT_ONCE, KEPT_SECONDS, MAX_BYTES, MAX_LINES, LogLine, cut, parsed
+from pvcd.tasks.logs import KEPT_SECONDS, MAX_BYTES, MAX_LINES, MAX_READ_LINES, LogLine, cut, parsed
 
 log = logging.getLogger(__name__)
-DEADLINE = 2.0
-PAUSE = 5.0
-"""Seconds during which Redis is not asked again after it did not answer: a step that says much is not held up."""
-BATCH = 500
+DEADLINE_SECONDS = 2.0
+PAUSE_SECONDS = 5.0
+"""Redis is not asked again for this time after it did not answer, so that a step that logs much is not held up."""
+BATCH_LINES = 500
 
 
 class RedisLogs:
@@ -31,9 +31,9 @@ class RedisLogs:
         self._redis: Any = Redis.from_url(
             url,
             decode_responses=True,
-            socket_timeout=DEADLINE,
-            socket_connect_timeout=DEADLINE,
-            retry=Retry(NoBackoff(), 1),  # on a new connection: those that there are do not outlive the server
+            socket_timeout=DEADLINE_SECONDS,
+            socket_connect_timeout=DEADLINE_SECONDS,
+            retry=Retry(NoBackoff(), 1),  # on a new connection: old ones do not survive a restart of the server
         )
         self._clock = clock
         self._away = False
@@ -49,26 +49,26 @@ class RedisLogs:
             return
         kept = lines[-MAX_LINES:]
         try:
-            for start in range(0, len(kept), BATCH):
-                async with asyncio.timeout(DEADLINE):
-                    await self._add(_key(id), kept[start : start + BATCH])
+            for start in range(0, len(kept), BATCH_LINES):
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    await self._add(_key(id), kept[start : start + BATCH_LINES])
         except (RedisError, OSError, TimeoutError) as error:
             if not self._away:
-                log.warning("Redis does not answer, so what tasks say is lost until it does: %s", error)
-            self._away, self._pause_ends = True, self._clock.monotonic() + PAUSE
+                log.warning("Redis did not answer: lines of task logs are lost until it does: %s", error)
+            self._away, self._pause_ends = True, self._clock.monotonic() + PAUSE_SECONDS
             return
         if self._away:
-            log.info("Redis answers again: what tasks say is kept")
+            log.info("Redis answers again: task logs are kept")
         self._away = False
 
-    async def read(self, id: UUID, after: str = "", count: int = AT_ONCE) -> list[LogLine]:
-        """The first lines after a position."""
+    async def read(self, id: UUID, after: str = "", count: int = MAX_READ_LINES) -> list[LogLine]:
+        """Return the first lines after a position."""
         parsed(after)
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 entries = await self._redis.xrange(_key(id), min=f"({after}" if after else "-", count=count)
         except (RedisError, OSError, TimeoutError) as error:
-            raise Failed("The log cannot be read: Redis does not answer.", code="redis-unavailable") from error
+            raise Failed("Cannot read the log of the task: Redis did not answer.", code="redis-unavailable") from error
         return [LogLine(position, parsed(position)[0] / 1000, entry["text"]) for position, entry in entries]
 
     async def _add(self, key: str, lines: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
-"""Runs one task that this process has claimed: its steps in order or, when it must end, their undoing in reverse.
+"""TaskRunner: runs the steps of a claimed task in order or, when it must end early, undoes them in reverse order.
 
 Each write of the task carries the version that was read and a check of the claim, and each claim counts the task's
-`attempt` up: a worker that was paused and lost its claim can write nothing more. What it acts outside in that moment
-nobody can refuse; that is why a step writes its intent right before it acts.
+`attempt` up: a worker that was paused and lost its claim can write nothing more. The store cannot refuse its acts
+outside; that is why a step stores its intent right before it acts.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from pvcd.declare.context import Context
 from pvcd.errors import Changed, Failed, PvcdError, StoreUnavailable
 from pvcd.store import Change, Check, Delete, Put
 from pvcd.tasks.logs import TASK_LOGS
-from pvcd.tasks.records import MAX_JOURNALS, Claim, StepRecord, Task, TaskSubject, plain, refuse_too_large
+from pvcd.tasks.records import MAX_JOURNALS_BYTES, Claim, StepRecord, Task, TaskSubject, plain, refuse_too_large
 from pvcd.tasks.steps import Outcome, Run, Step, operation_of
 
 log = logging.getLogger(__name__)
-PAUSE = 1.0
+PAUSE_SECONDS = 1.0
 UNDO_TRIES = 3
 UNDO_SECONDS = 300.0
-IMPATIENCE = 10.0
-"""Seconds after which what could not be undone is not tried again: it was waited for by then."""
+UNDO_RETRY_SECONDS = 10.0
+"""An undo that fails after this time is not tried again: it has waited long enough itself."""
 PROGRESS_SECONDS = 1.0
 MAX_ATTEMPTS = 5
-"""Claims of one task, after which nothing more is undone: so often its worker has ended with it."""
+"""Claims of one task after which nothing more is undone: its worker has died in each of them."""
 
 
 class ClaimLostError(Exception):
-    """The task is not ours any more: write and do nothing more for it."""
+    """This worker has lost the task: write and do nothing more for it."""
 
 
 class Trouble(NamedTuple):
-    """Why a task is undone, and what it is then."""
+    """The reason why a task is undone, and its state afterwards."""
 
     state: Literal["failure", "cancelled"]
     sentence: str
 
 
-CANCELLED = Trouble("cancelled", "It was cancelled.")
-STOPPED = Trouble("failure", "Its worker was stopped.")
+CANCELLED = Trouble("cancelled", "Cancelled.")
+STOPPED = Trouble("failure", "The task worker was stopped.")
 
 
 class TaskRunner:
-    """One task at work. Whoever cancels `run` abandons it: nothing is undone here, the next worker does that."""
+    """Runs one task. If `run` is cancelled, nothing is undone here: the next worker does that."""
 
     def __init__(self, context: Context, task: Task, claim: Claim) -> None:
         self.context = context
@@ -64,32 +64,32 @@ class TaskRunner:
         return self._task
 
     def interrupt(self, why: Trouble) -> None:
-        """Let the step that runs be cancelled, once, and then everything be undone. What is being undone goes on."""
+        """Cancel the running step, once, and then undo the task. An undo that runs goes on."""
         if self._interruption is None:
             self._interruption = why
             if self._acting:
                 self._acting.cancel()
 
     async def run(self) -> None:
-        """Bring the task to its end, whatever that is."""
+        """Run or undo the task until it ends."""
         trouble = await self._given_up() if self.task.has_begun else await self._do()
         if trouble is None and not await self._succeed():
             trouble = CANCELLED
         if trouble:
             await self._undo(trouble)
-        await self._tell(trouble)
+        await self._notify(trouble)
 
-    async def _tell(self, trouble: Trouble | None) -> None:
+    async def _notify(self, trouble: Trouble | None) -> None:
         task = self.task
-        told = {"task": task.id, "subject": task.subject, "values": task.values, "leftovers": task.leftovers}
+        arguments = {"task": task.id, "subject": task.subject, "values": task.values, "leftovers": task.leftovers}
         failure = Failed(trouble.sentence, code=f"task-{trouble.state}") if trouble else None
         context = self.context.derive(user=task.user)
-        await context.operations.notify(context, operation_of(task.kind).name, told, failure)
+        await context.operations.notify(context, operation_of(task.kind).name, arguments, failure)
 
     # Forwards
 
     async def _do(self) -> Trouble | None:
-        """All steps in order; what went wrong, if anything did."""
+        """Run all steps in order; return why the task is to be undone, or None."""
         memory: dict[str, Any] = {}
         for record in self.task.steps:
             if self._interruption:
@@ -106,7 +106,7 @@ class TaskRunner:
         return None
 
     async def _act(self, record: StepRecord, run: Run) -> Outcome | Trouble:
-        """Run a step, unless it is interrupted."""
+        """Run a step; return its outcome, or why the task is to be undone."""
         try:
             self._acting = asyncio.ensure_future(self._run_step(record, run))
             if self._interruption:
@@ -115,10 +115,10 @@ class TaskRunner:
         except ClaimLostError:
             raise
         except asyncio.CancelledError:
-            return self._interruption or Trouble("failure", "It cancelled itself.")
+            return self._interruption or Trouble("failure", "The step cancelled itself.")
         except Exception as error:
-            said = _said(error, f"step {record.name!r} of task {self.task.id}")
-            return self._interruption or Trouble("failure", said)
+            sentence = _sentence_of(error, f"step {record.name!r} of task {self.task.id}")
+            return self._interruption or Trouble("failure", sentence)
         finally:
             self._acting = None
 
@@ -126,50 +126,50 @@ class TaskRunner:
         return await self._step(record).run(run)
 
     async def _succeed(self) -> bool:
-        """End well, unless somebody has cancelled the task before."""
-        await self._write(lambda task: None if task.cancel else self._ended(task, "success", "It is done."))
+        """End the task with success, and return True, unless it was cancelled."""
+        await self._write(lambda task: None if task.cancel else self._ended(task, "success", "Done."))
         return self.task.is_over
 
     # Backwards
 
     async def _given_up(self) -> Trouble | None:
-        """Why a task is undone that another worker began, unless only the end was missing."""
+        """Return why a task that another worker began is to be undone, or None if all of its steps have succeeded."""
         if self.task.has_all_done:
             return None
         last = [step for step in self.task.steps if step.state != "waiting"][-1]
         if last.state == "running":
-            await self._keep_end(last, "failed", "Its worker went away.")
+            await self._keep_end(last, "failed", "The task worker died or lost ZooKeeper.")
         if self.task.cancel:
             return CANCELLED
         last = self.task.step(last.name)
         if last.state == "failed":
             return Trouble("failure", f"{last.title}: {last.sentence}")
-        return Trouble("failure", f"Its worker went away after the step: {last.title}.")
+        return Trouble("failure", f"The task worker died or lost ZooKeeper after the step: {last.title}.")
 
     async def _undo(self, trouble: Trouble) -> None:
-        """Undo, last first, every step that may have done something, and end the task."""
-        await self._write(lambda task: task.changed(leftovers=(), sentence=plain(f"Being undone. {trouble.sentence}")))
+        """Undo, last first, every step that may have acted, and end the task."""
+        await self._write(lambda task: task.changed(leftovers=(), sentence=plain(f"Undoing. {trouble.sentence}")))
         for record in reversed(self.task.steps):
             if record.may_have_acted:
                 await self._undo_step(record)
-        await self.log(f"The end: {trouble.state}. {trouble.sentence}")
+        await self.log(f"Ended: {trouble.state}. {trouble.sentence}")
         await self._write(lambda task: self._ended(task, trouble.state, trouble.sentence))
 
     async def _undo_step(self, record: StepRecord) -> None:
-        sentence = "it was not undone, since its worker ended whenever that was tried."
-        end = self.context.clock.monotonic() + IMPATIENCE
+        sentence = "not undone: the task worker died in every attempt."
+        end = self.context.clock.monotonic() + UNDO_RETRY_SECONDS
         for number in range(UNDO_TRIES if self._attempt <= MAX_ATTEMPTS else 0):
             if number and self.context.clock.monotonic() >= end:
                 break
             if number:
-                await self.context.clock.sleep(PAUSE)
+                await self.context.clock.sleep(PAUSE_SECONDS)
             try:
                 async with asyncio.timeout(UNDO_SECONDS):
                     await self._step(record).undo(RecordedRun(self, record, {}))
             except ClaimLostError:
                 raise
             except Exception as error:
-                sentence = _said(error, f"undoing step {record.name!r} of task {self.task.id}")
+                sentence = _sentence_of(error, f"undoing step {record.name!r} of task {self.task.id}")
             else:
                 state = "failed" if record.state == "failed" else "undone"
                 return await self._keep_end(record, state, record.sentence)
@@ -184,7 +184,7 @@ class TaskRunner:
         await self.context[TASK_LOGS].append(self._claim.id, text.splitlines())
 
     async def keep_step(self, record: StepRecord, whole: str = "", /, **values: Any) -> None:
-        """Write other values of a step, and a sentence about the task as a whole."""
+        """Store other values of a step, and a sentence about the whole task."""
 
         def change(task: Task) -> Task:
             task = task.with_step(record.name, **values)
@@ -197,7 +197,7 @@ class TaskRunner:
         await self.keep_step(record, state=state, sentence=plain(sentence), ended=self._now())
 
     async def _write(self, change: Callable[[Task], Task | None]) -> None:
-        """Change the task as long as it is ours; whoever was first or where the store is away, again."""
+        """Write a change of the task, again after another writer was first or the store was away, while it is ours."""
         store = self.context.store
         while self._is_ours():
             new = change(self.task)
@@ -209,12 +209,12 @@ class TaskRunner:
             except Changed:
                 continue
             except StoreUnavailable as error:
-                log.warning("task %s waits: %s", self.task.id, error)
-                await self.context.clock.sleep(PAUSE)
+                log.warning("task %s waits for the store: %s", self.task.id, error)
+                await self.context.clock.sleep(PAUSE_SECONDS)
                 await store.live()
 
     def _is_ours(self) -> bool:
-        """Whether there is still something to write; raises `ClaimLostError` when that is the business of others."""
+        """Return whether the task can still be written. Raises `ClaimLostError` when another worker may have it."""
         claim = self.context.store.get(Claim, self._claim.id)
         if self.task.attempt == self._attempt and self.task.is_over:
             return False
@@ -223,7 +223,7 @@ class TaskRunner:
         return True
 
     async def _release(self) -> list[Change]:
-        """What goes with the end of the task."""
+        """Return the changes that go with the end of the task."""
         subject = await self.context.store.read(TaskSubject, self.task.kind, self.task.subject)
         mine = [Delete(subject)] if subject and subject.task == self.task.id else []
         return [Delete(self._claim), *mine]
@@ -238,11 +238,11 @@ class TaskRunner:
         try:
             return self._steps[record.name]
         except KeyError:
-            raise Failed(f"No plugin declares the step {record.name!r} any more.") from None
+            raise Failed(f"Cannot run or undo step {record.name!r}: no plugin declares it any more.") from None
 
 
 class RecordedRun(Run):
-    """A step at work whose journal is that of the task."""
+    """A run of a step that stores its journal in the task."""
 
     def __init__(self, runner: TaskRunner, record: StepRecord, memory: dict[str, Any]) -> None:
         super().__init__(runner.context, runner.task, memory, record.journal)
@@ -260,7 +260,7 @@ class RecordedRun(Run):
         await self._runner.log(text)
 
     async def progress(self, sentence: str) -> None:
-        """Say how far the step is: in the log, and once a second in the task."""
+        """Report the progress of the step: in the log, and once a second in the task."""
         await self.log(sentence)
         now = self.context.clock.monotonic()
         if now >= self._next_progress:
@@ -270,19 +270,19 @@ class RecordedRun(Run):
 
     async def _keep(self, journal: dict[str, Any]) -> None:
         others = [step.journal for step in self.task.steps if step.name != self._record.name]
-        refuse_too_large("The journal of the task", [*others, journal], MAX_JOURNALS)
+        refuse_too_large("journal of the task", [*others, journal], MAX_JOURNALS_BYTES)
         await self._runner.keep_step(self._record, journal=journal)
         await super()._keep(journal)
 
 
 def _is_abandoned() -> bool:
-    """Whether this asyncio task was cancelled, even if what it awaited took no notice of it."""
+    """Return whether this asyncio task was cancelled, even if a step has swallowed the cancellation."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-def _said(error: Exception, what: str) -> str:
-    """An error in one sentence; what nobody foresaw is in the log as a whole."""
+def _sentence_of(error: Exception, what: str) -> str:
+    """Return an error as one sentence; an unexpected one is logged with its traceback."""
     if isinstance(error, PvcdError):
         return error.sentence
     log.error("%s failed", what, exc_info=error)

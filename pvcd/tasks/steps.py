@@ -1,21 +1,21 @@
-"""What a task is made of: steps, which plugins declare, and what the functions of a step are given.
+"""Steps: the parts of tasks, which plugins declare; and the run that their functions are given.
 
     async def make(run: Run) -> Outcome:
         if await there_is(run.task.subject):
-            return Outcome("ok", "It is there already.")
-        await run.intend(disk=run.task.subject)    # written before anything is done
+            return Outcome("ok", "The disk exists already.")
+        await run.intend(disk=run.task.subject)    # durable before anything is done
         await create(run.task.subject)
-        return Outcome("changed", "The disk was made.")
+        return Outcome("changed", "Disk created.")
 
     async def remove(run: Run) -> None:
         await delete_if_there(run.journal["disk"])
 
-    Step("provision", "disk", 50, "Make the disk", run=make, undo=remove)
+    Step("provision", "disk", 50, "Create the disk", run=make, undo=remove)
 
-The laws: look first, write the intent right before acting, and let an act fail where something stands that is not ours
-(then `withdraw` it). `undo` is called for a step whose journal holds something or that changed something, also by
-another process, also twice, also when the act never happened; of what the step did it knows only the journal. Whoever
-is cancelled stops acting before it returns: it ends its programs and leaves no thread at work.
+A step looks first, stores its intent right before it acts, and fails where a thing exists that is not ours (then it
+calls `withdraw`). `undo` is called for a step that has a journal or changed something, also in another process, also
+twice, also if the act never happened; of the step it knows only the journal. A cancelled step stops acting before it
+returns: it ends its programs and leaves no thread running.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pvcd.tasks.records import Task
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended: it was so already (`ok`), it was made so (`changed`), or it was not needed (`skipped`)."""
+    """The result of a step: `ok` (nothing to do), `changed`, or `skipped` (not needed)."""
 
     state: Literal["ok", "changed", "skipped"]
     sentence: str = ""
 
 
 class Run:
-    """One step of one task at work. This one keeps to itself what it is told: that of a dry run, and of tests."""
+    """One run of a step. This class stores nothing: it is for dry runs and tests."""
 
     def __init__(
         self, context: Context, task: Task, memory: dict[str, Any], journal: Mapping[str, Any] | None = None
@@ -48,7 +48,7 @@ class Run:
         self.context = context
         self._task = task
         self.memory = memory
-        """What earlier steps left for later ones, in this process only: it is empty when a task is undone elsewhere."""
+        """Values from earlier steps for later ones, in this process only; empty if another process undoes the task."""
         self._journal = dict(journal or {})
 
     @property
@@ -58,38 +58,38 @@ class Run:
 
     @property
     def journal(self) -> Mapping[str, Any]:
-        """The facts that this step has written down, as plain JSON values."""
+        """The facts that this step has stored, as plain JSON values."""
         return self._journal
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody wants the task to end; whoever awaits something is cancelled anyway."""
+        """True if the task is to end; a step that awaits something is cancelled anyway."""
         return self.task.cancel
 
     async def intend(self, **facts: Any) -> None:
-        """Write down, durably, what is about to be done; what is known already is kept."""
+        """Store facts about what is about to be done, beside those that are stored already."""
         await self._keep({**self._journal, **to_jsonable_python(facts)})
 
     async def withdraw(self, *names: str) -> None:
-        """Take facts back: it was not done, for instance because something of another one stands there."""
+        """Remove facts about what was not done, for instance because a thing that is not ours exists there."""
         await self._keep({name: fact for name, fact in self._journal.items() if name not in names})
 
     async def log(self, text: str) -> None:
         """Add lines to the task's log."""
 
     async def progress(self, sentence: str) -> None:
-        """Say how far the step is."""
+        """Report the progress of the step."""
 
     async def _keep(self, journal: dict[str, Any]) -> None:
         self._journal = journal
 
 
 async def _nothing(run: Run) -> None:
-    """Undo what changes nothing."""
+    """Undo a step that changes nothing."""
 
 
 async def _title_only(run: Run) -> str:
-    """Say nothing beside the title."""
+    """Report nothing beside the title."""
     return ""
 
 
@@ -104,20 +104,20 @@ class Step:
     run: Callable[[Run], Awaitable[Outcome]]
     undo: Callable[[Run], Awaitable[None]] = _nothing
     check: Callable[[Run], Awaitable[str]] = _title_only
-    """For a dry run: says what it would do, or raises what would stand in the way."""
+    """For a dry run: returns what the step would do, or raises what would prevent it."""
 
 
 def operation_of(kind: str) -> OperationKind:
-    """The end of a task of a kind, as guards, listeners and hooks know it: `post` if it is done, `fail` if undone."""
+    """Return the operation that the end of a task of a kind is: `post` if it has succeeded, `fail` if it was undone."""
     return OperationKind(
         name=f"task-{kind}",
-        doc=f"A task of the kind {kind} has come to its end.",
+        doc=f"A task of the kind {kind} has ended.",
         place="worker",
         phases=("post", "fail"),
         arguments={
             "task": {"type": "string", "format": "uuid", "description": "Its id"},
-            "subject": {"type": "string", "description": "What it is about"},
-            "values": {"type": "object", "description": "What it was asked with"},
+            "subject": {"type": "string", "description": "Its subject"},
+            "values": {"type": "object", "description": "Its values"},
             "leftovers": {
                 "type": "array",
                 "items": {"type": "string"},

@@ -18,8 +18,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from pvcd.plugin.kinds import name_of
 from pvcd.plugin.loading import Plugin, PluginError, check_version, load
-from pvcd.plugin.registry import Registry, gather, shown
+from pvcd.plugin.registry import Registry, gather
 from pvcd.settings import PluginsSection, Section
 from pvcd.testing import trial
 
@@ -58,7 +59,7 @@ class Subject:
     def own(self, field: str) -> list[Any]:
         """What it declares of one kind."""
         names = self.registry.names[self.plugin.name].get(field, ())
-        return [one for one in getattr(self.registry, field) if shown(one) in names]
+        return [one for one in getattr(self.registry, field) if name_of(one) in names]
 
 
 def complaints(module: ModuleType) -> list[str]:
@@ -100,8 +101,8 @@ def check_names(subject: Subject) -> Iterator[str]:
     """Names are of the form that users know."""
     for field, pattern in NAMES.items():
         for one in subject.own(field):
-            if not re.fullmatch(pattern, shown(one)):
-                yield f"the name {shown(one)!r} among its {field} is not of the form {pattern}."
+            if not re.fullmatch(pattern, name_of(one)):
+                yield f"the name {name_of(one)!r} among its {field} is not of the form {pattern}."
     for route in subject.own("routes"):
         for operation in route.operations:
             if not re.fullmatch(NAMES["operations"], operation):

@@ -1,6 +1,6 @@
 """Benches for the suite of the door to a node's links: the fake, and the kernel in network namespaces of our own.
 
-As a program it is a node: it runs the real door in the namespace where it was started, for the test that writes to it.
+As a program it is a node: it runs the real door in the namespace where it was started, for the test that controls it.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Bench(Protocol):
         """Names of all bridges, tunnels and VLANs."""
 
     async def peers(self, vni: int) -> set[Address]:
-        """Where the tunnel of a network leads."""
+        """Return the remote addresses of a network's tunnel."""
 
     async def addresses(self, vni: int) -> set[Gateway]:
-        """What the bridge of a network has."""
+        """Return the addresses of a network's bridge."""
 
     async def add_foreign(self, name: str) -> None:
-        """Let somebody else make a link."""
+        """Create a link as another program would."""
 
     async def spoil(self, vni: int) -> None:
         """Let the making of a network's bridge fail."""
@@ -57,7 +57,7 @@ class Bench(Protocol):
 
 
 async def until(bench: Bench, holds: Callable[[], Awaitable[bool]], limit: float = LIMIT) -> None:
-    """Return as soon as something holds."""
+    """Return when a condition holds."""
     async with asyncio.timeout(limit):
         while not await holds():
             await bench.wait()
@@ -85,7 +85,7 @@ class FakeBench:
         self.fake.foreign.add(name)
 
     async def spoil(self, vni: int) -> None:
-        self.fake.broken[vni] = f"The bridge {bridge_name(vni)} could not be made: somebody else has its VNI."
+        self.fake.broken[vni] = f"Cannot create bridge {bridge_name(vni)!r}: another link has its VNI."
 
     async def lose_address(self) -> None:
         self.fake.here = None
@@ -114,7 +114,7 @@ class RemoteBridges(Remote):
 
 
 async def main(device: str | None, vlan_device: str | None) -> None:
-    """Be a node, for the test that writes to it."""
+    """Be a node, for the test that controls it."""
     async with LinuxBridges(device, vlan_device) as bridges:
         await serve(lambda name, *values: getattr(bridges, name)(*values))
 
@@ -130,11 +130,11 @@ class Host:
         await run(("ip", "-n", self.namespace, *words.split()), timeout=LIMIT)
 
     async def show(self, *words: str) -> Any:
-        """What `ip` or `bridge` tells here."""
+        """Return the JSON output of `ip` or `bridge` in the namespace."""
         return json.loads(await self.output(*words) or "[]")
 
     async def output(self, *argv: str) -> str:
-        """What a program writes here."""
+        """Return the output of a program in the namespace."""
         return (await run(("ip", "netns", "exec", self.namespace, *argv), timeout=LIMIT)).stdout.decode().strip()
 
     async def sysctl(self, path: str, value: str | None = None) -> str:
@@ -145,12 +145,12 @@ class Host:
         return await self.output("cat", file)
 
     async def link(self, name: str) -> dict[str, Any]:
-        """All that `ip` tells of a link."""
+        """Return everything that `ip` shows of a link."""
         (link,) = await self.show("ip", "-j", "-d", "link", "show", name)
         return dict(link)
 
     async def pings(self, address: str, size: int = 56) -> bool:
-        """Whether an address answers, with unfragmented packets of that payload."""
+        """Return whether an address answers, with unfragmented packets of that payload."""
         argv = ("ping", "-n", "-q", "-c1", "-W1", "-M", "do", "-s", str(size), address)
         result = await run(("ip", "netns", "exec", self.namespace, *argv), timeout=LIMIT, check=False)
         return result.returncode == 0
@@ -255,7 +255,7 @@ class Wires:
 
 
 def absent(what: str) -> NoReturn:
-    """Skip a test for what this machine lacks, or fail it where nothing may be lacking."""
+    """Skip a test if this machine lacks something, but fail it in CI."""
     if "CI" in os.environ:
         pytest.fail(what)
     pytest.skip(what)

@@ -64,7 +64,7 @@ class Bench(Protocol):
         """Let a client open a volume and write to it."""
 
     async def can_write(self, volume: str) -> bool:
-        """Whether the client that has it open can write once more."""
+        """Return whether the client that has it open can write once more."""
 
     async def close(self, volume: str) -> None:
         """Let that client close it."""
@@ -138,11 +138,11 @@ class CliBench:
         self._clients: dict[str, asyncio.subprocess.Process] = {}
 
     async def rbd(self, *words: str, input: bytes | None = None) -> bytes:
-        """What `rbd` writes."""
+        """Return the output of `rbd`."""
         return (await run(("rbd", "--conf", self.conf, *words), timeout=LIMIT, input=input)).stdout
 
     async def rados(self, *words: str) -> bytes:
-        """What `rados` writes."""
+        """Return the output of `rados`."""
         return (await run(("rados", "--conf", self.conf, "--pool", POOL, *words), timeout=LIMIT)).stdout
 
     async def write(self, volume: str, data: bytes) -> None:
@@ -194,7 +194,7 @@ class CliBench:
         return image
 
     async def loop(self, image: Path, *options: str) -> str:
-        """A loop device of a file, for as long as the test runs."""
+        """Return a loop device of a file, which is detached after the test."""
         argv = ("losetup", "--find", "--show", "--direct-io=on", *options, str(image))
         device = (await run(argv, timeout=LIMIT)).stdout.decode().strip()
         self._loops.append(device)

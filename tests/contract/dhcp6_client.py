@@ -1,4 +1,4 @@
-"""A DHCPv6 client of one breath: takes an address of the link eth0 and prints what it was told, as JSON.
+"""A one-shot DHCPv6 client: it configures the link eth0 and prints the options of the reply as JSON.
 
 Arguments: the MAC that its DUID is made of, and `lease` or `information`.
 """

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 LIMIT = 60.0
 PROGRAMS = ("dnsmasq", "ip", "busybox", "dig", "setpriv")
 ALL_NETWORKS = IPv4Address("10.77.0.1")
-"""Where the server of all networks answers."""
+"""The address of the server of all networks."""
 NAMESPACES = itertools.count()
 
 # What udhcpc runs: says what it was told, and takes the address, from which it renews and gives back.
@@ -47,14 +47,14 @@ exit 0
 
 
 def absent(what: str) -> NoReturn:
-    """Skip a test for what this machine lacks, or fail it where nothing may be lacking."""
+    """Skip a test if this machine lacks something, but fail it in CI."""
     if "CI" in os.environ:
         pytest.fail(what)
     pytest.skip(what)
 
 
 async def until(holds: Callable[[], Awaitable[Any]], limit: float = LIMIT) -> Any:
-    """What a condition says as soon as it holds."""
+    """Return the value of a condition as soon as it is true."""
     async with asyncio.timeout(limit):
         while not (found := await holds()):  # noqa: ASYNC110 - a condition of other processes
             await asyncio.sleep(0.02)
@@ -102,7 +102,7 @@ class Bench(Protocol):
         """Let it give back its lease."""
 
     async def ask(self, vni: int, question: str) -> str | None:
-        """What the network's name server says of a name, or of an address."""
+        """Return the answer of the network's name server for a name or an address."""
 
     async def kill(self, vni: int) -> None:
         """Kill a network's server."""
@@ -114,7 +114,7 @@ class Bench(Protocol):
         """Answer for domains."""
 
     async def ask_all(self, question: str) -> str | None:
-        """What the server of all networks says."""
+        """Return the answer of the server of all networks."""
 
 
 class FakeBench:
@@ -150,7 +150,7 @@ class FakeBench:
         return next((f"{name}." for name, address in names.items() if str(address) == question), None)
 
     async def kill(self, vni: int) -> None:
-        """It cannot be killed."""
+        """Do nothing: the fake cannot be killed."""
 
     async def open_dns(self, *upstream: Address) -> None:
         self._upstream = upstream
@@ -169,14 +169,14 @@ class FakeBench:
 
 @dataclass
 class Client:
-    """A host in a namespace of its own, with a udhcpc that goes on."""
+    """A host in a network namespace, with a udhcpc that keeps running."""
 
     namespace: str
     process: Process
     story: Path
 
     def told(self, what: str) -> dict[str, str]:
-        """What it was told when it was `bound`, or what else."""
+        """Return the options of udhcpc's event `bound`, or of another event."""
         lines = self.story.with_suffix(f".{what}").read_text().splitlines()
         return dict(line.partition("=")[::2] for line in lines)
 
@@ -228,7 +228,7 @@ class RealBench:
         await run(("ip", "-n", namespace, "-batch", "-"), timeout=LIMIT, input="\n".join(lines).encode() + b"\n")
 
     async def inside(self, namespace: str, *argv: str, check: bool = True) -> str:
-        """What a program writes that runs in a namespace."""
+        """Return the output of a program in a namespace."""
         return (await run(("ip", "netns", "exec", namespace, *argv), timeout=LIMIT, check=check)).stdout.decode()
 
     async def start(self) -> None:
@@ -370,7 +370,7 @@ class RealBench:
         await until(is_back)
 
     async def dhcp6(self, vni: int, number: int, what: str = "lease") -> dict[str, Any]:
-        """What a host is told by DHCPv6."""
+        """Return the DHCPv6 options that a host gets."""
         namespace = await self.host(vni, number)
         told = await self.inside(namespace, sys.executable, str(HERE / "dhcp6_client.py"), mac(number), what)
         answer: dict[str, Any] = json.loads(told)
@@ -426,7 +426,7 @@ async def _real() -> AsyncIterator[RealBench]:
 
 
 def runs(pid: int | None) -> bool:
-    """Whether a process has not ended; one that is not reaped has no arguments."""
+    """Return whether a process has not ended; one that is not reaped has no arguments."""
     try:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
     except OSError:
@@ -434,12 +434,12 @@ def runs(pid: int | None) -> bool:
 
 
 def status(pid: int | None) -> dict[str, str]:
-    """What the kernel says of a process."""
+    """Return what the kernel shows of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: text.strip() for name, _, text in (line.partition(":") for line in lines)}
 
 
 def expiry(bench: Bench, vni: int, address: str) -> float:
-    """When a lease ends, as it is remembered; 0 if it is not."""
+    """Return the stored end of a lease, or 0 if there is none."""
     lease: Leased | None = bench.leases.all().get((vni, ip_address(address)))
     return lease.expires if lease else 0.0

@@ -1,4 +1,4 @@
-"""A process with the real doors to DHCP and DNS in it, run in a network namespace and told what to do line by line."""
+"""A process with the real doors to DHCP and DNS, which runs in a network namespace and reads commands line by line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pvcd_plugins.network.dns.dnsmasq import DnsmasqDns
 
 
 class Doors:
-    """What can be asked of the process."""
+    """The commands of the process."""
 
     def __init__(self, leases: KeptLeases) -> None:
         self._leases = leases

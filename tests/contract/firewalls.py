@@ -1,6 +1,6 @@
 """Benches for the suite of the door to a node's packet filter: the fake, and the kernel's in a namespace of our own.
 
-As a program it is a node: it runs the real door in the namespace where it was started, for the test that writes to it.
+As a program it is a node: it runs the real door in the namespace where it was started, for the test that controls it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIMIT = 60.0
 SILENCE = 0.3
 """Seconds after which what did not arrive is said not to pass."""
 PORTS = (22, 53, 80, 443, 8080)
-"""Where guests and the node answer, with TCP."""
+"""The TCP port at which guests and the node answer."""
 UNKNOWN = "nonsense"
 """No node can load a rule with this word."""
 METADATA = "169.254.169.254"
@@ -43,19 +43,19 @@ class Bench(Protocol):
     firewall: Firewall
 
     async def passes(self, source: int | None, target: int | None, port: int) -> bool:
-        """Whether one guest reaches a port of another with TCP."""
+        """Return whether one guest reaches a port of another with TCP."""
 
     async def admits(self, source: int | None, port: int, address: str | None = None) -> bool:
-        """Whether a guest reaches a port of the node with TCP, at its gateway's address or another."""
+        """Return whether a guest reaches a port of the node with TCP, at its gateway's address or another."""
 
     async def hears(self, source: int | None, port: int) -> bool:
-        """Whether the node gets a datagram from a guest."""
+        """Return whether the node gets a datagram from a guest."""
 
     async def changes(self) -> int:
-        """How often the packet filter has been changed."""
+        """Return how often the packet filter has been changed."""
 
     async def tamper(self) -> None:
-        """Let somebody else remove our table."""
+        """Remove our table as another program would."""
 
 
 class FakeBench:
@@ -93,7 +93,7 @@ class RemoteFirewall(Remote):
 
 
 async def main() -> None:
-    """Be a node, for the test that writes to it."""
+    """Be a node, for the test that controls it."""
     firewall = NftFirewall()
 
     async def call(name: str, *values: Any) -> Any:
@@ -138,7 +138,7 @@ class Host:
         return made[0]
 
     def listener(self, port: int) -> socket.socket:
-        """One that takes all connections, without anybody to answer."""
+        """Return a socket that accepts all connections and never answers."""
         listener = self.socket(socket.AF_INET6, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("::", port))
@@ -171,7 +171,7 @@ class Host:
         return None
 
     async def reaches(self, address: str, port: int) -> bool:
-        """Whether there is a connection to an address."""
+        """Return whether there is a connection to an address."""
         made = await self.connect(address, port)
         if made:
             made.close()
@@ -238,7 +238,7 @@ class NftBench:
         await run(("ip", "-n", host.namespace, "-batch", "-"), input=text.encode(), timeout=LIMIT)
 
     async def inside(self, *argv: str, text: str | None = None) -> str:
-        """What a program writes that somebody else runs on the node."""
+        """Return the output of another program on the node."""
         command = ("ip", "netns", "exec", self.node.namespace, *argv)
         result = await run(command, input=None if text is None else text.encode(), timeout=LIMIT)
         return result.stdout.decode()
@@ -275,7 +275,7 @@ class NftBench:
 
 
 def absent(what: str) -> NoReturn:
-    """Skip a test for what this machine lacks, or fail it where nothing may be lacking."""
+    """Skip a test if this machine lacks something, but fail it in CI."""
     if "CI" in os.environ:
         pytest.fail(what)
     pytest.skip(what)

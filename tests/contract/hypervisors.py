@@ -24,7 +24,7 @@ from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
 
 GUESTS = Path(__file__).parents[2] / "var" / "cache" / "guest"
-"""Where the tiny guest is kept between runs."""
+"""The directory of the tiny guest's files, which is kept between runs."""
 
 
 async def until(condition: Callable[[], object], limit: float = 60.0) -> None:
@@ -36,7 +36,7 @@ async def until(condition: Callable[[], object], limit: float = 60.0) -> None:
 
 
 def absent(what: str) -> NoReturn:
-    """Skip a test for what this machine lacks, or fail it where nothing may be lacking."""
+    """Skip a test if this machine lacks something, but fail it in CI."""
     if "CI" in os.environ:
         pytest.fail(what)
     pytest.skip(what)
@@ -118,7 +118,7 @@ class Bench(Protocol):
         """Let the hypervisor come back."""
 
     async def has_secret(self, uuid: UUID) -> bool:
-        """Whether there is a key of this UUID."""
+        """Return whether there is a key of this UUID."""
 
 
 class FakeBench:
@@ -180,7 +180,7 @@ class LibvirtBench:
         await until(lambda: log.exists() and guest.GREETING in log.read_text(errors="replace"), limit=60)
 
     def console(self, uuid: UUID) -> Path:
-        """Where a guest's console is logged, if it is."""
+        """Return the path of a guest's console log, if there is one."""
         return self._directory / f"{uuid}.log"
 
     def kill(self, uuid: UUID) -> None:
@@ -198,11 +198,11 @@ class LibvirtBench:
         return str(uuid) in known
 
     async def secret(self, uuid: UUID) -> bytes:
-        """The value of a key, if libvirtd tells it."""
+        """Return the value of a key, if libvirtd reveals it."""
         return bytes(await asyncio.to_thread(self._ask, lambda link: link.secretLookupByUUID(uuid.bytes).value()))
 
     def _ask(self, question: Callable[[Any], Any]) -> Any:
-        """What libvirtd answers to a client of its own."""
+        """Return the answer of libvirtd to another client."""
         connection = libvirt.open(self.server.uri)
         try:
             return question(connection)

@@ -1,4 +1,4 @@
-"""Where scripts run in tests, the fake and the real place; and what a real one may have left."""
+"""The fake and the real place where scripts run in tests, and a check for leftovers of the real one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES = {"ext4": 32, "xfs": 320, "swap": 8}
 
 
 def need_root() -> None:
-    """Skip where nothing can be mounted, but fail where everything must be possible."""
+    """Skip the test if nothing can be mounted, but fail it in CI."""
     if os.geteuid() != 0 or not shutil.which("losetup") or not shutil.which("mkfs.ext4"):
         reason = "installing needs root, losetup and mkfs.ext4"
         if os.environ.get("CI"):
@@ -74,7 +74,7 @@ class Disks:
             subprocess.run(["umount", str(place)], check=True)
 
     def held(self) -> list[str]:
-        """The devices that anybody holds, in whatever namespace."""
+        """Return the devices in use in any namespace."""
         return [str(device) for device in self.devices if not _can_be_had(device)]
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ def _can_be_had(device: Path) -> bool:
 
 
 class Traces:
-    """What may be left of the scripts of this process: processes, loop devices, mounts, and files in /tmp."""
+    """Return what scripts of this process may leave behind: processes, loop devices, mounts, and files in /tmp."""
 
     def __init__(self) -> None:
         self._before = self._now()

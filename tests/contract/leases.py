@@ -12,7 +12,7 @@ from pvcd_plugins.network.dhcp import Address, Leased
 
 
 class KeptLeases:
-    """Seen by every process that uses the same file; fails as long as the file `.away` is beside it."""
+    """Leases that all processes with the same file share; access fails while the file `.away` is beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -20,7 +20,7 @@ class KeptLeases:
         self.writes = path.with_suffix(".writes")
 
     def all(self) -> dict[tuple[int, Address], Leased]:
-        """What is remembered."""
+        """Return the stored leases."""
         leases: dict[tuple[int, Address], Leased] = pickle.loads(self.path.read_bytes()) if self.path.exists() else {}
         return leases
 

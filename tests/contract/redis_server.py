@@ -19,7 +19,7 @@ from tests.contract.conftest import free_ports
 
 
 def needs_redis() -> None:
-    """Skip the test where Redis is not installed, but fail it where everything must be."""
+    """Skip the test if Redis is not installed, but fail it in CI."""
     if not shutil.which("redis-server"):
         if os.environ.get("CI"):
             pytest.fail("Redis is not installed: apt install redis-server")
@@ -81,7 +81,7 @@ class RedisServer:
 
 @contextlib.contextmanager
 def redis_server(folder: Path) -> Iterator[RedisServer]:
-    """A Redis server, as long as the block."""
+    """Run a Redis server during the block."""
     needs_redis()
     server = RedisServer(folder)
     server.start()

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Remote:
-    """Calls the functions of the door one after another."""
+    """A client that calls the functions of the door one after another."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -32,7 +32,7 @@ class Remote:
         return cls(await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, limit=2**20, cwd=ROOT))
 
     async def call(self, name: str, *values: object) -> Any:
-        """What a function of the door returns or raises there."""
+        """Return the result of a function of the door, or raise its error."""
         assert self._process.stdin and self._process.stdout
         async with self._turn, asyncio.timeout(LIMIT):
             self._process.stdin.write(_line((name, values)))

@@ -25,16 +25,16 @@ LIMIT = 60.0
 
 
 class Bench(Protocol):
-    """Hooks that keep what they are told."""
+    """Hooks that record their input."""
 
     settings: dict[str, Any]
-    """Of pvc.hooks."""
+    """The section pvc.hooks of the settings."""
 
     def add(self, place: str, refuses: str = "") -> None:
         """A hook for an operation and phase, such as `vm-start.pre`."""
 
     def told(self) -> list[Any]:
-        """What the hooks were told, in order."""
+        """Return the inputs of the hooks, in order."""
 
     def open(self, context: Context) -> contextlib.AbstractAsyncContextManager[SiteHooks]:
         """Open the door."""
@@ -64,7 +64,7 @@ class FakeBench:
 
 
 class FolderBench:
-    """Hooks that are programs. Their directory is not below /tmp, where each of them has one of its own."""
+    """Hooks that are programs. Their directory is not below /tmp, because each hook has a private /tmp."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "hooks"
@@ -107,7 +107,7 @@ def folder() -> Iterator[FolderBench]:
 
 
 async def until(holds: Any, limit: float = LIMIT) -> None:
-    """Return as soon as something holds."""
+    """Return when a condition holds."""
     async with asyncio.timeout(limit):
         while not holds():  # noqa: ASYNC110 - a condition of other processes
             await asyncio.sleep(0.01)

@@ -72,7 +72,7 @@ def things() -> Plugin:
 
 
 class Server:
-    """One API server of a cluster, and clients that keep no cookies of their own."""
+    """One API server of a cluster, and clients that keep no cookies."""
 
     def __init__(self, app: web.Application, context: Context, runner: web.AppRunner) -> None:
         self.app, self.context, self.runner = app, context, runner
@@ -102,7 +102,7 @@ class Server:
         return reply.cookie
 
     async def status(self, cookie: str | None = None, key: str | None = None, method: str = "GET") -> int:
-        """How a request is answered that shows a cookie or key or nothing."""
+        """Return the reply to a request with a cookie, a key or neither."""
         return (await self.ask(method, "/thing", cookie, headers={"X-Api-Key": key} if key else {})).status
 
 
@@ -128,7 +128,7 @@ class Clock(VirtualClock):
     """Tells who waits."""
 
     def waits(self) -> list[float]:
-        """For how long each sleeper will sleep yet."""
+        """Return how long each sleeper will still sleep."""
         return sorted(round(due - self.time(), 3) for due, _, future in self._sleepers if not future.done())
 
 
@@ -184,14 +184,14 @@ async def passes(clock: Clock, task: asyncio.Task[Reply]) -> tuple[Reply, float]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
+    """Return when a condition holds."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - a condition of the server
             await asyncio.sleep(0.001)
 
 
 async def wrong(cluster: Cluster, server: Server, **headers: str) -> float:
-    """How long a wrong key waits."""
+    """Return how long a wrong key is delayed."""
     reply, seconds = await passes(cluster.clock, server.ask("GET", "/thing", headers={"X-Api-Key": "wrong", **headers}))
     assert reply.status == 401
     return seconds
@@ -200,7 +200,7 @@ async def wrong(cluster: Cluster, server: Server, **headers: str) -> float:
 # Who is let in
 
 
-async def test_who_asks_is_known_by_the_description_of_the_token(cluster: Cluster) -> None:
+async def test_the_requester_is_the_description_of_the_token(cluster: Cluster) -> None:
     server = await cluster.start(tokens=[{"token": TOKEN, "description": "the cook"}, {"token": OTHER_TOKEN}])
     cookies = [await server.log_in(TOKEN), await server.log_in(OTHER_TOKEN)]
     asked = [await server.ask("GET", "/thing/asker", headers={"X-Api-Key": key}) for key in (TOKEN, OTHER_TOKEN)]
@@ -212,7 +212,7 @@ async def test_who_asks_is_known_by_the_description_of_the_token(cluster: Cluste
     assert (await off.ask("GET", "/thing/asker")).json["message"] == "None"
 
 
-async def test_nothing_supplied_is_authentication_required(server: Server) -> None:
+async def test_a_request_without_credentials_requires_authentication(server: Server) -> None:
     for method in ("GET", "POST", "PUT", "DELETE"):
         reply = await server.ask(method, "/thing")
         assert (reply.status, reply.kind) == (401, "application/json")
@@ -220,14 +220,14 @@ async def test_nothing_supplied_is_authentication_required(server: Server) -> No
     assert (await server.ask("HEAD", "/thing")).status == 401
 
 
-async def test_a_problem_document_says_it_as_well(server: Server) -> None:
+async def test_a_problem_document_requires_authentication_too(server: Server) -> None:
     reply = await server.ask("GET", "/thing", headers={"Accept": PROBLEM})
     assert (reply.status, reply.kind) == (401, PROBLEM)
     assert (reply.json["detail"], reply.json["code"]) == ("Authentication required", "authentication-required")
 
 
 @pytest.mark.parametrize("token", [TOKEN, OTHER_TOKEN])
-async def test_a_token_in_the_header_is_let_in_for_one_request(server: Server, token: str) -> None:
+async def test_a_token_in_the_header_authorizes_one_request(server: Server, token: str) -> None:
     reply = await server.ask("POST", "/thing", headers={"X-Api-Key": token}, data={"size": "1"})
     assert (reply.status, reply.json, reply.cookie) == (200, {"message": "changed"}, None)
     assert await server.status() == 401
@@ -237,12 +237,12 @@ async def test_a_token_in_the_header_is_let_in_for_one_request(server: Server, t
 @pytest.mark.parametrize(
     "key", ["", "0", TOKEN[:-1], TOKEN + "0", TOKEN.upper(), f"{TOKEN},{TOKEN}", f'"{TOKEN}"', "\u00e4", "a" * 8000]
 )
-async def test_what_is_no_token_is_not_let_in(cluster: Cluster, server: Server, key: str) -> None:
+async def test_a_wrong_token_is_refused(cluster: Cluster, server: Server, key: str) -> None:
     reply, _ = await passes(cluster.clock, server.ask("GET", "/thing", headers={"X-Api-Key": key}))
     assert (reply.status, reply.json["code"]) == (401, "authentication-required")
 
 
-async def test_a_key_of_bytes_that_are_no_text_is_not_let_in(cluster: Cluster, server: Server) -> None:
+async def test_a_key_of_undecodable_bytes_is_refused(cluster: Cluster, server: Server) -> None:
     reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
     writer.write(
         b"GET /api/v1/thing HTTP/1.1\r\nHost: a\r\nX-Api-Key: \xff\xfe\r\nCookie: PVC_SESSION=\xff\xfe\r\n\r\n"
@@ -262,14 +262,14 @@ async def test_the_body_of_a_refused_request_is_not_read(server: Server) -> None
     await writer.wait_closed()
 
 
-async def test_the_root_and_the_ways_in_are_for_everybody(server: Server) -> None:
+async def test_the_root_login_and_logout_are_public(server: Server) -> None:
     assert (await server.ask("GET", "")).status == 209
     assert (await server.ask("GET", "/auth/login")).status == 200
     assert (await server.ask("POST", "/auth/logout")).status == 200
     assert (await server.ask("GET", "/nowhere")).status == 404
 
 
-async def test_disabled_authentication_lets_everybody_in_and_says_so(cluster: Cluster) -> None:
+async def test_disabled_authentication_allows_everything_and_says_so(cluster: Cluster) -> None:
     server = await cluster.start(enabled=False, key="", tokens=[])
     assert await server.status(cookie="x", key="y", method="POST") == 200
     for method, path, values in [
@@ -298,19 +298,19 @@ async def test_the_login_form_posts_a_token_and_needs_nothing_else(server: Serve
     assert "frame-ancestors 'none'" in reply.headers["Content-Security-Policy"]
 
 
-async def test_a_login_sets_a_cookie_that_lets_in(server: Server) -> None:
+async def test_a_login_sets_a_cookie_that_authorizes(server: Server) -> None:
     cookie = await server.log_in()
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
         assert await server.status(cookie, method=method) == 200
 
 
 @pytest.mark.parametrize("place", ["data", "json", "params"])
-async def test_a_login_takes_its_token_from_any_place(server: Server, place: str) -> None:
+async def test_a_login_accepts_its_token_in_any_place(server: Server, place: str) -> None:
     reply = await server.ask("POST", "/auth/login", **{place: {"token": TOKEN}})
     assert (reply.status, bool(reply.cookie)) == (200, True)
 
 
-async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(server: Server) -> None:
+async def test_the_cookie_is_hidden_from_scripts_and_other_sites(server: Server) -> None:
     reply = await server.ask("POST", "/auth/login", data={"token": TOKEN})
     morsel = reply.morsel
     assert morsel is not None
@@ -318,7 +318,7 @@ async def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(server: Ser
     assert (morsel["secure"], morsel["domain"], morsel["max-age"]) == ("", "", str(8 * HOUR))
 
 
-async def test_a_browser_is_sent_on_after_its_login(server: Server) -> None:
+async def test_a_browser_is_redirected_after_its_login(server: Server) -> None:
     accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     reply = await server.ask("POST", "/auth/login", data={"token": TOKEN}, headers={"Accept": accept})
     assert (reply.status, reply.headers["Location"]) == (302, "/api/v1")
@@ -327,19 +327,19 @@ async def test_a_browser_is_sent_on_after_its_login(server: Server) -> None:
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0"])
-async def test_a_program_is_not_sent_on(server: Server, accept: str) -> None:
+async def test_a_program_is_not_redirected(server: Server, accept: str) -> None:
     assert (await server.ask("POST", "/auth/login", data={"token": TOKEN}, headers={"Accept": accept})).status == 200
 
 
 @pytest.mark.parametrize("token", ["", "0", TOKEN[:-1], TOKEN + "0", "a" * 100_000])
-async def test_a_wrong_token_begins_no_session(cluster: Cluster, server: Server, token: str) -> None:
+async def test_a_wrong_token_starts_no_session(cluster: Cluster, server: Server, token: str) -> None:
     reply, _ = await passes(cluster.clock, server.ask("POST", "/auth/login", data={"token": token}))
     assert (reply.status, reply.cookie) == (401, None)
-    assert reply.json == {"message": "This is not a valid token.", "code": "token-not-valid"}
+    assert reply.json == {"message": "Cannot log in: this is not a valid token.", "code": "token-not-valid"}
     assert server.context.store.all(Login) == []
 
 
-async def test_a_login_without_a_token_is_told_so(server: Server) -> None:
+async def test_a_login_without_a_token_is_refused(server: Server) -> None:
     reply = await server.ask("POST", "/auth/login")
     assert (reply.status, reply.json["code"]) == (510, "invalid-value")
     assert reply.json["message"] == "The argument 'token' is missing."
@@ -358,7 +358,7 @@ async def test_a_login_gets_a_new_session_and_ends_the_old_one(server: Server) -
     assert len(server.context.store.all(Login)) == 1
 
 
-async def test_a_login_does_not_take_over_a_session_that_it_is_given(server: Server) -> None:
+async def test_a_login_does_not_adopt_a_given_session(server: Server) -> None:
     assert await server.log_in(cookie="chosen-by-somebody-else") != "chosen-by-somebody-else"
 
 
@@ -368,8 +368,8 @@ async def test_two_logins_with_one_token_are_two_sessions(server: Server) -> Non
     assert (await server.status(first), await server.status(second)) == (401, 200)
 
 
-async def test_a_token_has_a_bounded_number_of_sessions(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
-    monkeypatch.setattr(logins, "MOST_PER_TOKEN", 3)
+async def test_the_number_of_sessions_of_a_token_is_limited(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    monkeypatch.setattr(logins, "MAX_PER_TOKEN", 3)
     server = await cluster.start()
     other = await server.log_in(OTHER_TOKEN)
     cookies = []
@@ -379,7 +379,7 @@ async def test_a_token_has_a_bounded_number_of_sessions(monkeypatch: pytest.Monk
     assert [await server.status(cookie) for cookie in [other, *cookies]] == [200, 401, 401, 200, 200, 200]
 
 
-async def test_a_key_is_only_examined_when_there_is_no_valid_session(cluster: Cluster, server: Server) -> None:
+async def test_a_key_is_only_checked_without_a_valid_session(cluster: Cluster, server: Server) -> None:
     cookie = await server.log_in()
     assert await server.status(cookie, key="wrong") == 200
     await server.ask("GET", "/auth/logout", cookie)
@@ -390,7 +390,7 @@ async def test_a_key_is_only_examined_when_there_is_no_valid_session(cluster: Cl
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_logout_ends_the_session_and_takes_the_cookie_away(server: Server, method: str) -> None:
+async def test_a_logout_ends_the_session_and_removes_the_cookie(server: Server, method: str) -> None:
     cookie = await server.log_in()
     reply = await server.ask(method, "/auth/logout", cookie)
     assert (reply.status, reply.json, reply.cookie) == (200, {"message": "Logged out"}, "")
@@ -399,13 +399,13 @@ async def test_a_logout_ends_the_session_and_takes_the_cookie_away(server: Serve
     assert server.context.store.all(Login) == []
 
 
-async def test_a_logout_without_a_session_is_fine(server: Server) -> None:
+async def test_a_logout_without_a_session_succeeds(server: Server) -> None:
     reply = await server.ask("POST", "/auth/logout")
     assert (reply.status, reply.json, reply.cookie) == (200, {"message": "Logged out"}, None)
     assert (await server.ask("POST", "/auth/logout", "rubbish")).cookie == ""
 
 
-async def test_a_cookie_that_was_copied_counts_nowhere_after_the_logout(cluster: Cluster, server: Server) -> None:
+async def test_a_copied_cookie_is_invalid_everywhere_after_the_logout(cluster: Cluster, server: Server) -> None:
     other = await cluster.start()
     copied = await server.log_in()
     assert (await server.status(copied), await other.status(copied)) == (200, 200)
@@ -421,7 +421,7 @@ async def test_a_session_survives_a_restart(cluster: Cluster, server: Server) ->
     assert await (await cluster.start()).status(cookie) == 200
 
 
-async def test_a_login_counts_at_once_on_a_server_that_has_not_heard_of_it(
+async def test_a_login_is_valid_at_once_on_a_server_that_has_not_seen_it(
     monkeypatch: pytest.MonkeyPatch, cluster: Cluster, server: Server
 ) -> None:
     other = await cluster.start()
@@ -431,7 +431,7 @@ async def test_a_login_counts_at_once_on_a_server_that_has_not_heard_of_it(
     assert await other.status(cookie) == 200
 
 
-async def test_a_logout_ends_a_session_that_its_server_has_not_heard_of(
+async def test_a_logout_ends_a_session_that_its_server_has_not_seen(
     monkeypatch: pytest.MonkeyPatch, cluster: Cluster, server: Server
 ) -> None:
     other = await cluster.start()
@@ -453,12 +453,12 @@ async def test_a_session_ends_when_its_token_leaves_the_configuration(cluster: C
     assert (await restarted.status(removed), await restarted.status(kept)) == (401, 200)
 
 
-async def test_a_token_that_is_added_counts_at_once(server: Server) -> None:
+async def test_an_added_token_is_valid_at_once(server: Server) -> None:
     server.app[ADMISSION].replace_tokens(["new"])
     assert await server.status(key="new") == 200
 
 
-async def test_a_session_ends_after_its_time_in_use_or_not(cluster: Cluster, server: Server) -> None:
+async def test_a_session_ends_after_its_time_even_if_in_use(cluster: Cluster, server: Server) -> None:
     cookie = await server.log_in()
     for _ in range(7):
         await cluster.clock.advance(HOUR)
@@ -469,7 +469,7 @@ async def test_a_session_ends_after_its_time_in_use_or_not(cluster: Cluster, ser
     assert await server.status(cookie) == 401
 
 
-async def test_how_long_a_session_lasts_is_a_setting(cluster: Cluster) -> None:
+async def test_the_lifetime_of_sessions_is_a_setting(cluster: Cluster) -> None:
     server = await cluster.start(session_seconds=60)
     cookie = await server.log_in()
     await cluster.clock.advance(59)
@@ -478,13 +478,13 @@ async def test_how_long_a_session_lasts_is_a_setting(cluster: Cluster) -> None:
     assert await server.status(cookie) == 401
 
 
-async def test_a_shorter_session_time_counts_for_the_sessions_there_are(cluster: Cluster, server: Server) -> None:
+async def test_a_shorter_lifetime_applies_to_existing_sessions(cluster: Cluster, server: Server) -> None:
     cookie = await server.log_in()
     await cluster.clock.advance(120)
     assert await (await cluster.start(session_seconds=60)).status(cookie) == 401
 
 
-async def test_reads_with_a_session_go_on_while_the_store_is_away(cluster: Cluster, server: Server) -> None:
+async def test_reads_with_a_session_continue_while_the_store_is_unavailable(cluster: Cluster, server: Server) -> None:
     cookie = await server.log_in()
     await cluster.clock.advance(60)
     cluster.memory.stop()
@@ -503,7 +503,7 @@ async def test_reads_with_a_session_go_on_while_the_store_is_away(cluster: Clust
 
 
 @pytest.mark.parametrize("place", range(0, 160, 7))
-async def test_a_cookie_that_was_tampered_with_does_not_count(server: Server, place: int) -> None:
+async def test_a_manipulated_cookie_is_invalid(server: Server, place: int) -> None:
     cookie = await server.log_in()
     place = min(place, cookie.rstrip("=").__len__() - 2)
     changed = cookie[:place] + ("A" if cookie[place] != "A" else "B") + cookie[place + 1 :]
@@ -518,12 +518,12 @@ async def test_a_cookie_that_was_tampered_with_does_not_count(server: Server, pl
         pytest.param(Fernet(Fernet.generate_key()).encrypt(b"x").decode(), id="of-another-key"),
     ],
 )
-async def test_a_forged_cookie_does_not_count(server: Server, cookie: str) -> None:
+async def test_a_forged_cookie_is_invalid(server: Server, cookie: str) -> None:
     await server.log_in()
     assert await server.status(cookie) == 401
 
 
-async def test_a_cookie_of_another_secret_key_does_not_count(cluster: Cluster, server: Server) -> None:
+async def test_a_cookie_of_another_secret_key_is_invalid(cluster: Cluster, server: Server) -> None:
     other = await cluster.start(key="l" * 32)
     cookie = await server.log_in()
     assert await other.status(cookie) == 401
@@ -531,7 +531,7 @@ async def test_a_cookie_of_another_secret_key_does_not_count(cluster: Cluster, s
     assert await server.status(cookie) == 200
 
 
-async def test_what_stands_in_the_store_does_not_let_in(server: Server) -> None:
+async def test_the_records_of_sessions_do_not_authorize(server: Server) -> None:
     cookie = await server.log_in()
     (login,) = server.context.store.all(Login)
     for stolen in (login.id, login.fingerprint):
@@ -576,7 +576,7 @@ async def test_tokens_and_sessions_are_not_in_the_store_the_log_or_a_reply(
 WAITS = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
 
 
-async def test_wrong_tokens_wait_longer_and_longer_up_to_a_few_seconds(cluster: Cluster, server: Server) -> None:
+async def test_the_delay_after_wrong_tokens_grows_up_to_a_few_seconds(cluster: Cluster, server: Server) -> None:
     assert [await wrong(cluster, server) for _ in WAITS] == WAITS
 
 
@@ -586,9 +586,7 @@ async def test_wrong_logins_and_wrong_keys_are_counted_together(cluster: Cluster
     assert await wrong(cluster, server) == 3.2
 
 
-async def test_wrong_tokens_that_come_together_wait_like_those_one_after_another(
-    cluster: Cluster, server: Server
-) -> None:
+async def test_concurrent_wrong_tokens_are_delayed_like_consecutive_ones(cluster: Cluster, server: Server) -> None:
     tasks = [server.ask("GET", "/thing", headers={"X-Api-Key": "wrong"}) for _ in WAITS]
     await until(lambda: len(cluster.clock.waits()) == len(WAITS))
     assert cluster.clock.waits() == WAITS
@@ -605,7 +603,7 @@ async def test_a_right_token_is_answered_at_once_after_20_wrong_ones(cluster: Cl
     assert cluster.clock.time() == before
 
 
-async def test_a_wrong_token_that_waits_holds_up_nobody(cluster: Cluster, server: Server) -> None:
+async def test_a_delayed_wrong_token_does_not_block_others(cluster: Cluster, server: Server) -> None:
     waiting = server.ask("GET", "/thing", headers={"X-Api-Key": "wrong"})
     await until(lambda: cluster.clock.waits() == [0.1])
     assert await server.status(key=TOKEN) == 200
@@ -621,7 +619,7 @@ async def test_wrong_tokens_are_forgotten_after_a_while(cluster: Cluster, server
     assert await wrong(cluster, server) == 0.1
 
 
-async def test_a_header_that_names_another_address_does_not_count(cluster: Cluster, server: Server) -> None:
+async def test_a_header_with_another_client_address_is_ignored(cluster: Cluster, server: Server) -> None:
     waits = [await wrong(cluster, server, **{"X-Forwarded-For": f"10.0.0.{number}"}) for number in range(6)]
     assert waits == WAITS[:6]
 
@@ -655,7 +653,7 @@ def filled(headers: dict[str, str], server: Server) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-async def test_what_another_site_sends_with_a_session_changes_nothing(server: Server, headers: dict[str, str]) -> None:
+async def test_a_cross_site_request_with_a_session_changes_nothing(server: Server, headers: dict[str, str]) -> None:
     cookie = await server.log_in()
     headers = filled(headers, server)
     for method in ("POST", "PUT", "DELETE"):
@@ -666,7 +664,7 @@ async def test_what_another_site_sends_with_a_session_changes_nothing(server: Se
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-async def test_another_site_can_neither_log_in_nor_log_out(server: Server, headers: dict[str, str]) -> None:
+async def test_a_cross_site_request_can_neither_log_in_nor_log_out(server: Server, headers: dict[str, str]) -> None:
     cookie = await server.log_in()
     headers = filled(headers, server)
     for method in ("GET", "POST"):
@@ -679,7 +677,7 @@ async def test_another_site_can_neither_log_in_nor_log_out(server: Server, heade
 
 
 @pytest.mark.parametrize("headers", OWN, ids=str)
-async def test_what_our_own_pages_and_programs_send_counts(server: Server, headers: dict[str, str]) -> None:
+async def test_same_site_requests_and_programs_are_accepted(server: Server, headers: dict[str, str]) -> None:
     headers = filled(headers, server)
     reply = await server.ask("POST", "/auth/login", headers=headers, data={"token": TOKEN})
     for method in ("POST", "PUT", "DELETE"):
@@ -688,11 +686,11 @@ async def test_what_our_own_pages_and_programs_send_counts(server: Server, heade
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-async def test_a_key_without_a_session_counts_from_anywhere(server: Server, headers: dict[str, str]) -> None:
+async def test_a_key_without_a_session_is_accepted_from_any_site(server: Server, headers: dict[str, str]) -> None:
     headers = filled(headers, server) | {"X-Api-Key": TOKEN}
     assert (await server.ask("POST", "/thing", headers=headers)).status == 200
 
 
-async def test_reading_with_a_session_is_possible_after_a_link_from_elsewhere(server: Server) -> None:
+async def test_a_session_can_read_after_following_a_cross_site_link(server: Server) -> None:
     cookie = await server.log_in()
     assert (await server.ask("GET", "/thing", cookie, headers={"Sec-Fetch-Site": "cross-site"})).status == 200

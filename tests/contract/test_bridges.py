@@ -1,4 +1,4 @@
-"""What every door to a node's links does, on the fake and on the kernel in network namespaces."""
+"""The contract of the door to a node's links, on the fake and on the kernel in network namespaces."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def gateways(*texts: str) -> list[Gateway]:
     return [ip_interface(text) for text in texts]
 
 
-async def test_bridges_are_made_kept_and_removed(bench: Bench) -> None:
+async def test_bridges_are_created_kept_and_removed(bench: Bench) -> None:
     for wanted in ((200,), (200, 201, 16777215), (201,), (201,), ()):
         assert await bench.bridges.apply(managed(*wanted), []) == {}
         assert await bench.links() == links(*wanted)
 
 
-async def test_tunnels_lead_to_the_other_nodes_whoever_comes_and_goes(bench: Bench) -> None:
+async def test_tunnels_lead_to_all_other_nodes_as_nodes_come_and_go(bench: Bench) -> None:
     rounds: list[Collection[Address]] = [[], [SECOND], [HERE, SECOND, THIRD], [THIRD], []]
     for peers in rounds:
         assert await bench.bridges.apply(managed(200, 201), peers) == {}
@@ -43,23 +43,24 @@ async def test_tunnels_lead_to_the_other_nodes_whoever_comes_and_goes(bench: Ben
             assert await bench.peers(vni) == set(peers) - {HERE}
 
 
-async def test_a_peer_of_another_family_is_told_and_the_others_are_reached(bench: Bench) -> None:
+async def test_a_peer_of_another_address_family_is_reported_and_the_others_are_reached(bench: Bench) -> None:
     failures = await bench.bridges.apply(managed(200), [SECOND, ip_address("fd00::3")])
-    assert failures == {200: "The node at fd00::3 cannot be reached by a tunnel from 10.99.0.1."}
+    assert failures == {200: "Cannot create a tunnel from 10.99.0.1 to fd00::3: one is IPv4 and the other IPv6."}
     assert await bench.peers(200) == {SECOND}
 
 
 @pytest.mark.parametrize("name", ["vmbr200", "vxlan200"])
-async def test_a_link_of_somebody_else_is_neither_used_nor_touched(bench: Bench, name: str) -> None:
+async def test_a_foreign_link_is_neither_used_nor_changed(bench: Bench, name: str) -> None:
     await bench.add_foreign(name)
     failures = await bench.bridges.apply(managed(200, 201), [SECOND])
-    assert failures == {200: f"There is a link {name} already that pvcd did not make: remove or rename it."}
+    reason = "one that pvcd did not create has this name"
+    assert failures == {200: f"Cannot create link {name!r}: {reason}. Remove or rename it."}
     assert await bench.links() == {name} | links(201)
     assert await bench.bridges.apply([], []) == {}
     assert await bench.links() == {name}
 
 
-async def test_what_cannot_be_made_leaves_nothing_and_does_not_stand_in_the_way_of_others(bench: Bench) -> None:
+async def test_a_failed_network_leaves_nothing_and_does_not_block_others(bench: Bench) -> None:
     before = await bench.links()
     for vni in (201, 203):
         await bench.spoil(vni)
@@ -68,7 +69,7 @@ async def test_what_cannot_be_made_leaves_nothing_and_does_not_stand_in_the_way_
         failures = await bench.bridges.apply(managed(200, 201, 202, 203, 204), [SECOND])
         assert failures.keys() == {201, 203}
         for vni, sentence in failures.items():
-            assert sentence.startswith(f"The bridge vmbr{vni} could not be made: ") and "VNI" in sentence
+            assert sentence.startswith(f"Cannot create bridge 'vmbr{vni}': ") and "VNI" in sentence
         assert await bench.links() == links(200, 202, 204) | foreign
         assert await bench.peers(204) == {SECOND}
 
@@ -77,8 +78,8 @@ async def test_impossible_vnis_are_refused(bench: Bench) -> None:
     wanted = [*managed(0, 2**24, 10**12), Bridge(4095, Kind.BRIDGED)]
     failures = await bench.bridges.apply([*wanted, *managed(200)], [])
     assert failures.keys() == {0, 2**24, 10**12, 4095}
-    assert failures[0] == "The VNI of a managed network is from 1 to 16777215, not 0."
-    assert failures[4095] == "The VNI of a bridged network is from 1 to 4094, not 4095."
+    assert failures[0] == "vni of a managed network must be from 1 to 16777215; got 0."
+    assert failures[4095] == "vni of a bridged network must be from 1 to 4094; got 4095."
     assert await bench.links() == links(200)
 
 
@@ -86,13 +87,13 @@ async def test_without_an_address_there_are_no_tunnels(bench: Bench) -> None:
     assert await bench.bridges.address() == HERE and await bench.bridges.mtu() == 1450
     await bench.lose_address()
     for ask in (bench.bridges.address, bench.bridges.mtu):
-        with pytest.raises(Failed, match="The link up0 has no address"):
+        with pytest.raises(Failed, match="Cannot create tunnels over link 'up0': it has no address"):
             await ask()
     failures = await bench.bridges.apply(managed(200), [])
-    assert failures == {200: "The link up0 has no address at which other nodes could reach this one."}
+    assert failures == {200: "Cannot create tunnels over link 'up0': it has no address that other nodes can reach."}
 
 
-async def test_gateways_are_had_and_no_others(bench: Bench) -> None:
+async def test_exactly_the_requested_gateways_exist(bench: Bench) -> None:
     await bench.bridges.apply(managed(200, 201), [])
     old, new = gateways("10.0.0.1/24", "fd00::1/64"), gateways("10.0.0.1/16", "10.0.0.2/24", "fd00::1/48")
     assert await bench.bridges.hold({200: old, 201: []}, 60) == {}
@@ -105,7 +106,7 @@ async def test_gateways_are_had_and_no_others(bench: Bench) -> None:
     assert await bench.addresses(200) == set() and await bench.addresses(201) == set(gateways("10.1.0.1/24"))
 
 
-async def test_gateways_vanish_by_themselves_unless_they_are_held_anew(bench: Bench) -> None:
+async def test_gateways_expire_unless_renewed(bench: Bench) -> None:
     await bench.bridges.apply(managed(200, 201), [])
     await bench.bridges.hold({200: gateways("10.0.0.1/24", "fd00::1/64")}, 1)
     await bench.bridges.hold({200: gateways("10.0.0.1/24"), 201: gateways("10.1.0.1/24", "fd01::1/64")}, 60)
@@ -120,10 +121,10 @@ async def test_gateways_vanish_by_themselves_unless_they_are_held_anew(bench: Be
     assert await bench.addresses(200) == set(gateways("10.0.0.1/24"))
 
 
-async def test_where_there_is_no_bridge_there_is_no_gateway(bench: Bench) -> None:
+async def test_without_a_bridge_there_is_no_gateway(bench: Bench) -> None:
     await bench.bridges.apply(managed(200), [])
     failures = await bench.bridges.hold({200: gateways("10.0.0.1/24"), 999: gateways("10.9.0.1/24")}, 60)
-    assert failures == {999: "There is no bridge vmbr999 that could have a gateway."}
+    assert failures == {999: "Cannot set the gateway of bridge 'vmbr999': there is no such bridge."}
     assert await bench.addresses(200) == set(gateways("10.0.0.1/24"))
 
 
@@ -146,7 +147,7 @@ async def pair(wires: Wires, *vnis: int) -> tuple[Node, Node]:
     return nodes
 
 
-async def test_applied_again_nothing_is_made_anew(node: Node) -> None:
+async def test_applying_again_creates_nothing_anew(node: Node) -> None:
     async def identities() -> list[tuple[int, str]]:
         names = sorted(await node.links())
         return [((link := await node.link(name))["ifindex"], link["address"]) for name in names]
@@ -159,7 +160,7 @@ async def test_applied_again_nothing_is_made_anew(node: Node) -> None:
     assert await identities() == before
 
 
-async def test_what_was_half_made_is_finished(node: Node) -> None:
+async def test_an_incomplete_network_is_completed(node: Node) -> None:
     await node.bridges.apply(managed(200), [SECOND])
     whole = await node.link("vmbr200"), await node.link("vxlan200")
     await node.ip("link del vmbr200")
@@ -174,13 +175,13 @@ async def test_what_was_half_made_is_finished(node: Node) -> None:
     assert await node.sysctl("ipv6/conf/vmbr200/disable_ipv6") == "1"
 
 
-async def test_links_of_a_bridge_that_could_not_be_made_are_removed(node: Node) -> None:
+async def test_links_of_a_failed_bridge_are_removed(node: Node) -> None:
     await node.bridges.apply(managed(202), [SECOND])
     await node.ip("link del vmbr202")
     for vni in (201, 202):
         await node.ip(f"link property add dev up0 altname vmbr{vni}")
     failures = await node.bridges.apply(managed(200, 201, 202, 203), [SECOND])
-    assert failures == {vni: f"The bridge vmbr{vni} could not be made: File exists." for vni in (201, 202)}
+    assert failures == {vni: f"Cannot create bridge 'vmbr{vni}': File exists." for vni in (201, 202)}
     assert await node.links() == links(200, 203) | {"vxlan202"}
 
 
@@ -196,7 +197,7 @@ async def test_the_node_itself_takes_no_part_in_a_network(node: Node) -> None:
             assert await node.sysctl(f"bridge/{name}") == "0"
 
 
-async def test_what_the_node_has_besides_stays_as_it_is(node: Node) -> None:
+async def test_other_links_of_the_node_stay_unchanged(node: Node) -> None:
     await node.ip("link add vmbrs type bridge")
     await node.ip("link add mine type vxlan id 7 local 10.99.0.1 dstport 4790 dev up0")
     before = await node.links(), await node.link("mine"), await node.link("up0")
@@ -206,7 +207,7 @@ async def test_what_the_node_has_besides_stays_as_it_is(node: Node) -> None:
     assert (await node.links(), await node.link("mine"), await node.link("up0")) == before
 
 
-async def test_addresses_that_somebody_else_gave_a_bridge_stay(node: Node) -> None:
+async def test_foreign_addresses_of_a_bridge_stay(node: Node) -> None:
     await node.bridges.apply(managed(200), [])
     await node.bridges.hold({200: gateways("10.0.0.1/24", "fd00::1/64")}, 60)
     for address in ("10.0.0.9/24", "fd00::9/64"):
@@ -215,26 +216,26 @@ async def test_addresses_that_somebody_else_gave_a_bridge_stay(node: Node) -> No
     assert await node.addresses(200) == set(gateways("10.0.0.9/24", "fd00::9/64"))
 
 
-async def test_a_bridged_network_has_its_vlan_or_the_sentence_names_the_module(node: Node) -> None:
+async def test_a_bridged_network_has_its_vlan_or_the_error_names_the_missing_module(node: Node) -> None:
     wanted = [Bridge(100, Kind.BRIDGED), Bridge(101, Kind.BRIDGED)]
     failures = await node.bridges.apply([*wanted, *managed(200)], [])
     if failures:
         assert failures.keys() == {100, 101} and await node.links() == links(200)
-        assert all("this kernel lacks the module 8021q" in sentence for sentence in failures.values())
+        assert all("this kernel lacks the module '8021q'" in sentence for sentence in failures.values())
     else:
         assert await node.links() == {"vmbr100", "vlan100", "vmbr101", "vlan101"} | links(200)
         vlan = await node.link("vlan100")
         assert (vlan["link"], vlan["master"], vlan["linkinfo"]["info_data"]["id"]) == ("up0", "vmbr100", 100)
 
 
-async def test_a_bridged_network_needs_a_device(node: Node) -> None:
-    for device, sentence in ((None, "needs a device for VLANs"), ("up7", "There is no link up7 on this node.")):
+async def test_a_bridged_network_requires_a_device(node: Node) -> None:
+    for device, sentence in ((None, "vlan_device is not set"), ("up7", "There is no link 'up7' on this node.")):
         await node.start("up0", device)
         failures = await node.bridges.apply([Bridge(100, Kind.BRIDGED), *managed(200)], [])
         assert failures.keys() == {100} and sentence in failures[100]
 
 
-async def test_the_device_is_that_of_the_default_route_or_else_the_loopback(node: Node) -> None:
+async def test_the_default_device_has_the_default_route_or_is_the_loopback(node: Node) -> None:
     await node.start(None)
     assert str(await node.bridges.address()) == "127.0.0.1" and await node.bridges.mtu() == 1450
     assert await node.bridges.apply(managed(200), []) == {}
@@ -317,7 +318,7 @@ async def test_a_gateway_moves_and_guests_find_it_at_once(wires: Wires, gateway:
     family = "ipv6" if ":" in guest else "ipv4"
     await first.bridges.hold(held, 60)
     for host in hosts:
-        # What it has learned counts for ever, if nobody tells it anything else.
+        # A learned entry stays forever unless it is replaced.
         await host.sysctl(f"{family}/neigh/eth0/base_reachable_time_ms", "86400000")
         assert await host.pings(gateway)
     for old, new in ((first, second), (second, first)):
@@ -338,7 +339,7 @@ async def _neighbour(host: Host, address: str) -> str:
 
 
 @pytest.mark.alone
-async def test_a_gateway_that_has_moved_on_is_announced_no_more(wires: Wires) -> None:
+async def test_a_moved_gateway_is_no_longer_announced(wires: Wires) -> None:
     first, second = await pair(wires, 200)
     guest = await wires.guest(first, 200, "10.0.0.11/24")
     await guest.sysctl("ipv4/neigh/eth0/base_reachable_time_ms", "86400000")
@@ -360,7 +361,7 @@ async def test_a_gateway_that_has_moved_on_is_announced_no_more(wires: Wires) ->
         await second.wait()
 
 
-async def test_gateways_lead_from_network_to_network(wires: Wires) -> None:
+async def test_gateways_route_between_networks(wires: Wires) -> None:
     first, second = await pair(wires, 200, 201)
     await first.bridges.hold(
         {200: gateways("10.0.0.1/24", "fd00::1/64"), 201: gateways("10.1.0.1/24", "fd01::1/64")}, 60
@@ -375,7 +376,7 @@ async def test_gateways_lead_from_network_to_network(wires: Wires) -> None:
     assert await first.sysctl("ipv4/conf/up0/forwarding") == "0"
 
 
-async def test_a_node_that_becomes_a_router_goes_on_listening_to_its_own(node: Node) -> None:
+async def test_a_node_that_becomes_a_router_still_accepts_router_advertisements(node: Node) -> None:
     await node.bridges.apply(managed(200), [])
     await node.bridges.hold({200: gateways("10.0.0.1/24")}, 60)
     assert await node.sysctl("ipv6/conf/all/forwarding") == "0"
@@ -386,7 +387,7 @@ async def test_a_node_that_becomes_a_router_goes_on_listening_to_its_own(node: N
     assert await node.sysctl("ipv6/conf/vmbr200/accept_ra") == "0"
 
 
-async def test_a_hundred_networks_and_their_gateways_are_there_at_once(node: Node) -> None:
+async def test_a_hundred_networks_and_their_gateways_are_created_quickly(node: Node) -> None:
     wanted = managed(*range(200, 300))
     for _ in range(2):
         # Takes 0.1 s where nothing else runs; how many programs it takes is tested elsewhere, whatever else runs.

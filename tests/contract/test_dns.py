@@ -1,4 +1,4 @@
-"""What the door to the name server of all networks does, on the fake and on dnsmasq."""
+"""The contract of the door to the name server of all networks, on the fake and on dnsmasq."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_names_and_addresses_of_all_networks_are_known(bench: Bench) -> No
     await says(bench, "dynamic.net201.example", address)
 
 
-async def test_changed_domains_count_without_a_restart(bench: Bench) -> None:
+async def test_changed_domains_apply_without_a_restart(bench: Bench) -> None:
     await bench.apply(ONE, TWO)
     await bench.open_dns()
     await bench.apply_dns(ZONES[0])
@@ -64,7 +64,7 @@ async def test_changed_domains_count_without_a_restart(bench: Bench) -> None:
     assert await bench.ask_all("db1.net201.example") == "10.21.0.50"
 
 
-async def test_all_else_is_asked_of_the_servers_upstream(bench: Bench) -> None:
+async def test_other_names_are_forwarded_to_the_upstream_servers(bench: Bench) -> None:
     await bench.apply(ONE, TWO)
     await bench.open_dns(IPv4Address("10.21.0.1"))
     await bench.apply_dns(ZONES[0])
@@ -72,14 +72,14 @@ async def test_all_else_is_asked_of_the_servers_upstream(bench: Bench) -> None:
     assert await bench.ask_all("db1.net201.example") == "10.21.0.50"
 
 
-async def test_a_domain_that_is_none_is_refused(bench: Bench) -> None:
+async def test_an_invalid_domain_is_refused(bench: Bench) -> None:
     await bench.open_dns()
     for domain in ("a.example/8.8.8.8\nserver=/b", "", "a b", "#", "a/", "a,b", ".a", "a..b", "a\0b"):
-        with pytest.raises(Invalid, match="is not the name of a domain"):
+        with pytest.raises(Invalid, match="must be the name of a DNS domain"):
             await bench.apply_dns(Zone(domain, IPv4Address("10.20.0.1")))
 
 
-async def test_it_answers_at_an_address_that_comes_later(real: RealBench) -> None:
+async def test_it_answers_at_an_address_that_is_added_later(real: RealBench) -> None:
     await real.apply(ONE)
     address = f"{ALL_NETWORKS}/32"
     await real.ip("-n", real.namespace, "address", "delete", address, "dev", "lo")
@@ -90,7 +90,7 @@ async def test_it_answers_at_an_address_that_comes_later(real: RealBench) -> Non
     await says(real, "web1.net200.example", "10.20.0.50")
 
 
-async def test_a_killed_server_comes_back(real: RealBench) -> None:
+async def test_a_killed_server_is_restarted(real: RealBench) -> None:
     await real.apply(ONE, TWO)
     await real.open_dns()
     await real.apply_dns(*ZONES)

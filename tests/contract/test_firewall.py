@@ -1,4 +1,4 @@
-"""What every door to a node's packet filter does, on the fake and on the kernel with packets that are sent."""
+"""The contract of the door to a node's packet filter, on the fake and on the kernel with real packets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from firewalls import METADATA, UNKNOWN, Bench, NftBench, bench_fixture, real_fixture  # noqa: F401
 
 from pvcd.errors import Failed, Invalid
-from pvcd_plugins.network.firewall import RULE_LENGTH, Filter
+from pvcd_plugins.network.firewall import MAX_RULE_LENGTH, Filter
 
 
-async def test_a_rule_is_returned_as_it_was_typed_but_for_blanks_around_it(bench: Bench) -> None:
+async def test_a_rule_is_returned_as_typed_without_surrounding_blanks(bench: Bench) -> None:
     for rule in ("tcp dport 22 accept", "tcp  dport {22,80-90}\tdrop", 'accept comment "for the web"', "reject"):
         assert await bench.firewall.check(f" {rule}\n") == rule
 
@@ -21,16 +21,16 @@ async def test_a_rule_is_returned_as_it_was_typed_but_for_blanks_around_it(bench
     ("rule", "why"),
     [
         ("", "must not be empty"),
-        ("tcp dport 22", "decides nothing: end it with one of accept, drop, reject, return"),
-        ("accept\nflush ruleset", r"must not hold the character '\\n'"),
-        ("accept; drop", "must not hold the character ';'"),
+        ("tcp dport 22", "must end with one of accept, drop, reject, return"),
+        ("accept\nflush ruleset", r"must not contain the character '\\n'"),
+        ("accept; drop", "must not contain the character ';'"),
         ("jump net201-in", "must not use 'jump'"),
-        ("tcp dport { 22 accept", "braces in the rule do not match"),
-        ('accept comment "open', "quotation in the rule does not end"),
-        ("tcp dport 22 accept" + " " * RULE_LENGTH + "x", f"at most {RULE_LENGTH} characters"),
+        ("tcp dport { 22 accept", "must have matching braces"),
+        ('accept comment "open', "must close each quotation"),
+        ("tcp dport 22 accept" + " " * MAX_RULE_LENGTH + "x", f"at most {MAX_RULE_LENGTH} characters"),
     ],
 )
-async def test_what_is_no_rule_is_refused_with_a_sentence(bench: Bench, rule: str, why: str) -> None:
+async def test_text_that_is_not_a_rule_is_refused_with_a_sentence(bench: Bench, rule: str, why: str) -> None:
     with pytest.raises(Invalid, match=why):
         await bench.firewall.check(rule)
 
@@ -41,14 +41,14 @@ async def test_without_filters_everything_passes(bench: Bench) -> None:
     assert await bench.admits(200, 22)
 
 
-async def test_a_rule_lets_one_port_in_and_another_keeps_out_the_rest(bench: Bench) -> None:
+async def test_one_rule_accepts_a_port_and_another_drops_the_rest(bench: Bench) -> None:
     await bench.firewall.apply([Filter(201, inward=("tcp dport 80 accept", "drop"))])
     assert await bench.passes(200, 201, 80)
     assert not await bench.passes(200, 201, 22)
     assert not await bench.passes(None, 201, 22)
 
 
-async def test_what_goes_out_has_rules_of_its_own(bench: Bench) -> None:
+async def test_outgoing_traffic_has_its_own_rules(bench: Bench) -> None:
     await bench.firewall.apply([Filter(200, outward=("tcp dport { 22, 443 } drop",)), Filter(201)])
     assert await bench.passes(200, 201, 80)
     assert not await bench.passes(200, 201, 22)
@@ -56,19 +56,19 @@ async def test_what_goes_out_has_rules_of_its_own(bench: Bench) -> None:
     assert await bench.passes(201, 200, 22)
 
 
-async def test_what_meets_no_rule_passes(bench: Bench) -> None:
+async def test_traffic_without_a_matching_rule_passes(bench: Bench) -> None:
     await bench.firewall.apply([Filter(201, inward=("tcp dport 22 drop",))])
     assert await bench.passes(200, 201, 80)
 
 
-async def test_the_first_rule_that_fits_decides(bench: Bench) -> None:
+async def test_the_first_matching_rule_decides(bench: Bench) -> None:
     await bench.firewall.apply([Filter(201, inward=("tcp dport 22 accept", "tcp dport 22 drop"))])
     assert await bench.passes(200, 201, 22)
     await bench.firewall.apply([Filter(201, inward=("tcp dport 22 drop", "tcp dport 22 accept"))])
     assert not await bench.passes(200, 201, 22)
 
 
-async def test_one_network_does_not_decide_for_another(bench: Bench) -> None:
+async def test_rules_of_one_network_do_not_affect_another(bench: Bench) -> None:
     await bench.firewall.apply([Filter(200, outward=("accept",)), Filter(201, inward=("tcp dport 22 drop",))])
     assert not await bench.passes(200, 201, 22)
     assert await bench.passes(200, 201, 80)
@@ -76,7 +76,7 @@ async def test_one_network_does_not_decide_for_another(bench: Bench) -> None:
     assert not await bench.passes(200, 201, 22)
 
 
-async def test_a_guest_reaches_the_services_of_the_node_and_nothing_else_of_it(bench: Bench) -> None:
+async def test_a_guest_reaches_only_the_services_of_the_node(bench: Bench) -> None:
     await bench.firewall.apply([Filter(200, inward=("drop",))])
     assert await bench.admits(200, 53)
     assert await bench.admits(200, 80, METADATA)
@@ -86,7 +86,7 @@ async def test_a_guest_reaches_the_services_of_the_node_and_nothing_else_of_it(b
     assert [port for port in (53, 67, 123, 547, 161) if await bench.hears(200, port)] == [53, 67, 123, 547]
 
 
-async def test_what_is_not_ours_passes_as_before(bench: Bench) -> None:
+async def test_foreign_traffic_passes_as_before(bench: Bench) -> None:
     await bench.firewall.apply([Filter(200, inward=("drop",), outward=("drop",))])
     assert await bench.admits(None, 22)
     assert await bench.hears(None, 161)
@@ -95,7 +95,7 @@ async def test_what_is_not_ours_passes_as_before(bench: Bench) -> None:
     assert await bench.admits(201, 22)
 
 
-async def test_what_is_applied_again_changes_nothing(bench: Bench) -> None:
+async def test_applying_again_changes_nothing(bench: Bench) -> None:
     for filters in ([Filter(200), Filter(201, inward=("drop",))], []):
         await bench.firewall.apply(filters)
         before = await bench.changes()
@@ -104,14 +104,14 @@ async def test_what_is_applied_again_changes_nothing(bench: Bench) -> None:
         assert await bench.changes() == before
 
 
-async def test_filters_that_are_gone_count_no_more(bench: Bench) -> None:
+async def test_removed_filters_have_no_effect(bench: Bench) -> None:
     await bench.firewall.apply([Filter(201, inward=("drop",))])
     assert not await bench.passes(200, 201, 22)
     await bench.firewall.apply([])
     assert await bench.passes(200, 201, 22)
 
 
-async def test_what_somebody_else_removed_is_put_back(bench: Bench) -> None:
+async def test_a_table_that_another_program_removed_is_restored(bench: Bench) -> None:
     filters = [Filter(201, inward=("drop",))]
     await bench.firewall.apply(filters)
     await bench.tamper()
@@ -120,11 +120,11 @@ async def test_what_somebody_else_removed_is_put_back(bench: Bench) -> None:
     assert not await bench.passes(200, 201, 22)
 
 
-async def test_a_rule_that_cannot_be_loaded_is_named_and_what_counted_stays(bench: Bench) -> None:
+async def test_a_rule_that_cannot_be_loaded_is_named_and_the_former_rules_stay(bench: Bench) -> None:
     good = [Filter(201, inward=("tcp dport 22 drop",))]
     await bench.firewall.apply(good)
     bad = Filter(200, outward=("accept", f"tcp dport 22 {UNKNOWN} accept"))
-    with pytest.raises(Failed, match=r"rule 1 of what goes out of network 200 .*What counted before still does\.$"):
+    with pytest.raises(Failed, match=r"rule 1 in direction 'out' of network 200 .*The previous rules stay in force\.$"):
         await bench.firewall.apply([*good, bad])
     assert not await bench.passes(200, 201, 22)
     assert await bench.passes(200, 201, 80)
@@ -132,15 +132,15 @@ async def test_a_rule_that_cannot_be_loaded_is_named_and_what_counted_stays(benc
     assert not await bench.passes(200, 201, 22)
 
 
-async def test_a_stored_text_that_is_no_rule_is_not_loaded(bench: Bench) -> None:
+async def test_stored_text_that_is_not_a_rule_is_not_loaded(bench: Bench) -> None:
     await bench.firewall.apply([Filter(201, inward=("tcp dport 22 drop",))])
     for text in ("accept\nflush ruleset", "accept; drop", "goto net201-in", ""):
-        with pytest.raises(Failed, match=r"does not take rule 0 of what goes into network 200"):
+        with pytest.raises(Failed, match=r"Cannot load rule 0 in direction 'in' of network 200"):
             await bench.firewall.apply([Filter(200, inward=(text,))])
     assert not await bench.passes(200, 201, 22)
 
 
-async def test_a_table_of_somebody_else_stays(real: NftBench) -> None:
+async def test_a_foreign_table_stays(real: NftBench) -> None:
     foreign = "table inet other {\n\tset blocked {\n\t\ttype ipv4_addr\n\t\telements = { 10.20.0.9 }\n\t}\n\n"
     foreign += "\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n"
     foreign += "\t\tip saddr @blocked drop\n\t}\n}\n"
@@ -151,7 +151,7 @@ async def test_a_table_of_somebody_else_stays(real: NftBench) -> None:
     assert await real.inside("nft", "list", "tables") == "table inet other\n"
 
 
-async def test_the_counters_of_a_table_do_not_make_it_another(real: NftBench) -> None:
+async def test_counters_do_not_count_as_a_change_of_the_table(real: NftBench) -> None:
     filters = [Filter(201, inward=("counter accept",))]
     await real.firewall.apply(filters)
     assert await real.passes(200, 201, 22)
@@ -170,7 +170,7 @@ async def test_the_counters_of_a_table_do_not_make_it_another(real: NftBench) ->
         "add chain inet pvc inward { policy drop; }",
     ],
 )
-async def test_whatever_somebody_else_does_to_our_table_is_undone(real: NftBench, command: str) -> None:
+async def test_changes_of_our_table_by_others_are_undone(real: NftBench, command: str) -> None:
     filters = [Filter(201, inward=("tcp dport 22 drop",))]
     await real.firewall.apply(filters)
     before = await real.inside("nft", "list", "table", "inet", "pvc")
@@ -180,7 +180,7 @@ async def test_whatever_somebody_else_does_to_our_table_is_undone(real: NftBench
     assert not await real.passes(200, 201, 22)
 
 
-async def test_a_change_of_somebody_else_does_not_load_ours_again(real: NftBench) -> None:
+async def test_a_change_of_a_foreign_table_does_not_reload_ours(real: NftBench) -> None:
     filters = [Filter(201, inward=("tcp dport 22 drop",))]
     await real.firewall.apply(filters)
     await real.inside("nft", "add", "table", "inet", "other")
@@ -230,7 +230,7 @@ async def test_while_rules_are_replaced_no_packet_slips_through_and_none_is_lost
     assert heard[0] <= 1 + sent // 10_000
 
 
-async def test_a_connection_goes_on_whatever_the_rules_say_later(real: NftBench) -> None:
+async def test_an_established_connection_survives_later_rules(real: NftBench) -> None:
     await real.firewall.apply([Filter(201, inward=("tcp dport 22 accept", "drop"), outward=("drop",))])
     loop, target = asyncio.get_running_loop(), real.guests[201]
     with target.listener(2222) as listener:
@@ -248,7 +248,7 @@ async def test_a_connection_goes_on_whatever_the_rules_say_later(real: NftBench)
     assert not await real.passes(200, 201, 22)
 
 
-async def test_rules_count_for_ipv6_as_well(real: NftBench) -> None:
+async def test_rules_apply_to_ipv6_too(real: NftBench) -> None:
     source, target = real.guests[200], real.guests[201]
     rules = (f"ip6 saddr {source.address6} tcp dport 80 accept", "meta nfproto ipv6 drop")
     await real.firewall.apply([Filter(200), Filter(201, inward=rules)])
@@ -268,14 +268,14 @@ async def test_guests_may_ping_the_node(real: NftBench) -> None:
         assert await process.wait() == 0
 
 
-async def test_a_door_that_was_opened_anew_takes_over(real: NftBench) -> None:
+async def test_a_reopened_door_takes_over(real: NftBench) -> None:
     await real.inside("nft", "-f", "-", text="table inet pvc {\n chain old {\n  accept\n }\n}\n")
     await real.firewall.apply([Filter(201)])
     assert "old" not in await real.inside("nft", "list", "table", "inet", "pvc")
 
 
 @pytest.mark.alone
-async def test_a_hundred_networks_are_loaded_and_looked_at_in_time(real: NftBench) -> None:
+async def test_a_hundred_networks_are_loaded_and_checked_in_time(real: NftBench) -> None:
     rules = tuple(f"ip saddr 10.0.0.{number} tcp dport {number + 1000} counter accept" for number in range(10))
     filters = [Filter(vni, inward=rules, outward=rules) for vni in range(1000, 1100)]
     loop = asyncio.get_running_loop()

@@ -92,7 +92,7 @@ async def test_a_route_is_called_with_its_arguments(client: Client) -> None:
         assert (reply.status, reply.content_type) == (200, "application/json")
 
 
-async def test_status_and_kind_of_reply_are_the_route_s(client: Client) -> None:
+async def test_the_route_decides_the_status_and_kind_of_reply(client: Client) -> None:
     async with client.get("/api/v1") as reply:
         assert (reply.status, await reply.json()) == (209, {"message": "hello"})
     async with client.get("/api/v1/vm?limit=a") as reply:
@@ -103,7 +103,7 @@ async def test_status_and_kind_of_reply_are_the_route_s(client: Client) -> None:
         assert (reply.status, await reply.read()) == (200, b"")
 
 
-async def test_get_takes_a_form_as_well(client: Client) -> None:
+async def test_get_accepts_a_form(client: Client) -> None:
     async with client.get("/api/v1/vm", data={"limit": "a+b"}) as reply:
         assert await reply.json() == ["a+b"]
 
@@ -161,7 +161,7 @@ async def test_each_failure_has_its_status_and_code(
         assert ("Allow" in reply.headers) == (status == 405)
 
 
-async def test_a_success_has_an_id_too(client: Client) -> None:
+async def test_a_success_has_a_request_id_too(client: Client) -> None:
     async with client.get("/api/v1", headers={"X-Request-Id": "mine"}) as reply:
         assert len(reply.headers["X-Request-Id"]) == 32
 
@@ -185,9 +185,7 @@ HEAD = b" HTTP/1.1\r\nHost: a\r\n"
         (b"GET /api/v1" + HEAD + b"Accept: \xff,application/problem+json;\xff\r\n", 209, "hello"),
     ],
 )
-async def test_what_no_decent_client_sends_is_answered_as_well(
-    client: Client, request_bytes: bytes, status: int, said: str
-) -> None:
+async def test_odd_requests_are_answered(client: Client, request_bytes: bytes, status: int, said: str) -> None:
     replied, body = await raw(
         client, request_bytes + (b"\r\nno gzip!" if b"Content-Length" in request_bytes else b"\r\n")
     )

@@ -1,4 +1,4 @@
-"""What every hypervisor does, the fake as the real one; and what only a real libvirtd can show."""
+"""The contract of the hypervisor, on the fake and on libvirtd; and cases that need a real libvirtd."""
 
 import asyncio
 import base64
@@ -33,19 +33,19 @@ def marked(bench: Bench, uuid: UUID, turn: int = 7) -> str:
     return prepare(bench.document(uuid), generation=turn, console_log=None)
 
 
-async def test_a_started_guest_is_seen_as_its_document_says(bench: Bench, uuid: UUID) -> None:
+async def test_a_started_guest_is_listed_as_its_document_says(bench: Bench, uuid: UUID) -> None:
     await bench.hypervisor.start(marked(bench, uuid))
     expected = Guest(uuid, f"vm-{uuid}", GuestState.RUNNING, generation=7, memory=16, vcpus=1)
     assert await bench.hypervisor.look(uuid) == expected
     assert await bench.hypervisor.domains() == {uuid: expected}
 
 
-async def test_a_guest_that_was_never_started_is_not_seen(bench: Bench, uuid: UUID) -> None:
+async def test_a_guest_that_was_never_started_is_not_listed(bench: Bench, uuid: UUID) -> None:
     assert await bench.hypervisor.look(uuid) is None
     assert await bench.hypervisor.domains() == {}
 
 
-async def test_the_turn_is_that_of_the_last_start(bench: Bench, uuid: UUID) -> None:
+async def test_the_generation_is_that_of_the_last_start(bench: Bench, uuid: UUID) -> None:
     for turn in (7, 8):
         await bench.hypervisor.start(marked(bench, uuid, turn))
         guest = await bench.hypervisor.look(uuid)
@@ -53,7 +53,7 @@ async def test_the_turn_is_that_of_the_last_start(bench: Bench, uuid: UUID) -> N
         await bench.hypervisor.destroy(uuid)
 
 
-async def test_a_guest_that_somebody_else_started_has_no_turn(bench: Bench, uuid: UUID) -> None:
+async def test_a_guest_that_another_program_started_has_no_generation(bench: Bench, uuid: UUID) -> None:
     await bench.hypervisor.start(bench.document(uuid))
     guest = await bench.hypervisor.look(uuid)
     assert guest is not None and guest.generation is None
@@ -76,14 +76,14 @@ async def test_a_name_is_not_used_twice(bench: Bench, uuid: UUID) -> None:
     assert await bench.hypervisor.look(other) is None
 
 
-async def test_a_destroyed_guest_is_gone_on_return(bench: Bench, uuid: UUID) -> None:
+async def test_a_destroyed_guest_is_gone_when_the_call_returns(bench: Bench, uuid: UUID) -> None:
     await bench.hypervisor.start(marked(bench, uuid))
     await bench.hypervisor.destroy(uuid)
     assert await bench.hypervisor.look(uuid) is None
     assert await bench.hypervisor.domains() == {}
 
 
-async def test_a_guest_that_is_gone_is_shut_down_and_destroyed_without_an_error(bench: Bench, uuid: UUID) -> None:
+async def test_shutting_down_or_destroying_a_missing_guest_is_no_error(bench: Bench, uuid: UUID) -> None:
     await bench.hypervisor.shutdown(uuid)
     await bench.hypervisor.destroy(uuid)
 
@@ -94,7 +94,7 @@ async def test_a_guest_is_destroyed_twice_at_once_without_an_error(bench: Bench,
     assert await bench.hypervisor.look(uuid) is None
 
 
-async def test_changes_are_told_in_the_event_loop(bench: Bench, uuid: UUID) -> None:
+async def test_changes_are_notified_in_the_event_loop(bench: Bench, uuid: UUID) -> None:
     told: list[tuple[UUID | None, int]] = []
     bench.hypervisor.listen(lambda changed: told.append((changed, threading.get_ident())))
     here = threading.get_ident()
@@ -106,14 +106,14 @@ async def test_changes_are_told_in_the_event_loop(bench: Bench, uuid: UUID) -> N
     assert {thread for _, thread in told} == {here}
 
 
-async def test_a_bad_document_is_refused_in_libvirts_words(bench: Bench) -> None:
-    with pytest.raises(HypervisorError, match=r"^libvirt could not start the guest: .+\.$"):
+async def test_a_bad_document_is_refused_with_the_error_of_libvirt(bench: Bench) -> None:
+    with pytest.raises(HypervisorError, match=r"^Cannot start the guest: libvirt reports: .+\.$"):
         await bench.hypervisor.start("<domain type='qemu'><name>a</name>")
     assert await bench.hypervisor.domains() == {}
 
 
 def with_volume(document: str, secret: UUID) -> str:
-    """The document with one more disk, on a Ceph that nobody asks before the key is there."""
+    """Return the document with one more disk, on a Ceph that is not contacted before the key is set."""
     auth = f"<auth username='libvirt'><secret type='ceph' uuid='{secret}'/></auth>"
     source = f"<source protocol='rbd' name='vms/a'><host name='127.0.0.1' port='1'/>{auth}</source>"
     disk = f"<disk type='network' device='disk'>{source}<target dev='vdb' bus='virtio'/></disk>"
@@ -155,7 +155,7 @@ async def test_a_key_cannot_be_read_back_and_is_in_no_file(real: LibvirtBench, u
     assert not [file for file in files if value in file.read_bytes() or base64.b64encode(value) in file.read_bytes()]
 
 
-async def test_the_capabilities_name_what_guests_can_be(bench: Bench) -> None:
+async def test_the_capabilities_name_domain_types_and_emulators(bench: Bench) -> None:
     capabilities = await bench.hypervisor.capabilities()
     assert capabilities.arch == "x86_64"
     assert "qemu" in capabilities.domain_types
@@ -163,7 +163,7 @@ async def test_the_capabilities_name_what_guests_can_be(bench: Bench) -> None:
     assert "pc" in capabilities.machines
 
 
-async def test_a_guest_that_hears_its_power_button_goes_away(bench: Bench, uuid: UUID) -> None:
+async def test_a_guest_that_reacts_to_its_power_button_shuts_down(bench: Bench, uuid: UUID) -> None:
     told: list[UUID | None] = []
     bench.hypervisor.listen(told.append)
     await bench.hypervisor.start(await bench.obedient(uuid))
@@ -178,7 +178,7 @@ async def test_a_guest_that_hears_its_power_button_goes_away(bench: Bench, uuid:
         assert time.monotonic() < deadline
 
 
-async def test_a_guest_that_ignores_its_power_button_runs_on(bench: Bench, uuid: UUID) -> None:
+async def test_a_guest_that_ignores_its_power_button_keeps_running(bench: Bench, uuid: UUID) -> None:
     await bench.hypervisor.start(marked(bench, uuid))
     await bench.hypervisor.shutdown(uuid)
     await bench.hypervisor.shutdown(uuid)
@@ -186,7 +186,7 @@ async def test_a_guest_that_ignores_its_power_button_runs_on(bench: Bench, uuid:
     assert guest is not None and guest.state is GuestState.RUNNING
 
 
-async def test_a_guest_that_dies_is_told_and_gone(bench: Bench, uuid: UUID) -> None:
+async def test_the_death_of_a_guest_is_notified(bench: Bench, uuid: UUID) -> None:
     told: list[UUID | None] = []
     bench.hypervisor.listen(told.append)
     await bench.hypervisor.start(marked(bench, uuid))
@@ -197,7 +197,7 @@ async def test_a_guest_that_dies_is_told_and_gone(bench: Bench, uuid: UUID) -> N
     assert await bench.hypervisor.look(uuid) is None
 
 
-async def test_guests_outlive_a_hypervisor_that_goes_away_and_comes_back(bench: Bench, uuid: UUID) -> None:
+async def test_guests_survive_a_restart_of_the_hypervisor(bench: Bench, uuid: UUID) -> None:
     told: list[UUID | None] = []
     await bench.hypervisor.start(marked(bench, uuid))
     await bench.hypervisor.look(uuid)
@@ -218,7 +218,7 @@ async def test_guests_outlive_a_hypervisor_that_goes_away_and_comes_back(bench: 
     assert guest is not None and guest.generation == 7 and guest.state is GuestState.RUNNING
 
 
-async def test_nothing_is_asked_after_the_close(bench: Bench) -> None:
+async def test_no_request_is_sent_after_close(bench: Bench) -> None:
     await bench.hypervisor.close()
     assert not bench.hypervisor.connected
     with pytest.raises(HypervisorUnavailable):
@@ -262,7 +262,7 @@ async def test_a_console_is_logged_and_read(real: LibvirtBench, uuid: UUID) -> N
     await until(lambda: "pvcd boot sector" in read_console(log, 10))
 
 
-async def test_a_console_log_begins_anew_when_it_is_full(real: LibvirtBench, uuid: UUID) -> None:
+async def test_a_full_console_log_is_rotated(real: LibvirtBench, uuid: UUID) -> None:
     log = real.console(uuid)
     log.write_bytes(b"old line\n" * (CONSOLE_BYTES // 9))
     await real.hypervisor.start(prepare(real.document(uuid), generation=1, console_log=str(log)))
@@ -272,7 +272,7 @@ async def test_a_console_log_begins_anew_when_it_is_full(real: LibvirtBench, uui
     assert "old line" in read_console(log, 100_000)
 
 
-async def test_a_virtlogd_that_is_killed_harms_no_guest_and_logs_the_next(real: LibvirtBench, uuid: UUID) -> None:
+async def test_a_killed_virtlogd_harms_no_guest_and_logs_the_next_one(real: LibvirtBench, uuid: UUID) -> None:
     other = uuid4()
     await real.hypervisor.start(prepare(real.document(uuid), generation=1, console_log=str(real.console(uuid))))
     await until(lambda: "pvcd boot sector" in read_console(real.console(uuid), 10))

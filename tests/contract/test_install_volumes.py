@@ -28,7 +28,7 @@ HANG = "import time\ndef install(**kwargs):\n    open('/tmp/target/x', 'w').writ
 
 
 class Steps:
-    """What the steps of a task do, and the facts that they write down."""
+    """The steps of a task, and the facts that they record."""
 
     def __init__(self, ceph: CephServer, folder: Path) -> None:
         self.ceph = ceph
@@ -84,7 +84,7 @@ async def steps(ceph: CephServer, tmp_path: Path) -> AsyncIterator[Steps]:
     until(lambda: traces.left() == [])
 
 
-async def test_what_is_installed_is_in_the_volumes_and_in_clones_of_them(steps: Steps) -> None:
+async def test_installed_files_are_in_the_volumes_and_their_clones(steps: Steps) -> None:
     pool = steps.ceph.pool
     wanted = Wanted(pool, "web1_sda", 1), Wanted(pool, "web1_sdb", 1)
     await steps.install(WRITE, *await steps.disks(*wanted, mountpoints=("/", "/var")))
@@ -96,19 +96,19 @@ async def test_what_is_installed_is_in_the_volumes_and_in_clones_of_them(steps: 
 
 
 @pytest.mark.parametrize("filesystem", ["ext2", "ext3", "xfs"])
-async def test_other_file_systems_are_made_and_mounted(steps: Steps, filesystem: str) -> None:
+async def test_other_file_systems_are_created_and_mounted(steps: Steps, filesystem: str) -> None:
     wanted = Wanted(steps.ceph.pool, "web1_sda", 1)
     [disk] = await steps.disks(wanted, filesystem=filesystem, mountpoints=("/",))
     await steps.install(READ.replace("open", "print").replace(".read())", ")"), disk)
 
 
-async def test_a_script_that_is_ended_while_it_writes_leaves_volumes_that_can_be_removed(steps: Steps) -> None:
+async def test_a_script_that_is_killed_while_it_writes_leaves_removable_volumes(steps: Steps) -> None:
     [disk] = await steps.disks(Wanted(steps.ceph.pool, "web1_sda", 1), mountpoints=("/",))
     with pytest.raises(TimedOut):
         await steps.install(HANG, disk, limit=2)
 
 
-async def test_so_does_a_mapping_that_is_killed_under_a_script(steps: Steps) -> None:
+async def test_a_mapping_that_is_killed_under_a_script_leaves_removable_volumes(steps: Steps) -> None:
     [disk] = await steps.disks(Wanted(steps.ceph.pool, "web1_sda", 1), mountpoints=("/",))
     task = asyncio.create_task(steps.install(HANG, disk, limit=10))
     await asyncio.to_thread(until, lambda: _is_held(disk))

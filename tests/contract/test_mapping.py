@@ -1,4 +1,4 @@
-"""What every mapping does, the fake as the real one; and what only a real one can show."""
+"""The contract of mappings, on the fake and the real one; and cases that need the real one."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class RealBench:
                 await mapping.unmap(each.pool, each.volume)
 
     def left(self) -> list[str]:
-        """Whatever of this bench is still there."""
+        """Return everything of this bench that still exists."""
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         loops = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
         arguments = [_arguments(int(name)) for name in filter(str.isdecimal, os.listdir("/proc"))]
@@ -162,7 +162,7 @@ def read(device: Path, count: int) -> bytes:
         return file.read(count)
 
 
-async def test_what_is_written_to_the_device_is_there_when_it_is_mapped_again(bench: Bench) -> None:
+async def test_written_data_is_there_when_the_volume_is_mapped_again(bench: Bench) -> None:
     volume = await bench.volume()
     data = secrets.token_bytes(MIB)
     await asyncio.to_thread(write, await bench.mapping.map(POOL, volume), data)
@@ -172,24 +172,24 @@ async def test_what_is_written_to_the_device_is_there_when_it_is_mapped_again(be
     assert await asyncio.to_thread(read, device, MIB) == data
 
 
-async def test_it_is_said_what_is_mapped_also_by_a_process_that_has_just_begun(bench: Bench) -> None:
+async def test_a_new_process_knows_the_existing_mappings(bench: Bench) -> None:
     names = sorted([await bench.volume(), await bench.volume()])
     expected = [Mapped(POOL, name, await bench.mapping.map(POOL, name)) for name in names]
     assert len({each.device for each in expected}) == 2
     assert await bench.mapping.mapped() == await bench.anew().mapped() == expected
 
 
-async def test_what_is_mapped_is_not_mapped_again(bench: Bench) -> None:
+async def test_a_mapped_volume_is_not_mapped_again(bench: Bench) -> None:
     volume = await bench.volume()
     device = await bench.mapping.map(POOL, volume)
     for mapping in (bench.mapping, bench.anew()):
-        with pytest.raises(IsMapped, match=f"mapped already, as {device}") as caught:
+        with pytest.raises(IsMapped, match=f"already mapped on this node as {device}") as caught:
             await mapping.map(POOL, volume)
         assert caught.value.code == "volume-mapped"
     assert await bench.mapping.mapped() == [Mapped(POOL, volume, device)]
 
 
-async def test_what_somebody_else_has_open_is_not_mapped(bench: Bench) -> None:
+async def test_a_volume_in_use_by_another_client_is_not_mapped(bench: Bench) -> None:
     volume = await bench.volume()
     await bench.open_elsewhere(volume)
     with pytest.raises(InUse, match="has it open") as caught:
@@ -198,7 +198,7 @@ async def test_what_somebody_else_has_open_is_not_mapped(bench: Bench) -> None:
     assert await bench.mapping.mapped() == []
 
 
-async def test_a_volume_that_there_is_not_is_said_so_and_leaves_nothing(bench: Bench) -> None:
+async def test_a_missing_volume_is_reported_and_leaves_nothing(bench: Bench) -> None:
     with pytest.raises(NotFound, match="no volume 'vms/none'") as caught:
         await bench.mapping.map(POOL, "none")
     assert caught.value.code == "volume-not-found"
@@ -208,7 +208,7 @@ async def test_a_volume_that_there_is_not_is_said_so_and_leaves_nothing(bench: B
 
 
 @pytest.mark.parametrize("name", ["../x", "-p", "a b", "a@b", "a/b", "", "a,file=/etc/passwd"])
-async def test_a_name_that_is_none_is_refused(bench: Bench, name: str) -> None:
+async def test_an_invalid_name_is_refused(bench: Bench, name: str) -> None:
     for pool, volume in ((POOL, name), (name, "x")):
         with pytest.raises(Invalid):
             await bench.mapping.map(pool, volume)
@@ -216,7 +216,7 @@ async def test_a_name_that_is_none_is_refused(bench: Bench, name: str) -> None:
             await bench.mapping.unmap(pool, volume)
 
 
-async def test_what_is_not_mapped_is_unmapped_without_an_error(bench: Bench) -> None:
+async def test_unmapping_an_unmapped_volume_is_no_error(bench: Bench) -> None:
     volume = await bench.volume()
     await bench.mapping.unmap(POOL, volume)
     await bench.mapping.map(POOL, volume)
@@ -226,7 +226,7 @@ async def test_what_is_not_mapped_is_unmapped_without_an_error(bench: Bench) -> 
     assert await bench.mapping.clean() == []
 
 
-async def test_a_device_that_is_held_is_not_taken_away(bench: Bench) -> None:
+async def test_a_device_in_use_is_not_unmapped(bench: Bench) -> None:
     volume = await bench.volume()
     device = await bench.mapping.map(POOL, volume)
     bench.hold(volume, device)
@@ -238,7 +238,7 @@ async def test_a_device_that_is_held_is_not_taken_away(bench: Bench) -> None:
     assert await bench.mapping.mapped() == []
 
 
-async def test_what_was_killed_is_cleaned_and_what_is_whole_stays(bench: Bench) -> None:
+async def test_killed_mappings_are_cleaned_up_and_intact_ones_stay(bench: Bench) -> None:
     killed, whole = await bench.volume(), await bench.volume()
     await bench.mapping.map(POOL, killed)
     device = await bench.mapping.map(POOL, whole)
@@ -249,7 +249,7 @@ async def test_what_was_killed_is_cleaned_and_what_is_whole_stays(bench: Bench) 
     assert await bench.mapping.clean() == []
 
 
-async def test_what_was_killed_is_unmapped_as_if_it_lived(bench: Bench) -> None:
+async def test_a_killed_mapping_is_unmapped_like_a_live_one(bench: Bench) -> None:
     volume = await bench.volume()
     await bench.mapping.map(POOL, volume)
     bench.kill(volume)
@@ -257,7 +257,7 @@ async def test_what_was_killed_is_unmapped_as_if_it_lived(bench: Bench) -> None:
     assert await bench.mapping.mapped() == []
 
 
-async def test_what_was_killed_is_mapped_anew_with_what_was_written(bench: Bench) -> None:
+async def test_a_killed_mapping_is_mapped_again_with_the_written_data(bench: Bench) -> None:
     volume = await bench.volume()
     device = await bench.mapping.map(POOL, volume)
     data = secrets.token_bytes(MIB)
@@ -277,7 +277,7 @@ async def test_a_discard_reaches_ceph(real: RealBench) -> None:
     assert real.ceph.used(POOL, volume) == 0
 
 
-async def test_a_file_system_is_mounted_trimmed_and_in_the_way_of_unmapping(real: RealBench, tmp_path: Path) -> None:
+async def test_a_mounted_file_system_is_trimmed_and_blocks_unmapping(real: RealBench, tmp_path: Path) -> None:
     volume, folder = await real.volume("128M"), tmp_path / "mnt"
     device = await real.mapping.map(POOL, volume)
     folder.mkdir()
@@ -294,7 +294,7 @@ async def test_a_file_system_is_mounted_trimmed_and_in_the_way_of_unmapping(real
     await real.mapping.unmap(POOL, volume)
 
 
-async def test_a_file_system_of_a_killed_mapping_goes_with_it(real: RealBench, tmp_path: Path) -> None:
+async def test_a_file_system_of_a_killed_mapping_is_unmounted_with_it(real: RealBench, tmp_path: Path) -> None:
     volume, folder = await real.volume("128M"), tmp_path / "a folder"
     device = await real.mapping.map(POOL, volume)
     folder.mkdir()
@@ -313,7 +313,7 @@ async def test_a_daemon_without_a_loop_device_is_removed_too(real: RealBench) ->
     assert real.left() == []
 
 
-async def test_of_two_who_map_one_volume_at_once_one_does_it(real: RealBench) -> None:
+async def test_one_of_two_concurrent_mappings_of_a_volume_succeeds(real: RealBench) -> None:
     volume = await real.volume()
     both = (real.mapping.map(POOL, volume), real.anew().map(POOL, volume))
     results = await asyncio.gather(*both, return_exceptions=True)
@@ -321,7 +321,7 @@ async def test_of_two_who_map_one_volume_at_once_one_does_it(real: RealBench) ->
     assert len(await real.mapping.mapped()) == 1
 
 
-async def test_one_that_is_cancelled_leaves_nothing(real: RealBench) -> None:
+async def test_a_canceled_mapping_leaves_nothing(real: RealBench) -> None:
     for seconds in (0.01, 0.03, 0.05, 0.07):
         volume = await real.volume()
         mapping = asyncio.create_task(real.mapping.map(POOL, volume))
@@ -340,7 +340,7 @@ async def test_the_key_is_on_no_command_line(real: RealBench) -> None:
     assert real.ceph.key(real.ceph.user) not in _arguments(pid)
 
 
-async def test_the_daemon_is_nobodys_child_and_in_a_session_of_its_own(real: RealBench) -> None:
+async def test_the_daemon_is_orphaned_and_in_its_own_session(real: RealBench) -> None:
     volume = await real.volume()
     await real.mapping.map(POOL, volume)
     pid = real.daemon(volume)
@@ -350,7 +350,7 @@ async def test_the_daemon_is_nobodys_child_and_in_a_session_of_its_own(real: Rea
 
 
 class mounted:
-    """A file system that is mounted, unless somebody unmounts it before."""
+    """Mount a file system during the block; it may be unmounted before."""
 
     def __init__(self, device: Path, folder: Path) -> None:
         self._device, self._folder = device, folder

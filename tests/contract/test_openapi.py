@@ -43,13 +43,13 @@ async def greet(
     polite: Annotated[bool, Flag("Be polite")] = False,
     times: Annotated[int, Value("How often")] = 1,
 ) -> Message:
-    """Greet somebody."""
+    """Greet a person."""
     return Message(message=f"{who} {card} {polite} {times}")
 
 
 @pytest.fixture
 def greeting() -> ModuleType:
-    """A plugin of somebody else."""
+    """A third-party plugin."""
     module = ModuleType("greeting")
     module.__dict__.update(REQUIRES_PLUGIN_API=PLUGIN_API_1, register_routes=hookimpl(lambda: [greetings]))
     return module
@@ -94,7 +94,7 @@ async def test_the_document_is_valid(described: Any) -> None:
     OpenAPIV31SpecValidator(described).validate()
 
 
-async def test_it_holds_every_route_once_and_nothing_else(cluster: SimulatedCluster, described: Any) -> None:
+async def test_the_document_has_every_route_once_and_nothing_else(cluster: SimulatedCluster, described: Any) -> None:
     assert sorted(operations(described)) == sorted(route.name for route in cluster.registry.routes)
     assert "POST /api/v1/greeting/{who}" in operations(described)
 
@@ -118,7 +118,7 @@ async def test_each_argument_is_explained(described: Any) -> None:
                 assert schema["description"], name
 
 
-async def test_everything_but_what_is_public_names_the_security_schemes(
+async def test_every_operation_that_is_not_public_names_the_security_schemes(
     cluster: SimulatedCluster, described: Any
 ) -> None:
     public = {route.name for route in cluster.registry.routes if route.public}
@@ -150,7 +150,7 @@ def check(described: Any, reply: Reply, method: str, template: str) -> None:
 
 
 def needs_ceph(path: str) -> bool:
-    """Whether a GET of the storage chapter fails where no Ceph is: what Ceph says, and each thing that it has."""
+    """Return whether a GET of the storage chapter fails without Ceph: its status, and each element."""
     return "/storage/ceph" in path and not path.endswith(("/osd", "/pool", "/volume", "/snapshot"))
 
 
@@ -175,7 +175,7 @@ async def make_profile(ask: Callable[..., Awaitable[None]]) -> None:
     await ask("POST", "/api/v1/provisioner/profile/{name}", **dict.fromkeys(words, "one"), arg="a=b")
 
 
-async def test_replies_are_as_the_document_says(cluster: SimulatedCluster, described: Any) -> None:
+async def test_replies_conform_to_the_document(cluster: SimulatedCluster, described: Any) -> None:
     async def ask(method: str, template: str, status: int = 200, **values: str) -> None:
         path = template.format(**NAMES)
         reply = await cluster.request(method, path, **values)
@@ -232,7 +232,7 @@ async def test_each_content_type_of_a_body_is_understood(
             assert (kind, await reply.json()) == (kind, {"message": "you hello True 1"})
 
 
-async def test_a_failure_is_as_the_document_says(
+async def test_a_failure_conforms_to_the_document(
     client: TestClient[web.Request, web.Application], described: Any
 ) -> None:
     template = "/api/v1/greeting/{who}"
@@ -263,7 +263,7 @@ def test_the_command_prints_the_same_document_as_the_api_serves(
     assert "/api/v1/vm" not in found["paths"]
 
 
-async def test_without_settings_the_command_describes_what_is_installed(
+async def test_without_settings_the_command_describes_the_installed_plugins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PVC_CONFIG_FILE", raising=False)
@@ -272,7 +272,7 @@ async def test_without_settings_the_command_describes_what_is_installed(
         assert printed() == (await cluster.request("GET", "/api/v1/openapi.json")).json
 
 
-def test_a_settings_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_settings_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PVC_CONFIG_FILE", str(tmp_path / "nowhere.yaml"))
     result = CliRunner().invoke(main, ["openapi"])
     assert result.exit_code == 2
@@ -299,7 +299,7 @@ async def test_no_other_file_is_served(cluster: SimulatedCluster) -> None:
         assert (await cluster.request("GET", f"/api/v1/docs/{name}")).status == 404
 
 
-async def test_what_is_sent_is_made_once(cluster: SimulatedCluster) -> None:
+async def test_the_document_is_created_once(cluster: SimulatedCluster) -> None:
     known = cluster.api[documents.DOCUMENTS]
     assert await documents.get_document(cluster.api) is known.document
     assert await documents.get_script(cluster.api) is known.script

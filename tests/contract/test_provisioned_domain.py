@@ -1,4 +1,4 @@
-"""What the provisioner makes is taken by a real libvirt, and its guest's firmware says where the metadata is."""
+"""A real libvirt accepts the provisioner's domains, and the guest's firmware shows the metadata address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QEMU = Path("/usr/bin/qemu-system-x86_64")
 
 
 @pytest.mark.parametrize("vnc", [False, True])
-async def test_a_real_libvirt_takes_and_starts_it(server: Server, vnc: bool) -> None:
+async def test_libvirt_accepts_and_starts_a_provisioned_domain(server: Server, vnc: bool) -> None:
     machine = replace(WEB1, domain_type="qemu", emulator=str(QEMU), vnc=vnc, serial=not vnc, memory=64)
     command = await asyncio.to_thread(start, server.uri, machine)
     assert any(f"serial={SERIAL}" in word for word in command)

@@ -1,4 +1,4 @@
-"""Templates are rendered here and in processes of their own alike; only there they may mean harm."""
+"""Templates are rendered the same in this process and in a separate one; only the latter gets malicious ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pvcd.errors import Invalid
-from pvcd_plugins.provisioner.cloudconfig import SCHEMA
-from pvcd_plugins.provisioner.userdata import InsideRendering, OutsideRendering, Rendering, check
+from pvcd_plugins.provisioner.programs.cloudconfig import SCHEMA
+from pvcd_plugins.provisioner.programs.userdata import InsideRendering, OutsideRendering, Rendering, check
 
 VALUES = {"vm_name": "wéb1", "arguments": {"release": "trixie"}}
 
@@ -24,7 +24,7 @@ def rendering(request: pytest.FixtureRequest) -> Rendering:
     return made
 
 
-async def test_a_text_is_made_of_a_template_and_values(rendering: Rendering) -> None:
+async def test_a_template_is_rendered_with_values(rendering: Rendering) -> None:
     assert await rendering.render("{{ vm_name | shout }} {{ arguments.release }}\n", VALUES) == "WÉB1 trixie\n"
     assert await rendering.render("plain\n", {}) == "plain\n"
 
@@ -41,12 +41,12 @@ async def test_a_text_is_made_of_a_template_and_values(rendering: Rendering) -> 
         ("{% for %}", "line 1: Expected an expression, got 'end of statement block'."),
     ],
 )
-async def test_what_is_wrong_is_said_with_its_line(
+async def test_a_mistake_is_reported_with_its_line(
     rendering: Rendering, text: str, sentence: str, sample: bool
 ) -> None:
     with pytest.raises(Invalid) as caught:
         await rendering.render(text, VALUES, sample=sample)
-    assert caught.value.sentence == f"The userdata cannot be rendered: {sentence}"
+    assert caught.value.sentence == f"Cannot render the userdata: {sentence}"
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ async def test_what_is_wrong_is_said_with_its_line(
         "{% set x = namespace(s='x') %}{% for i in range(99) %}{% set x.s = x.s + x.s %}{% endfor %}",
     ],
 )
-async def test_a_template_that_asks_for_too_much_is_ended(text: str) -> None:
-    with pytest.raises(Invalid, match=r"The userdata cannot be rendered: .*(too much|OverflowError|MemoryError)"):
+async def test_a_template_that_needs_too_much_time_or_memory_is_killed(text: str) -> None:
+    with pytest.raises(Invalid, match=r"Cannot render the userdata: .*(too much|OverflowError|MemoryError)"):
         await OutsideRendering().render(text, VALUES)
 
 
-async def test_userdata_is_compared_with_the_schema_where_there_is_one(tmp_path: Path) -> None:
+async def test_userdata_is_compared_with_the_schema_if_there_is_one(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"properties": {"packages": {"type": "array"}}}))
     text = "#cloud-config\npackages: {{ vm_id }}\n"
@@ -74,7 +74,7 @@ async def test_userdata_is_compared_with_the_schema_where_there_is_one(tmp_path:
     assert await check(OutsideRendering(schema=tmp_path / "none"), text) == []
 
 
-async def test_yaml_that_means_harm_is_a_warning_at_most(tmp_path: Path) -> None:
+async def test_malicious_yaml_causes_only_a_warning(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"properties": {"z": {"type": "array", "items": {"$ref": "#/properties/z"}}}}))
     bomb = "#cloud-config\na0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))

@@ -1,4 +1,4 @@
-"""What every look at a script says, and that one from outside lives through scripts that end their compiler."""
+"""The contract of script inspection; the separate process survives scripts that crash the compiler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pvcd_plugins.provisioner.inspection import AT_ONCE, InsideInspection, Inspection, OutsideInspection
+from pvcd_plugins.provisioner.programs.inspection import MAX_CONCURRENT, InsideInspection, Inspection, OutsideInspection
 
 TOO_DEEP = "it is too large or nested too deeply to be compiled"
 GOOD = "def install(**kwargs): ...\n"
@@ -32,11 +32,11 @@ def inspection(request: pytest.FixtureRequest) -> Inspection:
         ("x = 1\0", "source code string cannot contain null bytes"),
     ],
 )
-async def test_a_mistake_is_told_with_its_line(inspection: Inspection, script: str, mistake: str | None) -> None:
+async def test_a_mistake_is_reported_with_its_line(inspection: Inspection, script: str, mistake: str | None) -> None:
     assert await inspection.look(script) == {"mistake": mistake, "warnings": []}
 
 
-async def test_what_python_warns_of_is_told(inspection: Inspection) -> None:
+async def test_warnings_of_python_are_reported(inspection: Inspection) -> None:
     said = await inspection.look(GOOD + "x = 1 is 1\n")
     assert said == {"mistake": None, "warnings": ['line 2: "is" with a literal. Did you mean "=="?']}
 
@@ -64,7 +64,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-async def test_no_script_ends_more_than_the_look_at_it(bomb: str) -> None:
+async def test_a_malicious_script_ends_only_its_own_inspection(bomb: str) -> None:
     inspection = OutsideInspection()
     begun = time.monotonic()
     said = await inspection.look(BOMBS[bomb] + "\n" + GOOD)
@@ -73,23 +73,21 @@ async def test_no_script_ends_more_than_the_look_at_it(bomb: str) -> None:
     assert (await inspection.look(GOOD))["mistake"] is None
 
 
-async def test_a_look_that_is_killed_is_a_mistake_of_the_script(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_a_killed_inspection_is_a_mistake_of_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "dies.py"
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    monkeypatch.setattr("pvcd_plugins.provisioner.syntax.__file__", str(program))
+    monkeypatch.setattr("pvcd_plugins.provisioner.programs.syntax.__file__", str(program))
     assert (await OutsideInspection().look(GOOD))["mistake"] == TOO_DEEP
 
 
-async def test_what_is_around_counts_for_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_environment_does_not_affect_the_inspection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ast.py").write_text("raise SystemExit(1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert (await OutsideInspection().look(GOOD))["mistake"] is None
 
 
-async def test_few_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_concurrent_inspections_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     running = most = 0
 
     async def run(*_: object, **__: object) -> object:
@@ -103,4 +101,4 @@ async def test_few_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("pvcd.programs.run", run)
     inspection = OutsideInspection()
     await asyncio.gather(*(inspection.look(GOOD) for _ in range(10)), return_exceptions=True)
-    assert most == AT_ONCE
+    assert most == MAX_CONCURRENT

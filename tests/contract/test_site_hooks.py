@@ -45,7 +45,7 @@ async def state(cluster: SimulatedCluster) -> str:
     return str((await cluster.request("GET", STATE)).json["domain_state"])
 
 
-async def test_a_hook_that_says_yes_is_told_before_and_after(bench: Bench, cluster: SimulatedCluster) -> None:
+async def test_an_accepting_hook_is_called_before_and_after(bench: Bench, cluster: SimulatedCluster) -> None:
     bench.add("node-flush.pre")
     bench.add("node-flush.post")
     bench.add("node-flush.fail")
@@ -55,14 +55,17 @@ async def test_a_hook_that_says_yes_is_told_before_and_after(bench: Bench, clust
     before, after = bench.told()
     assert (before["phase"], after["phase"]) == ("pre", "post")
     assert before["arguments"] == after["arguments"] == {"node": "hv1", "domain-state": "flush"}
-    assert "result" not in before and after["result"]["message"].startswith("Node hv1 is asked")
+    assert "result" not in before
+    assert after["result"]["message"].startswith(
+        "Domain state 'flush' requested for node 'hv1'."
+    )
     for told in bench.told():
         assert (told["api"], told["operation"], told["hook"], told["attempt"]) == (1, "node-flush", "50-fake", 1)
         assert (told["place"], told["node"], told["user"], told["dry_run"]) == ("api", "", None, False)
         assert len(told["request"]) == len(told["event"]) == 32
 
 
-async def test_a_hook_that_says_no_is_quoted_and_nothing_is_done(bench: Bench, cluster: SimulatedCluster) -> None:
+async def test_a_refusing_hook_is_quoted_and_nothing_is_done(bench: Bench, cluster: SimulatedCluster) -> None:
     bench.add("node-flush.pre", refuses="Not on a Friday")
     bench.add("node-flush.post")
     bench.add("node-flush.fail")
@@ -76,7 +79,7 @@ async def test_a_hook_that_says_no_is_quoted_and_nothing_is_done(bench: Bench, c
 
 
 @pytest.mark.parametrize("phase", ["post", "fail"])
-async def test_afterwards_nobody_can_say_no(bench: Bench, cluster: SimulatedCluster, phase: str) -> None:
+async def test_hooks_after_an_operation_cannot_refuse_it(bench: Bench, cluster: SimulatedCluster, phase: str) -> None:
     bench.add(f"node-flush.{phase}", refuses="Too late")
     if phase == "fail":
         bench.add("node-flush.pre", refuses="No")
@@ -84,7 +87,7 @@ async def test_afterwards_nobody_can_say_no(bench: Bench, cluster: SimulatedClus
     assert status == (200 if phase == "post" else 510) and "Too late" not in str(reply)
 
 
-async def test_what_daemons_do_by_themselves_is_told_where_they_do_it(bench: Bench, cluster: SimulatedCluster) -> None:
+async def test_hooks_for_operations_of_daemons_run_on_their_node(bench: Bench, cluster: SimulatedCluster) -> None:
     bench.add("node-settled.post")
     assert (await flush(cluster))[0] == 200
     await cluster.advance(3)
@@ -94,13 +97,13 @@ async def test_what_daemons_do_by_themselves_is_told_where_they_do_it(bench: Ben
     assert told["arguments"] == {"node": "hv1", "domain_state": "flushed"}
 
 
-async def test_an_operation_without_a_phase_asks_nobody(bench: Bench, cluster: SimulatedCluster) -> None:
+async def test_an_operation_without_a_phase_calls_no_hook(bench: Bench, cluster: SimulatedCluster) -> None:
     bench.add("node-dead.pre", refuses="Never")
     await cluster.api[SITE_HOOKS].ask(cluster.api, Operation("node-dead", {"node": "hv1"}))
     assert bench.told() == []
 
 
-async def test_a_dry_run_asks_and_does_not_tell(bench: Bench, cluster: SimulatedCluster) -> None:
+async def test_a_dry_run_calls_only_the_hooks_before(bench: Bench, cluster: SimulatedCluster) -> None:
     bench.add("node-flush.pre", refuses="Not on a Friday")
     bench.add("node-flush.post")
     bench.add("node-flush.fail")
@@ -112,7 +115,7 @@ async def test_a_dry_run_asks_and_does_not_tell(bench: Bench, cluster: Simulated
     assert [told["dry_run"] for told in bench.told()] == [True]
 
 
-async def test_the_death_of_a_node_is_told_once_by_whoever_is_primary_then(bench: Bench) -> None:
+async def test_the_death_of_a_node_is_notified_once_by_the_primary(bench: Bench) -> None:
     bench.add("node-dead.post")
     sections = {"keepalive": {"interval": 1}, "hooks": bench.settings}
     async with SimulatedCluster(["hv1", "hv2"], [], {SITE_HOOKS: bench.open}, OTHERS, **sections) as cluster:

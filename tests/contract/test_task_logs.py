@@ -1,4 +1,4 @@
-"""What the logs of tasks do, in memory as in Redis; and what Redis adds to that when it is away."""
+"""The contract of task logs, in memory and in Redis; and the behavior while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pvcd.clock import SystemClock, VirtualClock
 from pvcd.errors import Failed, Invalid
 from pvcd.tasks import redis_logs
-from pvcd.tasks.logs import KEPT_SECONDS, MAX_BYTES, MAX_LINE, MAX_LINES, MemoryLogs, TaskLogs
+from pvcd.tasks.logs import KEPT_SECONDS, MAX_BYTES, MAX_LINE_BYTES, MAX_LINES, MemoryLogs, TaskLogs
 from pvcd.tasks.redis_logs import RedisLogs
 from tests.contract.redis_server import RedisServer, redis_server
 
@@ -23,7 +23,7 @@ class Bench:
     logs: TaskLogs
 
     async def seconds_left(self, id: UUID) -> float:
-        """How long a log is kept when nothing more is added."""
+        """How long a log is kept after its last line."""
         raise NotImplementedError
 
 
@@ -91,11 +91,11 @@ async def everything(logs: TaskLogs, id: UUID) -> list[str]:
     return found
 
 
-async def test_a_log_that_is_not_there_is_empty(logs: TaskLogs) -> None:
+async def test_a_missing_log_is_empty(logs: TaskLogs) -> None:
     assert await logs.read(uuid4()) == []
 
 
-async def test_lines_are_read_in_their_order(logs: TaskLogs) -> None:
+async def test_lines_are_read_in_order(logs: TaskLogs) -> None:
     id = uuid4()
     await logs.append(id, ["one", "", "zwei é"])
     await logs.append(id, [])
@@ -106,7 +106,7 @@ async def test_lines_are_read_in_their_order(logs: TaskLogs) -> None:
     assert sorted(line.time for line in lines) == [line.time for line in lines]
 
 
-async def test_reading_goes_on_after_a_line(logs: TaskLogs) -> None:
+async def test_reading_continues_after_a_line(logs: TaskLogs) -> None:
     id = uuid4()
     await logs.append(id, [str(number) for number in range(10)])
     first = await logs.read(id, count=4)
@@ -118,7 +118,7 @@ async def test_reading_goes_on_after_a_line(logs: TaskLogs) -> None:
     assert await texts(logs, id, last) == ["more"]
 
 
-async def test_logs_do_not_mix(logs: TaskLogs) -> None:
+async def test_logs_are_separate(logs: TaskLogs) -> None:
     one, other = uuid4(), uuid4()
     await logs.append(one, ["one"])
     await logs.append(other, ["other"])
@@ -126,18 +126,18 @@ async def test_logs_do_not_mix(logs: TaskLogs) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["x", "1", "-", "+", "1-1-1", "$", "(1-1", "1-1\n", "9" * 30 + "-0"])
-async def test_what_is_no_position_is_refused(logs: TaskLogs, wrong: str) -> None:
+async def test_an_invalid_position_is_refused(logs: TaskLogs, wrong: str) -> None:
     with pytest.raises(Invalid, match="is no position in a log"):
         await logs.read(uuid4(), wrong)
 
 
-async def test_a_line_is_cut(logs: TaskLogs) -> None:
+async def test_a_long_line_is_truncated(logs: TaskLogs) -> None:
     id = uuid4()
-    await logs.append(id, ["x" * 3 * MAX_LINE, "é" * MAX_LINE, "\ud800"])
-    assert await texts(logs, id) == ["x" * MAX_LINE, "é" * (MAX_LINE // 2), "?"]
+    await logs.append(id, ["x" * 3 * MAX_LINE_BYTES, "é" * MAX_LINE_BYTES, "\ud800"])
+    assert await texts(logs, id) == ["x" * MAX_LINE_BYTES, "é" * (MAX_LINE_BYTES // 2), "?"]
 
 
-async def test_of_many_lines_the_last_are_kept(logs: TaskLogs) -> None:
+async def test_the_last_of_many_lines_are_kept(logs: TaskLogs) -> None:
     id = uuid4()
     for start in range(0, MAX_LINES + 3000, 1000):
         await logs.append(id, [str(number) for number in range(start, start + 1000)])
@@ -146,22 +146,22 @@ async def test_of_many_lines_the_last_are_kept(logs: TaskLogs) -> None:
     assert kept == [str(number) for number in range(MAX_LINES + 3000 - len(kept), MAX_LINES + 3000)]
 
 
-async def test_of_many_lines_at_once_the_last_are_kept(logs: TaskLogs) -> None:
+async def test_the_last_of_many_lines_written_at_once_are_kept(logs: TaskLogs) -> None:
     id = uuid4()
     await logs.append(id, [str(number) for number in range(3 * MAX_LINES)])
     assert (await everything(logs, id))[-1] == str(3 * MAX_LINES - 1)
 
 
-async def test_of_long_lines_so_many_are_kept_as_there_is_room_for(logs: TaskLogs) -> None:
+async def test_as_many_long_lines_are_kept_as_fit(logs: TaskLogs) -> None:
     id = uuid4()
     for number in range(30):
-        await logs.append(id, [f"{number} {'x' * MAX_LINE}"] * 100)
+        await logs.append(id, [f"{number} {'x' * MAX_LINE_BYTES}"] * 100)
     kept = await everything(logs, id)
     assert MAX_BYTES / 3 < sum(map(len, kept)) <= MAX_BYTES * 1.1
     assert kept[-1].startswith("29 ")
 
 
-async def test_a_log_is_kept_for_a_time(bench: Bench) -> None:
+async def test_a_log_expires(bench: Bench) -> None:
     id = uuid4()
     await bench.logs.append(id, ["one"])
     assert KEPT_SECONDS - 60 < await bench.seconds_left(id) < KEPT_SECONDS + 3700
@@ -170,7 +170,7 @@ async def test_a_log_is_kept_for_a_time(bench: Bench) -> None:
 # Redis away
 
 
-async def test_lines_are_dropped_while_redis_is_away_and_that_is_said_once(
+async def test_lines_are_dropped_while_redis_is_unavailable_and_a_warning_is_logged_once(
     real: RedisBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = uuid4()
@@ -192,7 +192,7 @@ async def test_lines_are_dropped_while_redis_is_away_and_that_is_said_once(
     assert said == ["WARNING", "INFO"]
 
 
-async def test_a_redis_that_was_started_again_is_not_away(real: RedisBench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_restarted_redis_is_available(real: RedisBench, caplog: pytest.LogCaptureFixture) -> None:
     ids = uuid4(), uuid4()
     await real.logs.append(ids[0], ["before"])
     real.server.stop(), real.server.start()
@@ -203,7 +203,7 @@ async def test_a_redis_that_was_started_again_is_not_away(real: RedisBench, capl
     assert caplog.records == []
 
 
-async def test_a_redis_that_hangs_holds_nobody_up_for_long(real: RedisBench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_redis_does_not_block_for_long(real: RedisBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_logs, "DEADLINE", 0.3)
     id = uuid4()
     await real.logs.append(id, ["before"])

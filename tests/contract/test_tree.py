@@ -1,4 +1,4 @@
-"""What every `Tree` does, in memory as in ZooKeeper."""
+"""The contract of `Tree`, in memory and on ZooKeeper."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARGIN = 1.0
 
 
 class Server(Protocol):
-    """What the suite asks of a ZooKeeper server (conftest.py)."""
+    """The part of a ZooKeeper server (conftest.py) that the suite uses."""
 
     hosts: str
 
@@ -39,7 +39,7 @@ class Server(Protocol):
 
 
 class Client:
-    """A tree and what it has told."""
+    """A tree and the hints that it gave."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
@@ -159,7 +159,7 @@ async def other(bench: Bench, tree: Tree) -> Client:
 
 async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 (a condition of any kind, over things that tell nobody)
+        while not condition():  # noqa: ASYNC110 (a condition of any kind, without an event to wait for)
             await asyncio.sleep(0.005)
 
 
@@ -172,14 +172,14 @@ async def create(tree: Tree, path: str, data: bytes = b"1", ephemeral: bool = Fa
 # One document
 
 
-async def test_what_was_created_is_read(tree: Tree) -> None:
+async def test_a_created_document_is_read(tree: Tree) -> None:
     assert await tree.get("/a/x") is None
     made = await create(tree, "/a/x", b"one")
     assert made == Node(b"one", 0, made.serial, 0)
     assert await tree.get("/a/x") == made
 
 
-async def test_a_set_counts_the_version_and_is_newer(tree: Tree) -> None:
+async def test_a_set_increases_version_and_serial(tree: Tree) -> None:
     made = await create(tree, "/a/x", b"one")
     (changed,) = await tree.commit([SetNode("/a/x", b"two", 0)])
     assert changed
@@ -188,13 +188,13 @@ async def test_a_set_counts_the_version_and_is_newer(tree: Tree) -> None:
     assert await tree.get("/a/x") == changed
 
 
-async def test_what_was_deleted_is_gone(tree: Tree) -> None:
+async def test_a_deleted_document_is_gone(tree: Tree) -> None:
     await create(tree, "/a/x")
     assert await tree.commit([DeleteNode("/a/x", 0)]) == [None]
     assert await tree.get("/a/x") is None
 
 
-async def test_a_document_made_again_begins_anew_but_is_newer(tree: Tree) -> None:
+async def test_a_recreated_document_has_version_0_and_a_higher_serial(tree: Tree) -> None:
     first = await create(tree, "/a/x")
     await tree.commit([SetNode("/a/x", b"2", 0)])
     await tree.commit([DeleteNode("/a/x", 1)])
@@ -203,7 +203,7 @@ async def test_a_document_made_again_begins_anew_but_is_newer(tree: Tree) -> Non
     assert again.serial > first.serial
 
 
-async def test_what_exists_is_not_created(tree: Tree) -> None:
+async def test_an_existing_document_is_not_created(tree: Tree) -> None:
     await create(tree, "/a/x", b"one")
     with pytest.raises(Exists) as raised:
         await create(tree, "/a/x", b"two")
@@ -215,7 +215,7 @@ async def test_what_exists_is_not_created(tree: Tree) -> None:
     "change",
     [SetNode("/a/x", b"new", 7), DeleteNode("/a/x", 7), CheckNode("/a/x", 7)],
 )
-async def test_another_version_is_not_touched(tree: Tree, change: SetNode | DeleteNode | CheckNode) -> None:
+async def test_a_change_of_another_version_raises_changed(tree: Tree, change: SetNode | DeleteNode | CheckNode) -> None:
     made = await create(tree, "/a/x")
     with pytest.raises(Changed) as raised:
         await tree.commit([change])
@@ -224,7 +224,9 @@ async def test_another_version_is_not_touched(tree: Tree, change: SetNode | Dele
 
 
 @pytest.mark.parametrize("change", [SetNode("/a/x", b"new", 0), DeleteNode("/a/x", 0), CheckNode("/a/x", 0)])
-async def test_what_is_gone_has_changed(tree: Tree, change: SetNode | DeleteNode | CheckNode) -> None:
+async def test_a_change_of_a_missing_document_raises_changed(
+    tree: Tree, change: SetNode | DeleteNode | CheckNode
+) -> None:
     with pytest.raises(Changed) as raised:
         await tree.commit([change])
     assert raised.value.path == "/a/x"
@@ -240,7 +242,7 @@ async def test_a_document_with_children_is_not_deleted(tree: Tree) -> None:
     assert await tree.load() == {}
 
 
-async def test_a_version_that_was_never_read_is_a_mistake(tree: Tree) -> None:
+async def test_a_version_that_was_never_read_is_an_error(tree: Tree) -> None:
     await create(tree, "/a/x")
     with pytest.raises(ValueError, match="/a/x"):
         await tree.commit([DeleteNode("/a/x", -1)])
@@ -249,7 +251,7 @@ async def test_a_version_that_was_never_read_is_a_mistake(tree: Tree) -> None:
 # Transactions
 
 
-async def test_a_transaction_does_all(tree: Tree) -> None:
+async def test_a_transaction_applies_all_changes(tree: Tree) -> None:
     await tree.commit([CreateNode("/a/x", b"x"), CreateNode("/a/y", b"y"), CreateNode("/a/z", b"z")])
     results = await tree.commit(
         [
@@ -281,7 +283,7 @@ async def test_a_transaction_does_all(tree: Tree) -> None:
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
-async def test_a_transaction_does_nothing_if_one_change_fails(
+async def test_a_transaction_applies_nothing_if_one_change_fails(
     tree: Tree, last: NodeChange, error: type[Changed | Exists], first: bool
 ) -> None:
     await tree.commit([CreateNode("/a/x", b"x"), CreateNode("/a/y", b"y"), CreateNode("/a/z", b"z")])
@@ -294,11 +296,11 @@ async def test_a_transaction_does_nothing_if_one_change_fails(
     assert await tree.load() == before
 
 
-async def test_no_change_is_no_transaction(tree: Tree) -> None:
+async def test_a_transaction_without_changes_does_nothing(tree: Tree) -> None:
     assert await tree.commit([]) == []
 
 
-async def test_two_hundred_transactions_at_once_are_all_done(tree: Tree, other: Client) -> None:
+async def test_two_hundred_concurrent_transactions_are_all_done(tree: Tree, other: Client) -> None:
     await create(tree, "/a/count", b"0")
 
     async def add(number: int) -> Node | None:
@@ -312,7 +314,7 @@ async def test_two_hundred_transactions_at_once_are_all_done(tree: Tree, other: 
     assert len({node.serial for node in made if node}) == 200
 
 
-async def test_of_many_writers_of_one_version_one_wins(tree: Tree, other: Client) -> None:
+async def test_one_of_many_writers_of_one_version_wins(tree: Tree, other: Client) -> None:
     await create(tree, "/a/x")
     writers = [each.commit([SetNode("/a/x", b"2", 0)]) for each in [tree, other.tree] * 20]
     results = await asyncio.gather(*writers, return_exceptions=True)
@@ -323,18 +325,18 @@ async def test_of_many_writers_of_one_version_one_wins(tree: Tree, other: Client
 # Documents without data
 
 
-async def test_missing_parents_are_made_and_are_no_documents(tree: Tree) -> None:
+async def test_missing_parents_are_created_and_are_no_documents(tree: Tree) -> None:
     made = await create(tree, "/a/b/c/d")
     assert await tree.get("/a/b") is None
     assert await tree.load() == {"/a/b/c/d": made}
 
 
-async def test_several_documents_below_missing_parents_are_made(tree: Tree) -> None:
+async def test_several_documents_below_missing_parents_are_created(tree: Tree) -> None:
     await tree.commit([CreateNode("/a/b/c", b"1"), CreateNode("/a/b/c/d", b"2"), CreateNode("/a/e/f", b"3")])
     assert set(await tree.load()) == {"/a/b/c", "/a/b/c/d", "/a/e/f"}
 
 
-async def test_a_document_may_take_the_place_of_one_without_data(tree: Tree) -> None:
+async def test_a_document_can_replace_a_node_without_data(tree: Tree) -> None:
     await create(tree, "/a/b/c")
     made = await create(tree, "/a/b", b"late")
     assert made.data == b"late"
@@ -343,13 +345,13 @@ async def test_a_document_may_take_the_place_of_one_without_data(tree: Tree) -> 
     await tree.commit([SetNode("/a/b", b"later", made.version)])
 
 
-async def test_a_root_may_be_a_document(tree: Tree, other: Client) -> None:
+async def test_a_root_can_be_a_document(tree: Tree, other: Client) -> None:
     made = await create(tree, "/a", b"root")
     await other.hinted("/a")
     assert await other.tree.load() == {"/a": made}
 
 
-async def test_a_root_may_go_with_its_session(bench: Bench, tree: Tree, other: Client) -> None:
+async def test_a_root_can_be_ephemeral(bench: Bench, tree: Tree, other: Client) -> None:
     made = await create(other.tree, "/a", ephemeral=True)
     assert made.owner == other.tree.session
     with pytest.raises(Exists):
@@ -359,7 +361,7 @@ async def test_a_root_may_go_with_its_session(bench: Bench, tree: Tree, other: C
     assert (await create(tree, "/a", ephemeral=True)).owner == tree.session
 
 
-async def test_nothing_stands_below_a_document_that_goes_with_its_session(tree: Tree) -> None:
+async def test_an_ephemeral_document_cannot_have_children(tree: Tree) -> None:
     await create(tree, "/a/x", ephemeral=True)
     with pytest.raises(Invalid, match="/a/x/y"):
         await create(tree, "/a/x/y")
@@ -369,24 +371,24 @@ async def test_nothing_stands_below_a_document_that_goes_with_its_session(tree: 
 
 
 @pytest.mark.parametrize("there", [True, False])
-async def test_a_document_over_the_limit_is_refused_and_harms_nothing(bench: Bench, tree: Tree, there: bool) -> None:
+async def test_a_document_over_the_limit_is_refused_without_harm(bench: Bench, tree: Tree, there: bool) -> None:
     large = b"x" * (MAX_DOCUMENT_BYTES + 1)
     await create(tree, "/a/x")
-    with pytest.raises(Invalid, match=r"/a/. would hold 524289 bytes; a document may hold 524288\."):
+    with pytest.raises(Invalid, match=r"/a/. must have at most 524288 bytes; got 524289 bytes\."):
         await tree.commit([SetNode("/a/x", large, 0) if there else CreateNode("/a/y", large)])
     assert set(await tree.load()) == {"/a/x"}
     assert tree.link is Link.CONNECTED
     assert bench.clients[0].links == []
 
 
-async def test_documents_that_are_too_large_together_are_refused_and_harm_nothing(bench: Bench, tree: Tree) -> None:
-    with pytest.raises(Invalid, match="One transaction"):
+async def test_documents_that_are_too_large_together_are_refused_without_harm(bench: Bench, tree: Tree) -> None:
+    with pytest.raises(Invalid, match="A transaction"):
         await tree.commit([CreateNode(f"/a/{number}", b"x" * 400_000) for number in range(3)])
     assert await tree.load() == {}
     assert bench.clients[0].links == []
 
 
-async def test_the_largest_documents_are_taken(bench: Bench, tree: Tree) -> None:
+async def test_the_largest_documents_are_accepted(bench: Bench, tree: Tree) -> None:
     await create(tree, "/a/x", b"x" * MAX_DOCUMENT_BYTES)
     await tree.commit([CreateNode(f"/a/{number}", b"x" * 100_000) for number in range(9)])
     assert sum(len(node.data) for node in (await tree.load()).values()) == MAX_DOCUMENT_BYTES + 900_000
@@ -396,7 +398,7 @@ async def test_the_largest_documents_are_taken(bench: Bench, tree: Tree) -> None
 # Hints
 
 
-async def test_another_tree_is_told_of_a_create_a_set_and_a_delete(tree: Tree, other: Client) -> None:
+async def test_another_tree_gets_hints_of_a_create_a_set_and_a_delete(tree: Tree, other: Client) -> None:
     made = await create(tree, "/a/x")
     await other.hinted("/a/x")
     assert await other.tree.get("/a/x") == made
@@ -408,26 +410,26 @@ async def test_another_tree_is_told_of_a_create_a_set_and_a_delete(tree: Tree, o
     assert await other.tree.get("/a/x") is None
 
 
-async def test_a_tree_is_told_of_its_own_changes(bench: Bench, tree: Tree) -> None:
+async def test_a_tree_gets_hints_of_its_own_changes(bench: Bench, tree: Tree) -> None:
     await create(tree, "/a/x")
     await bench.clients[0].hinted("/a/x")
 
 
-async def test_when_sync_returns_all_earlier_changes_were_hinted(tree: Tree, other: Client) -> None:
+async def test_hints_of_all_earlier_changes_arrive_before_sync_returns(tree: Tree, other: Client) -> None:
     for number in range(20):
         await tree.commit([CreateNode(f"/a/x{number}", b"1")])
         await other.tree.sync()
         assert f"/a/x{number}" in other.hints
 
 
-async def test_hints_come_for_every_depth(tree: Tree, other: Client) -> None:
+async def test_hints_arrive_for_every_depth(tree: Tree, other: Client) -> None:
     await create(tree, "/a/b/c/d")
     await other.hinted("/a/b/c/d")
     await tree.commit([SetNode("/a/b/c/d", b"2", 0)])
     await other.hinted("/a/b/c/d")
 
 
-async def test_hints_do_not_wear_out(tree: Tree, other: Client) -> None:
+async def test_hints_arrive_for_every_change(tree: Tree, other: Client) -> None:
     await create(tree, "/a/x")
     await other.hinted("/a/x")
     for version in range(20):
@@ -435,7 +437,7 @@ async def test_hints_do_not_wear_out(tree: Tree, other: Client) -> None:
         await other.hinted("/a/x")
 
 
-async def test_what_is_not_watched_is_not_hinted(bench: Bench, tree: Tree, other: Client) -> None:
+async def test_unwatched_documents_give_no_hints(bench: Bench, tree: Tree, other: Client) -> None:
     third = bench.client()
     await third.open("/a", "/ab")
     await create(tree, "/ab/x")
@@ -445,7 +447,7 @@ async def test_what_is_not_watched_is_not_hinted(bench: Bench, tree: Tree, other
     assert "/ab/x" not in other.hints
 
 
-async def test_a_root_may_be_watched_later_and_twice(bench: Bench, tree: Tree, other: Client) -> None:
+async def test_a_root_can_be_watched_later_and_twice(bench: Bench, tree: Tree, other: Client) -> None:
     made = await create(tree, "/late/x")
     assert await other.tree.load() == {}
     await other.tree.watch(["/late"])
@@ -469,7 +471,7 @@ async def test_load_returns_everything_below_all_roots(bench: Bench, tree: Tree)
     assert await third.load() == expected
 
 
-async def test_load_and_sync_see_what_others_have_written(tree: Tree, other: Client) -> None:
+async def test_load_and_sync_see_writes_of_others(tree: Tree, other: Client) -> None:
     for version in range(20):
         if version:
             await tree.commit([SetNode("/a/x", b"%d" % version, version - 1)])
@@ -481,7 +483,7 @@ async def test_load_and_sync_see_what_others_have_written(tree: Tree, other: Cli
     assert (await other.tree.get("/a/x") or Node(b"", 0, 0, 0)).data == b"last"
 
 
-async def test_load_stands_documents_coming_and_going(tree: Tree, other: Client) -> None:
+async def test_load_tolerates_concurrent_creations_and_deletions(tree: Tree, other: Client) -> None:
     kept = [CreateNode(f"/a/kept{number}", b"1") for number in range(300)]
     await tree.commit(kept)
 
@@ -515,7 +517,7 @@ async def test_results_come_in_the_order_of_the_calls(tree: Tree) -> None:
     assert done == list(range(400))
 
 
-async def test_reads_never_go_back_in_time(tree: Tree, other: Client) -> None:
+async def test_reads_never_return_an_older_state(tree: Tree, other: Client) -> None:
     seen: list[int] = []
 
     async def look(each: Tree) -> None:
@@ -553,7 +555,9 @@ async def until_gone(tree: Tree, path: str) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_an_ephemeral_document_goes_when_its_session_is_closed(bench: Bench, tree: Tree, other: Client) -> None:
+async def test_an_ephemeral_document_is_removed_when_its_session_closes(
+    bench: Bench, tree: Tree, other: Client
+) -> None:
     await create(tree, "/a/x", ephemeral=True)
     await create(tree, "/a/y")
     await tree.close()
@@ -561,7 +565,7 @@ async def test_an_ephemeral_document_goes_when_its_session_is_closed(bench: Benc
     assert set(await other.tree.load()) == {"/a/y"}
 
 
-async def test_a_session_that_expires_is_lost_and_another_begins(bench: Bench, tree: Tree, other: Client) -> None:
+async def test_an_expired_session_is_replaced(bench: Bench, tree: Tree, other: Client) -> None:
     client = bench.clients[0]
     await create(tree, "/a/x", ephemeral=True)
     session = tree.session
@@ -581,7 +585,7 @@ async def test_a_session_that_expires_is_lost_and_another_begins(bench: Bench, t
 # Faults
 
 
-async def test_while_the_server_is_away_calls_fail_soon_and_afterwards_all_is_well(bench: Bench, tree: Tree) -> None:
+async def test_calls_fail_soon_while_the_server_is_down_and_work_again_afterwards(bench: Bench, tree: Tree) -> None:
     client = bench.clients[0]
     kept = await create(tree, "/a/x", ephemeral=True)
     session = tree.session
@@ -611,7 +615,7 @@ async def test_while_the_server_is_away_calls_fail_soon_and_afterwards_all_is_we
     assert await tree.get("/a/z") == made
 
 
-async def test_calls_under_way_when_the_server_goes_away_end_soon(bench: Bench, tree: Tree) -> None:
+async def test_pending_calls_end_soon_when_the_server_goes_down(bench: Bench, tree: Tree) -> None:
     calls = [asyncio.create_task(create(tree, f"/a/{number}")) for number in range(50)]
     await asyncio.sleep(0)
     stopping = asyncio.create_task(bench.stop())
@@ -628,7 +632,7 @@ async def test_calls_under_way_when_the_server_goes_away_end_soon(bench: Bench, 
         assert isinstance(result, StoreUnavailable) or there[f"/a/{number}"] == result
 
 
-async def test_a_call_that_is_cancelled_does_no_harm(bench: Bench, tree: Tree) -> None:
+async def test_a_canceled_call_does_no_harm(bench: Bench, tree: Tree) -> None:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
     await create(tree, "/a/x")
@@ -661,7 +665,7 @@ async def test_nothing_is_left_after_close(bench: Bench) -> None:
     assert client.links == []
 
 
-async def test_closing_before_opening_is_fine(bench: Bench) -> None:
+async def test_closing_before_opening_does_nothing(bench: Bench) -> None:
     await bench.tree().close()
 
 
@@ -669,7 +673,7 @@ async def test_closing_before_opening_is_fine(bench: Bench) -> None:
 
 
 async def longest_stall() -> float:
-    """How long the event loop stood still at most, until this is cancelled."""
+    """Measure the longest blocking of the event loop until canceled."""
     longest, last = 0.0, time.monotonic()
     with contextlib.suppress(asyncio.CancelledError):
         while True:
@@ -678,7 +682,7 @@ async def longest_stall() -> float:
     return longest
 
 
-async def test_opening_fails_with_a_sentence_where_nobody_answers() -> None:
+async def test_opening_fails_with_a_sentence_if_no_server_answers() -> None:
     threads = set(threading.enumerate())
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -690,7 +694,7 @@ async def test_opening_fails_with_a_sentence_where_nobody_answers() -> None:
 
 
 @pytest.mark.alone
-async def test_a_server_that_hangs_is_given_up_within_the_deadline(zookeeper: Server) -> None:
+async def test_a_hanging_server_is_abandoned_within_the_deadline(zookeeper: Server) -> None:
     threads = set(threading.enumerate())
     client = Client(ZooKeeperTree(zookeeper.hosts, chroot=f"/test/{uuid.uuid4()}", deadline=0.5))
     tree = await client.open("/a")
@@ -712,7 +716,7 @@ async def test_a_server_that_hangs_is_given_up_within_the_deadline(zookeeper: Se
     assert await stalls < 0.4
 
 
-async def test_with_a_password_nobody_else_reads_or_writes(zookeeper: Server) -> None:
+async def test_with_a_password_no_other_client_reads_or_writes(zookeeper: Server) -> None:
     chroot = f"/test/{uuid.uuid4()}"
     async with contextlib.AsyncExitStack() as stack:
 
@@ -727,15 +731,15 @@ async def test_with_a_password_nobody_else_reads_or_writes(zookeeper: Server) ->
         made = await create(owner, "/a/x/y")
         assert await (await connect(username="pvc", password="secret")).get("/a/x/y") == made
         for stranger in [await connect(), await connect(username="pvc", password="wrong")]:
-            with pytest.raises(StoreUnavailable, match="refuses access"):
+            with pytest.raises(StoreUnavailable, match="access denied"):
                 await stranger.get("/a/x/y")
-            with pytest.raises(StoreUnavailable, match="refuses access"):
+            with pytest.raises(StoreUnavailable, match="access denied"):
                 await stranger.commit([CreateNode("/a/z", b"1")])
-            with pytest.raises(StoreUnavailable, match="refuses access"):
+            with pytest.raises(StoreUnavailable, match="access denied"):
                 await stranger.commit([SetNode("/a/x/y", b"1", 0)])
 
 
-async def test_a_server_that_is_behind_catches_up_before_it_answers(ensemble: list[Server]) -> None:
+async def test_a_server_that_lags_behind_catches_up_before_it_answers(ensemble: list[Server]) -> None:
     follower, other, leader = sorted(ensemble, key=lambda server: server.mode() == "leader")
     assert leader.mode() == "leader"
     reader = Client(ZooKeeperTree(follower.hosts, chroot="/behind", deadline=10.0))
@@ -759,7 +763,7 @@ async def test_a_server_that_is_behind_catches_up_before_it_answers(ensemble: li
         await writer.tree.close()
 
 
-async def test_after_the_leader_is_killed_the_tree_writes_again(ensemble: list[Server]) -> None:
+async def test_writes_work_again_after_the_leader_is_killed(ensemble: list[Server]) -> None:
     hosts = ",".join(server.hosts for server in ensemble)
     client = Client(ZooKeeperTree(hosts, chroot="/leader"))
     tree = await client.open("/a")

@@ -27,11 +27,11 @@ class CephServer:
         """That of its sandbox."""
         self.conf = ceph.conf(directory / CEPH)
         self.user = user
-        """Who uses volumes."""
+        """A user of volumes."""
         self.pool = pool
 
     def ask(self, program: str, *arguments: str) -> str:
-        """What a program of Ceph's writes."""
+        """Return the output of a program of Ceph."""
         argv = [program, "--conf", str(self.conf), *arguments]
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
 

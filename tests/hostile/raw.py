@@ -15,7 +15,7 @@ PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sent before it closed the connection."""
+    """The data that a server sent before it closed the connection."""
 
     status: int
     headers: dict[str, str]
@@ -51,7 +51,7 @@ def speak(port: int, *data: bytes) -> Answer:
 
 
 def read(connection: socket.socket) -> Answer:
-    """What comes until the server closes."""
+    """Return all data until the server closes the connection."""
     received = b""
     with suppress(ConnectionResetError):
         while piece := connection.recv(65536):

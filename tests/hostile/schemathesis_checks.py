@@ -1,4 +1,4 @@
-"""What schemathesis looks at besides its own checks; it imports this file by SCHEMATHESIS_HOOKS."""
+"""Additional checks for schemathesis, which imports this file by SCHEMATHESIS_HOOKS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import requests
 import schemathesis
 
 last: list[bytes] = []
-"""What the cluster remembered after the last request that was not refused."""
+"""The records after the last request that was not refused."""
 
 
 @schemathesis.check

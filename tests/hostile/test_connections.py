@@ -31,7 +31,7 @@ from tests.integration.cluster import Cluster
 from tests.servers import Api, definition, many_nodes
 
 USUAL_FILES = 1024
-"""What most systems let a process open that does not ask for more."""
+"""The usual limit of open files."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("part", SLOW)
-def test_others_are_answered_while_50_clients_dribble(api: Api, part: str) -> None:
+def test_others_are_answered_while_50_clients_send_slowly(api: Api, part: str) -> None:
     with ExitStack() as stack:
         connections = [stack.enter_context(connect(api.port)) for _ in range(50)]
         text = SLOW[part]
@@ -104,7 +104,7 @@ def test_others_are_answered_while_50_clients_dribble(api: Api, part: str) -> No
     others_are_answered(api)
 
 
-def test_1000_idle_connections_keep_nobody_out(api: Api) -> None:
+def test_1000_idle_connections_do_not_block_other_clients(api: Api) -> None:
     with ExitStack() as stack:
         for _ in range(1000):
             stack.enter_context(connect(api.port))
@@ -118,7 +118,7 @@ def test_1000_idle_connections_keep_nobody_out(api: Api) -> None:
     others_are_answered(api)
 
 
-def test_clients_that_do_not_read_their_replies_hinder_nobody(victim: Cluster) -> None:
+def test_clients_that_do_not_read_their_replies_do_not_block_others(victim: Cluster) -> None:
     port = port_of(victim.api)
     with ExitStack() as stack:
         for _ in range(20):
@@ -133,7 +133,7 @@ def test_clients_that_do_not_read_their_replies_hinder_nobody(victim: Cluster) -
         others_are_answered(victim, "/vm/web1")
 
 
-def test_requests_in_a_row_are_answered_in_their_order(victim: Cluster) -> None:
+def test_pipelined_requests_are_answered_in_order(victim: Cluster) -> None:
     paths = [f"/api/v1/vm/web{number}" for number in range(100)]
     with connect(port_of(victim.api)) as connection:
         connection.sendall(b"".join(head("GET", path, close=path == paths[-1]) for path in paths))
@@ -142,7 +142,7 @@ def test_requests_in_a_row_are_answered_in_their_order(victim: Cluster) -> None:
     assert -1 not in named and named == sorted(named)
 
 
-def test_a_request_that_is_cut_off_anywhere_writes_nothing(victim: Cluster) -> None:
+def test_an_incomplete_request_writes_nothing(victim: Cluster) -> None:
     """A definition, of which every part could have come; the client hangs up in order or without a farewell."""
     body = urlencode({"xml": definition("web2")}).encode()
     kind = "Content-Type: application/x-www-form-urlencoded"
@@ -157,7 +157,7 @@ def test_a_request_that_is_cut_off_anywhere_writes_nothing(victim: Cluster) -> N
     assert [vm["name"] for vm in victim.get("/vm")] == ["web1"]
 
 
-def test_a_client_that_hangs_up_before_the_answer_leaves_its_write_whole(cluster: Cluster) -> None:
+def test_a_write_is_complete_although_its_client_hangs_up(cluster: Cluster) -> None:
     body = urlencode({"xml": definition("web2")}).encode()
     kind = "Content-Type: application/x-www-form-urlencoded"
     for _ in range(20):
@@ -183,7 +183,7 @@ async def patient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("part", ["nothing", "first line", "headers", "second request"])
-async def test_a_connection_on_which_no_request_comes_whole_is_closed(patient: int, part: str) -> None:
+async def test_a_connection_without_a_complete_request_is_closed(patient: int, part: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", patient)
 
     async def dribble_on() -> None:

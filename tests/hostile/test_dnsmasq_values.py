@@ -80,7 +80,7 @@ ZONES = ("%a\nport=99", "%a,b", "%eth0", "%a b", "%\u2028x")
 
 
 def everything(served: Served) -> str:
-    """All that is written for a network."""
+    """Return all configuration files of a network."""
     files = [*reservations(served).values(), *names(served).values()]
     return configuration(served, PLACE) + "".join(files)
 
@@ -99,7 +99,7 @@ HOLDERS: dict[str, Callable[[str], Served]] = {
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:20].encode("unicode_escape").decode())
 @pytest.mark.parametrize("where", HOLDERS)
-def test_a_text_is_refused_that_is_not_one_name(where: str, text: str) -> None:
+def test_text_that_is_not_a_single_name_is_refused(where: str, text: str) -> None:
     if not text and where in ("domain", "mac-end"):
         return  # which is none, and nothing added
     with pytest.raises(Invalid) as raised:
@@ -108,8 +108,8 @@ def test_a_text_is_refused_that_is_not_one_name(where: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("zone", ZONES, ids=lambda zone: zone.encode("unicode_escape").decode())
-def test_an_address_is_refused_that_holds_more_than_a_number(zone: str) -> None:
-    with pytest.raises(Invalid, match="is not an address"):
+def test_an_address_with_more_than_numbers_is_refused(zone: str) -> None:
+    with pytest.raises(Invalid, match="must be an IPv4 or IPv6 address"):
         everything(replace(SERVED, name_servers=(IPv6Address(f"fe80::1{zone}"),)))
     gateway = IPv6Interface(f"fe80::1{zone}/64")
     assert everything(replace(SERVED, ip6=gateway)) == everything(replace(SERVED, ip6=IPv6Interface("fe80::1/64")))
@@ -127,22 +127,22 @@ def test_an_address_is_refused_that_holds_more_than_a_number(zone: str) -> None:
     ],
     ids=lambda changed: next(iter(changed)),
 )
-def test_text_in_the_place_of_a_number_or_address_is_never_written(changed: dict[str, Any]) -> None:
+def test_text_in_place_of_a_number_or_address_is_never_written(changed: dict[str, Any]) -> None:
     with pytest.raises((Invalid, TypeError, ValueError, AttributeError)):
         everything(replace(SERVED, **changed))
 
 
-async def test_the_server_of_all_networks_refuses_them_too() -> None:
+async def test_the_server_of_all_networks_refuses_such_values_too() -> None:
     dns = DnsmasqDns(Path("/nowhere"), (IPv4Address("10.0.0.1"),))
     for text in TEXTS:
-        with pytest.raises(Invalid, match="is not the name of a domain"):
+        with pytest.raises(Invalid, match="must be the name of a DNS domain"):
             await dns.apply([Zone(text, IPv4Address("10.20.0.1"))])
     for zone in ZONES:
-        with pytest.raises(Invalid, match="is not an address"):
+        with pytest.raises(Invalid, match="must be an IPv4 or IPv6 address"):
             await dns.apply([Zone("app.example", IPv6Address(f"fe80::1{zone}"))])
 
 
-def test_what_is_written_for_a_sound_network_is_made_of_plain_lines() -> None:
+def test_the_configuration_of_a_valid_network_has_only_plain_lines() -> None:
     text = everything(reserved(hostname="web1"))
     assert all(re.fullmatch(r"[A-Za-z0-9:=,./\[\] -]+", line) for line in text.splitlines())
     assert text.count("dhcp-script=") == 1

@@ -45,14 +45,14 @@ def run(api: Api, folder: Path, config: str, *options: str) -> str:
 
 
 def count(said: str) -> int:
-    """How many requests were sent."""
+    """The number of requests that were sent."""
     found = re.search(r"(\d+) generated", said)
     assert found, said
     return int(found[1])
 
 
 @pytest.mark.timeout(900)
-def test_every_reply_is_one_of_the_document(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
+def test_every_reply_conforms_to_the_document(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     with many_nodes(tmp_path, zookeeper) as cluster:
         api = cluster.api()
         cluster.nodes(api, "hv1", "hv2")
@@ -68,7 +68,7 @@ def test_every_reply_is_one_of_the_document(tmp_path: Path, zookeeper: ZooKeeper
 
 
 @pytest.mark.timeout(900)
-def test_a_request_that_is_refused_writes_nothing(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
+def test_a_refused_request_writes_nothing(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     """To a node and a VM that are there, of which no agent changes anything by itself."""
     with many_nodes(tmp_path, zookeeper) as cluster:
         api = cluster.api()
@@ -83,9 +83,7 @@ def test_a_request_that_is_refused_writes_nothing(tmp_path: Path, zookeeper: Zoo
 
 
 @pytest.mark.timeout(900)
-def test_where_authentication_is_enabled_nothing_is_answered_without_it(
-    tmp_path: Path, zookeeper: ZooKeeperServer
-) -> None:
+def test_with_authentication_enabled_nothing_is_answered_without_it(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     with many_nodes(tmp_path, zookeeper, token=TOKEN) as cluster:
         api = cluster.api()
         options = "-n", "2", "-H", f"X-Api-Key: {TOKEN}", "--checks", "all", "--exclude-checks", ",".join(ASIDE)

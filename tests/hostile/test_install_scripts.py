@@ -10,7 +10,7 @@ import pytest
 from pvcd_plugins.provisioner.installation import Disk
 from pvcd_plugins.provisioner.installation.child import ChildInstallation
 from pvcd_plugins.provisioner.installation.inside import MAX_TASKS
-from pvcd_plugins.provisioner.installation.output import MAX_BYTES, MAX_LINE, MAX_LINES
+from pvcd_plugins.provisioner.installation.output import MAX_BYTES, MAX_LINE_CHARACTERS, MAX_LINES
 from tests.contract.installations import Disks, Traces, need_root, until
 from tests.contract.test_installation import Bench
 
@@ -19,7 +19,7 @@ TARGET = "/tmp/target"
 
 @pytest.fixture
 async def place() -> AsyncIterator[Bench]:
-    """Where scripts run, of which nothing may be left."""
+    """The place where scripts run; nothing may be left behind."""
     need_root()
     traces = Traces()
     yield Bench(ChildInstallation())
@@ -28,7 +28,7 @@ async def place() -> AsyncIterator[Bench]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A disk, which nobody may hold in the end."""
+    """A disk that must not be in use after the test."""
     need_root()
     made = Disks(tmp_path)
     try:
@@ -49,9 +49,9 @@ def script(*lines: str) -> str:
     [
         (["os._exit(0)"], "The script ended itself with status 0 before install() returned."),
         (["os._exit(7)"], "The script ended itself with status 7 before install() returned."),
-        (["ctypes.string_at(0)"], "The script was ended by SIGSEGV."),
-        (["os.kill(os.getpid(), signal.SIGTERM)"], "The script was ended by SIGTERM."),
-        (["os.kill(0, signal.SIGKILL)"], "The script was ended by SIGKILL."),
+        (["ctypes.string_at(0)"], "The script was killed by SIGSEGV."),
+        (["os.kill(os.getpid(), signal.SIGTERM)"], "The script was killed by SIGTERM."),
+        (["os.kill(0, signal.SIGKILL)"], "The script was killed by SIGKILL."),
         (["raise KeyboardInterrupt"], "The script failed in line 3: KeyboardInterrupt"),
         (["raise Exception('x' * 100_000)"], "The script failed in line 3: Exception: xxxx"),
         (["os.closerange(0, 1000)", "raise OSError('unseen')"], "The script ended itself with status "),
@@ -68,9 +68,7 @@ def script(*lines: str) -> str:
         (["os.kill(1, signal.SIGKILL)", "raise OSError('alive')"], "The script failed in line 4: OSError: alive"),
     ],
 )
-async def test_a_script_that_does_not_return_has_failed(
-    place: Bench, disk: Disk, lines: list[str], sentence: str
-) -> None:
+async def test_a_script_that_does_not_return_fails(place: Bench, disk: Disk, lines: list[str], sentence: str) -> None:
     said = await place.fails(script(*lines), disk)
     assert sentence in said
     assert len(said) <= 500
@@ -91,18 +89,18 @@ async def test_a_script_that_does_not_return_has_failed(
         ["os.system('mount -t proc none /tmp; mount --make-rshared /')"],
     ],
 )
-async def test_what_a_script_leaves_goes_with_it(place: Bench, disk: Disk, lines: list[str]) -> None:
+async def test_leftovers_of_a_script_are_removed_with_it(place: Bench, disk: Disk, lines: list[str]) -> None:
     await place.install(script(*lines), disk)
 
 
-async def test_a_loop_device_goes_also_when_the_script_is_ended(place: Bench, disk: Disk) -> None:
+async def test_a_loop_device_is_removed_even_if_the_script_is_killed(place: Bench, disk: Disk) -> None:
     lines = [f"os.system('truncate -s 9M {TARGET}/i; losetup -f --show {TARGET}/i')", "time.sleep(1000)"]
     assert "did not finish within 1.5 s" in await place.fails(script(*lines), disk, limit=1.5)
     assert place.lines[0].startswith("/dev/loop")
 
 
 @pytest.mark.parametrize("ignored", ["signal.SIGTERM", "signal.SIGCHLD", "signal.SIGHUP"])
-async def test_a_script_that_ignores_signals_is_ended(place: Bench, disk: Disk, ignored: str) -> None:
+async def test_a_script_that_ignores_signals_is_killed(place: Bench, disk: Disk, ignored: str) -> None:
     lines = [f"signal.signal({ignored}, signal.SIG_IGN)", "while True: time.sleep(1)"]
     assert "did not finish within 1 s" in await place.fails(script(*lines), disk, limit=1)
 
@@ -116,18 +114,18 @@ async def test_a_script_that_ignores_signals_is_ended(place: Bench, disk: Disk, 
     ],
     ids=["processes", "threads"],
 )
-async def test_a_bomb_is_ended(place: Bench, disk: Disk, lines: list[str]) -> None:
+async def test_a_fork_bomb_is_killed(place: Bench, disk: Disk, lines: list[str]) -> None:
     sentence = await place.fails(script(*lines), disk)
     assert sentence == f"The script started more than {MAX_TASKS} processes at once and was ended."
 
 
-async def test_a_hundred_megabytes_of_output_neither_block_nor_fill_anything(place: Bench, disk: Disk) -> None:
+async def test_a_hundred_megabytes_of_output_neither_block_nor_fill_a_disk(place: Bench, disk: Disk) -> None:
     lines = await place.install(script("os.system('yes 2>/dev/null | head -c 100000000')"), disk)
     assert len(lines) == MAX_LINES + 1
-    assert lines[-1] == f"{50_000_000 - MAX_LINES} more lines were written and are not kept."
+    assert lines[-1] == f"{50_000_000 - MAX_LINES} more lines were dropped."
 
 
-async def test_a_line_without_an_end_is_cut(place: Bench, disk: Disk) -> None:
+async def test_an_endless_line_is_truncated(place: Bench, disk: Disk) -> None:
     lines = await place.install(script("os.system('head -c 100000000 /dev/zero')", "print()", "print('end')"), disk)
-    assert [len(line) for line in lines] == [MAX_LINE, 3]
+    assert [len(line) for line in lines] == [MAX_LINE_CHARACTERS, 3]
     assert sum(map(len, lines)) < MAX_BYTES

@@ -73,7 +73,7 @@ def long_names(watched: Cluster, kept: Kept) -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb[:30])
-def test_a_limit_takes_no_longer_the_worse_it_is(long_names: Cluster, bomb: str) -> None:
+def test_the_search_time_of_a_malicious_limit_is_bounded(long_names: Cluster, bomb: str) -> None:
     for path in ("/vm", "/node"):
         with within(HANG):
             status, body = long_names.ask("GET", path, limit=bomb)
@@ -82,7 +82,7 @@ def test_a_limit_takes_no_longer_the_worse_it_is(long_names: Cluster, bomb: str)
 
 
 @pytest.mark.alone
-def test_others_are_answered_while_such_limits_are_looked_for(long_names: Cluster) -> None:
+def test_others_are_answered_during_such_searches(long_names: Cluster) -> None:
     end, sent = threading.Event(), []
 
     def attack(bomb: str) -> None:

@@ -162,7 +162,7 @@ def is_refused(api: Client, method: str, path: str, **values: str) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shortened)
-def test_no_argument_of_a_network_says_more_than_it_may(site: Cluster, text: str) -> None:
+def test_hostile_arguments_of_a_network_are_refused(site: Cluster, text: str) -> None:
     for argument in NETWORK_ARGUMENTS:
         if argument == "domain" and text in ("infinite", "12h", "169083909"):
             continue  # which are domains as good as any, or none for their digits
@@ -174,7 +174,7 @@ def test_no_argument_of_a_network_says_more_than_it_may(site: Cluster, text: str
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shortened)
-def test_an_ipv6_gateway_that_is_none_is_never_used(site: Cluster, text: str) -> None:
+def test_an_invalid_ipv6_gateway_is_never_used(site: Cluster, text: str) -> None:
     status, body = site.ask("PUT", "/network/app", ip6_network="fd00:20::/64", ip6_gateway=text)
     if status == 200:
         assert body["warnings"][0].isprintable()
@@ -185,7 +185,7 @@ def test_an_ipv6_gateway_that_is_none_is_never_used(site: Cluster, text: str) ->
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shortened)
-def test_no_argument_of_a_lease_says_more_than_it_may(site: Cluster, text: str) -> None:
+def test_hostile_arguments_of_a_lease_are_refused(site: Cluster, text: str) -> None:
     lease = {"macaddress": "52:54:00:00:00:01", "ipaddress": "10.20.0.50", "hostname": "web1"}
     for path in ("lease", "dhcp"):
         for argument in lease:
@@ -193,7 +193,7 @@ def test_no_argument_of_a_lease_says_more_than_it_may(site: Cluster, text: str) 
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shortened)
-def test_no_argument_of_an_acl_says_more_than_it_may(site: Cluster, text: str) -> None:
+def test_hostile_arguments_of_an_acl_are_refused(site: Cluster, text: str) -> None:
     acl = {"description": "ssh", "direction": "in", "rule": "tcp dport 22 accept", "order": "0"}
     for argument in acl:
         if argument == "description" and text in ("infinite", "12h", "169083909", "010.020.000.005", "0x0a.0x14.0.5"):
@@ -204,12 +204,12 @@ def test_no_argument_of_an_acl_says_more_than_it_may(site: Cluster, text: str) -
 
 
 @pytest.mark.parametrize("rule", RULES, ids=shortened)
-def test_no_rule_is_more_than_one_rule(site: Cluster, rule: str) -> None:
+def test_hostile_rules_are_refused(site: Cluster, rule: str) -> None:
     is_refused(site, "POST", "/network/app/acl", description="bad", direction="in", rule=rule)
 
 
 @pytest.mark.parametrize("name", ENCODED, ids=lambda name: name[:30])
-def test_no_name_reaches_anything_but_what_has_it(site: Cluster, name: str) -> None:
+def test_hostile_names_in_a_path_are_refused(site: Cluster, name: str) -> None:
     codes = (
         "network-not-found",
         "lease-not-found",
@@ -237,7 +237,7 @@ def test_no_name_reaches_anything_but_what_has_it(site: Cluster, name: str) -> N
             assert status in (404, 405, 510) and json.loads(body)["code"] in codes, (method, path, body)
 
 
-def test_a_query_of_such_texts_finds_nothing(site: Cluster) -> None:
+def test_a_query_of_hostile_texts_finds_nothing(site: Cluster) -> None:
     for text in TEXTS:
         if len(text) < 300:
             for path in ("/network", "/network/app/lease", "/network/app/acl"):

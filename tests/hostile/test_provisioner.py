@@ -19,7 +19,7 @@ from tests.kept import Kept
 
 BASE = "/provisioner"
 COMPUTED = 20.0
-"""Seconds that a text may take which is tried in a process of its own, of which it computes a few."""
+"""Seconds that a text may take in a separate process, which computes for a few of them."""
 SCRIPT = "def install(**kwargs):\n    pass\n"
 TEXTS = (
     " ",
@@ -71,7 +71,7 @@ TEXTS = (
     "\u0661",
 )
 NAMES = (" ", "sda1", "1e3", "0x10")
-"""Those that are names, or none."""
+"""The texts that are names, and those that are not."""
 USERDATA = (
     "{{ ''.__class__ }}",
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -172,7 +172,7 @@ def is_refused(api: Client, method: str, path: str, **values: str) -> str:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shortened)
-def test_no_argument_of_a_template_says_more_than_it_may(site: Cluster, text: str) -> None:
+def test_hostile_arguments_of_a_template_are_refused(site: Cluster, text: str) -> None:
     system = {"vcpus": "1", "vram": "64"}
     for argument in ("vcpus", "vram", "serial", "vnc", "vnc_bind", "node_limit", "node_selector", "start_with_node"):
         if argument == "node_limit" and text in NAMES:
@@ -187,22 +187,22 @@ def test_no_argument_of_a_template_says_more_than_it_may(site: Cluster, text: st
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=shortened)
-def test_no_argument_of_a_script_says_more_than_it_may(site: Cluster, text: str) -> None:
+def test_hostile_arguments_of_a_script_are_refused(site: Cluster, text: str) -> None:
     words = ("system_template", "network_template", "storage_template", "userdata_template", "script")
     profile = dict.fromkeys(words, "one")
     is_refused(site, "POST", "/profile/new", **profile, arg=f"{text}=x" if text not in NAMES else text)
 
 
 @pytest.mark.parametrize("text", USERDATA, ids=shortened)
-def test_no_userdata_reaches_or_stops_the_server(site: Cluster, text: str) -> None:
+def test_hostile_userdata_is_refused(site: Cluster, text: str) -> None:
     is_refused(site, "POST", "/template/userdata/new", data=text)
     is_refused(site, "PUT", "/template/userdata/one", data="#cloud-config\n" + text)
 
 
 @pytest.mark.parametrize("text", BOMBS, ids=shortened)
-def test_no_script_reaches_or_stops_the_server(site: Cluster, text: str) -> None:
+def test_hostile_scripts_are_refused_and_do_not_block_the_server(site: Cluster, text: str) -> None:
     message = is_refused(site, "POST", "/script/new", data=text)
-    assert message.startswith("data is no script that can be used: ")
+    assert message.startswith("Cannot use data as a script: ")
     is_refused(site, "PUT", "/script/one", data=text)
     begun = time.monotonic()
     site.get("/node")
@@ -217,7 +217,7 @@ def test_a_script_is_never_run_at_upload(site: Cluster, tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_what_is_too_large_is_refused(site: Cluster) -> None:
+def test_values_that_are_too_large_are_refused(site: Cluster) -> None:
     for path, text in (("/template/userdata/new", "#"), ("/script/new", SCRIPT + "#")):
         assert "262144 are possible" in is_refused(site, "POST", path, data=text + "x" * 262144)
         status, body = site.ask("POST", BASE + path, data=text + "x" * (3 << 20))
@@ -235,7 +235,7 @@ def multipart(name: str, text: str) -> bytes:
     return b"\r\n".join(parts) + b"\r\n--b--\r\n"
 
 
-def test_a_text_arrives_to_the_letter_in_whatever_way_it_is_sent(site: Cluster) -> None:
+def test_text_arrives_unchanged_however_it_is_sent(site: Cluster) -> None:
     path = f"{BASE}/template/userdata"
     sent: dict[str, dict[str, Any]] = {
         "form": {"form": {"name": "form", "data": CONTENT}},
@@ -254,7 +254,7 @@ def test_a_text_arrives_to_the_letter_in_whatever_way_it_is_sent(site: Cluster) 
 
 
 @pytest.mark.parametrize("name", ENCODED, ids=lambda name: name[:30])
-def test_no_name_reaches_anything_but_what_has_it(site: Cluster, name: str) -> None:
+def test_hostile_names_in_a_path_are_refused(site: Cluster, name: str) -> None:
     for method, path in (
         ("GET", "/template/system/{}"),
         ("DELETE", "/template/system/{}"),
@@ -280,7 +280,7 @@ def test_no_name_reaches_anything_but_what_has_it(site: Cluster, name: str) -> N
             assert said["code"] == "invalid-value" or said["code"].endswith(("not-found", "not-allowed")), body
 
 
-def test_a_query_of_such_texts_finds_nothing(site: Cluster) -> None:
+def test_a_query_of_hostile_texts_finds_nothing(site: Cluster) -> None:
     for text in TEXTS:
         if len(text) < 300:
             for path in ("/template/system", "/template/userdata", "/script", "/profile"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pvcd.errors import Failed, Invalid, TimedOut
 from pvcd.programs.runner import run
-from pvcd_plugins.network.firewall import RULE_LENGTH, Filter, nft
+from pvcd_plugins.network.firewall import MAX_RULE_LENGTH, Filter, nft
 from pvcd_plugins.network.firewall.nft import NftFirewall
 from pvcd_plugins.network.firewall.rules import complaint, judge, scratch
 from pvcd_plugins.network.firewall.ruleset import ruleset
@@ -205,7 +205,7 @@ MISTAKES = (
     "ip saddr " + "{" * 200 + "}" * 200 + " accept",
     "tcp dport " + "(" * 400 + "22" + ")" * 400,
     "ip saddr { " + ", ".join(f"10.{i // 250}.{i % 250}.1" for i in range(20000)) + " } accept",
-    "accept" + " " * RULE_LENGTH + "accept",
+    "accept" + " " * MAX_RULE_LENGTH + "accept",
 )
 HOSTILE = (*COMMANDS, *FILES, *VARIABLES, *ELSEWHERE, *CHANGES, *OTHER_MATTERS, *NAMES, *MISTAKES)
 
@@ -280,15 +280,13 @@ async def test_a_hostile_text_is_refused_with_one_sentence(firewall: NftFirewall
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-async def test_a_rule_that_only_looks_at_packets_is_fine_and_adds_exactly_itself(
-    firewall: NftFirewall, text: str
-) -> None:
+async def test_a_rule_that_only_matches_packets_adds_exactly_itself(firewall: NftFirewall, text: str) -> None:
     assert await firewall.check(text) == text
     assert await added(text) == await added("accept")
 
 
 async def added(text: str) -> list[tuple[str, str]]:
-    """What a table holds that was loaded with a rule: kinds and chains."""
+    """Return the kinds and chains of a table that was loaded with a rule."""
     user = () if os.geteuid() == 0 else ("--map-root-user",)
     rules = ruleset([Filter(200, inward=(text,)), Filter(201, inward=("drop",))])
     result = await run(("unshare", *user, "--net", "nft", "-e", "-j", rules.text), timeout=10)
@@ -299,13 +297,13 @@ async def added(text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_no_name_of_a_host_gets_as_far_as_a_node(firewall: NftFirewall, name: str) -> None:
-    with pytest.raises(Invalid, match=r"names are not looked up|syntax error"):
+async def test_a_rule_with_a_host_name_is_refused(firewall: NftFirewall, name: str) -> None:
+    with pytest.raises(Invalid, match=r"names are not resolved|syntax error"):
         await firewall.check(name)
 
 
 @pytest.mark.parametrize("number", [0, 1])
-async def test_where_users_have_no_namespaces_of_their_own_it_is_the_same(
+async def test_rules_are_checked_the_same_without_user_namespaces(
     firewall: NftFirewall, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ways = list(nft._ways())
@@ -320,29 +318,29 @@ async def test_where_users_have_no_namespaces_of_their_own_it_is_the_same(
             await other.check(text)
 
 
-async def test_where_rules_cannot_be_read_without_harm_none_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_rule_is_accepted_if_rules_cannot_be_checked_safely(monkeypatch: pytest.MonkeyPatch) -> None:
     for way in (("/bin/false",), ("unshare", "--no-such-option"), ("unshare", "--map-root-user", "--net")):
         monkeypatch.setattr(nft, "_ways", lambda way=way: [way])
-        with pytest.raises(Failed, match="Rules cannot be checked on this machine"):
+        with pytest.raises(Failed, match="Cannot check rules on this machine"):
             await NftFirewall().check("accept")
 
 
-async def test_trouble_of_this_machine_is_not_blamed_on_a_rule() -> None:
+async def test_a_failure_of_this_machine_is_not_blamed_on_a_rule() -> None:
     other = NftFirewall()
     other._way = ("unshare", "--no-such-option")
-    with pytest.raises(Failed, match="The rule could not be checked: unshare: unrecognized option"):
+    with pytest.raises(Failed, match="Cannot check the rule: unshare: unrecognized option"):
         await other.check("accept")
 
 
-async def test_a_rule_that_keeps_nftables_busy_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rule_that_keeps_nftables_busy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nft, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr(nft, "_ways", lambda: [("sh", "-c", "exec sleep 60")])
-    with pytest.raises(TimedOut, match="did not say within"):
+    with pytest.raises(TimedOut, match="nftables did not answer within"):
         await NftFirewall().check("accept")
 
 
-async def test_what_nftables_shows_of_a_file_is_not_repeated(firewall: NftFirewall) -> None:
-    """Such a text is refused before nftables sees it; should it ever get there, the sentence tells nothing still."""
+async def test_file_contents_in_errors_of_nftables_are_not_repeated(firewall: NftFirewall) -> None:
+    """Such a text is refused before nftables reads it; even if nftables did, the sentence would reveal nothing."""
     text = 'accept\ninclude "/etc/passwd"\n'
     nobody = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--net")
     result = await run((*nobody, "nft", "-e", "-j", scratch(text)), timeout=10, check=False)
@@ -351,7 +349,7 @@ async def test_what_nftables_shows_of_a_file_is_not_repeated(firewall: NftFirewa
     assert told and "root" not in told.sentence
 
 
-async def test_a_text_that_became_more_than_a_rule_is_noticed() -> None:
+async def test_text_that_becomes_more_than_one_rule_is_noticed() -> None:
     """As above: what stands behind the first look."""
     table: Any = {"add": {"table": {"family": "inet", "name": "scratch"}}}
     chain: Any = {"add": {"chain": {"family": "inet", "table": "scratch", "name": "only"}}}
@@ -365,11 +363,11 @@ async def test_a_text_that_became_more_than_a_rule_is_noticed() -> None:
         [table, chain, elsewhere],
         [table, chain, {"insert": rule["add"]}],
     ):
-        with pytest.raises(Invalid, match="more than one rule"):
+        with pytest.raises(Invalid, match="must be a single rule"):
             judge({"nftables": made})
 
 
-async def test_many_texts_at_once_neither_wait_long_nor_change_the_tables_here(firewall: NftFirewall) -> None:
+async def test_many_concurrent_checks_are_fast_and_leave_the_host_tables_unchanged(firewall: NftFirewall) -> None:
     before = await tables()
     results = await asyncio.gather(
         *(firewall.check(text) for text in (*HOSTILE, *HARMLESS)[::3]), return_exceptions=True
@@ -379,7 +377,7 @@ async def test_many_texts_at_once_neither_wait_long_nor_change_the_tables_here(f
 
 
 async def tables() -> bytes:
-    """What nftables has where this process runs."""
+    """Return the ruleset in the namespace of this process."""
     if os.geteuid() != 0:
         return b""
     return (await run(("nft", "-s", "list", "tables"), timeout=10)).stdout
@@ -390,7 +388,7 @@ _WORDS = sorted({word for text in (*HOSTILE[:-2], *HARMLESS) for word in text.sp
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.sampled_from(_WORDS), min_size=1, max_size=8))
-async def test_whatever_is_made_of_such_words_is_refused_or_one_rule(firewall: NftFirewall, words: list[str]) -> None:
+async def test_any_combination_of_such_words_is_refused_or_one_rule(firewall: NftFirewall, words: list[str]) -> None:
     try:
         text = await firewall.check(" ".join((*words, "accept")))
     except Invalid:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pvcd.settings import MAX_FILE
+from pvcd.settings import MAX_FILE_BYTES
 from tests.servers import within
 
 SECONDS = 10.0
-"""Of which starting Python takes half a one."""
+"""Starting Python takes half a second of it."""
 LEVELS = "".join(f"  b{n + 1}: &b{n + 1} [{','.join([f'*b{n}'] * 9)}]\n" for n in range(9))
 BOMBS = {
     "a billion laughs": f"pvc:\n  b0: &b0 [x,x,x]\n{LEVELS}",
@@ -45,7 +45,7 @@ BOMBS = {
     "a long tag": "pvc: !<" + "a" * 60_000 + "> 1",
     "a directive": "%YAML 9.9\n---\npvc: {}",
     "a comment": "#" * 1_000_000,
-    "a megabyte of a file": "#" + "a" * MAX_FILE,
+    "a megabyte of a file": "#" + "a" * MAX_FILE_BYTES,
     "NUL": "pvc: \x00",
     "no characters": "\xff\xfe\xfa",
     "nothing": "",
@@ -53,7 +53,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_settings_file_that_means_harm_is_refused_within_seconds(tmp_path: Path, bomb: str) -> None:
+def test_a_malicious_settings_file_is_refused_within_seconds(tmp_path: Path, bomb: str) -> None:
     file, victim = tmp_path / "pvc-api.yaml", tmp_path / "victim"
     file.write_bytes(BOMBS[bomb].replace("{file}", str(victim)).encode("latin-1"))
     command = [sys.executable, "-m", "pvcd", "check", str(file)]
@@ -65,7 +65,7 @@ def test_a_settings_file_that_means_harm_is_refused_within_seconds(tmp_path: Pat
     assert not victim.exists()
 
 
-def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+def test_an_endless_file_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pvcd", "check", "/dev/zero"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=6 * SECONDS, check=False)
-    assert (done.returncode, done.stderr) == (2, f"/dev/zero is larger than {MAX_FILE} bytes.\n")
+    assert (done.returncode, done.stderr) == (2, f"Cannot read /dev/zero: it is larger than {MAX_FILE_BYTES} bytes.\n")

@@ -1,4 +1,4 @@
-"""Whatever a hook does, who asked gets a sentence in time, and nothing of the hook is left."""
+"""Whatever a hook does, the client gets a sentence in time, and nothing of the hook is left."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def ask(cluster: SimulatedCluster, operation: Operation = OPERATION) -> No
 
 
 async def sentence(cluster: SimulatedCluster, operation: Operation = OPERATION) -> str:
-    """What who asks is told; what is left is looked at too, and that the next hook is not in the way of this one."""
+    """Return the sentence that the client gets; also check for leftovers, and that the next hook works."""
     began = time.monotonic()
     with pytest.raises((HookFailed, HookRefused)) as raised:
         await ask(cluster, operation)
@@ -64,8 +64,8 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "ignores TERM": ("trap '' TERM INT HUP\nwhile :; do sleep 1; done", "failed: it did not finish within 2 s"),
     "closes its descriptors": ("exec <&- >&- 2>&-\nsleep 1000", "failed: it did not finish within 2 s"),
     "stops itself": ("kill -STOP $$", "failed: it did not finish within 2 s"),
-    "ends by a signal": ("kill -SEGV $$", "failed: it was ended by SIGSEGV"),
-    "kills itself": ("kill -KILL $$", "failed: it was ended by SIGKILL"),
+    "ends by a signal": ("kill -SEGV $$", "failed: it was killed by SIGSEGV"),
+    "kills itself": ("kill -KILL $$", "failed: it was killed by SIGKILL"),
     "kills everybody": ("sleep 1000 & kill -KILL -1; exit 6", "refused it: it ended with the status 6"),
     "kills what started it": ("kill -KILL 1 $PPID; exit 3", "refused it: it ended with the status 3"),
     "prints 10 GB": ("head -c 10G /dev/zero", "failed: it wrote more than 1 MiB"),
@@ -88,7 +88,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.alone] if name == "fork bomb" else []) for name in HOSTILE]
 )
-async def test_a_hostile_hook_is_ended_and_said_so(folder: FolderBench, cluster: SimulatedCluster, name: str) -> None:
+async def test_a_hostile_hook_is_killed_and_reported(folder: FolderBench, cluster: SimulatedCluster, name: str) -> None:
     text, words = HOSTILE[name]
     folder.script(PLACE, text, interpreter="/bin/bash")
     assert f"site hook {PLACE!r} {words}" in await sentence(cluster)
@@ -97,16 +97,16 @@ async def test_a_hostile_hook_is_ended_and_said_so(folder: FolderBench, cluster:
     assert len(run.stdout) < 70_000 and len(run.stderr) < 70_000
 
 
-async def test_a_program_that_is_none_is_said_so(folder: FolderBench, cluster: SimulatedCluster) -> None:
+async def test_a_file_that_is_not_executable_is_reported(folder: FolderBench, cluster: SimulatedCluster) -> None:
     path = folder.script(PLACE, "", interpreter="/no/such/shell")
-    assert "it cannot be started: the interpreter that its first line names is not there" in await sentence(cluster)
+    assert "it cannot be started: the interpreter that its first line names does not exist" in await sentence(cluster)
     path.write_text("echo no first line")
     assert "it cannot be started: it is no program" in await sentence(cluster)
     path.write_bytes(b"\x7fELF" + bytes(100))
     assert "it cannot be started: " in await sentence(cluster)
 
 
-async def test_one_that_others_could_have_changed_does_not_count_as_a_yes(
+async def test_a_hook_that_other_users_can_change_refuses_the_operation(
     folder: FolderBench, cluster: SimulatedCluster
 ) -> None:
     path = folder.script(PLACE, "exit 0", mode=0o777)
@@ -121,7 +121,7 @@ async def test_one_that_others_could_have_changed_does_not_count_as_a_yes(
     assert f"Cannot do 'node-flush': {folder.directory}" in await sentence(cluster)
 
 
-async def test_one_that_is_swapped_all_the_time_is_the_good_one_or_none(
+async def test_a_hook_that_is_swapped_constantly_runs_in_its_safe_version_or_not_at_all(
     folder: FolderBench, cluster: SimulatedCluster
 ) -> None:
     bad = folder.script("elsewhere.pre.d/50-bad", f"touch {folder.directory}/harm")
@@ -153,13 +153,17 @@ async def test_one_that_is_swapped_all_the_time_is_the_good_one_or_none(
     assert not (folder.directory / "harm").exists()
 
 
-async def test_the_time_of_one_operation_can_be_another(folder: FolderBench, cluster: SimulatedCluster) -> None:
+async def test_the_time_limit_can_be_set_per_operation(folder: FolderBench, cluster: SimulatedCluster) -> None:
     folder.script("node-ready.pre.d/50-slow", "sleep 1")
     said = await sentence(cluster, Operation("node-ready", {"node": "hv1"}))
-    assert said == "Cannot do 'node-ready': site hook 'node-ready.pre.d/50-slow' failed: it did not finish within 0.2 s."
+    assert (
+        said == "Cannot do 'node-ready': site hook 'node-ready.pre.d/50-slow' failed: it did not finish within 0.2 s."
+    )
 
 
-async def test_who_goes_away_takes_the_hook_along(folder: FolderBench, cluster: SimulatedCluster) -> None:
+async def test_a_hook_ends_with_the_request_of_a_client_that_hangs_up(
+    folder: FolderBench, cluster: SimulatedCluster
+) -> None:
     folder.script(PLACE, "sleep 1000")
     asking = asyncio.ensure_future(ask(cluster))
     await until(lambda: any("sleep" in command for command in lingering()))
@@ -170,7 +174,7 @@ async def test_who_goes_away_takes_the_hook_along(folder: FolderBench, cluster: 
     await until(lambda: [run.sentence for run in folder.ended()] == ["who asked went away"])
 
 
-async def test_the_first_that_refuses_is_the_last_that_is_run(folder: FolderBench, cluster: SimulatedCluster) -> None:
+async def test_no_hook_runs_after_the_first_that_refuses(folder: FolderBench, cluster: SimulatedCluster) -> None:
     folder.script("node-flush.pre.d/10-yes", "exit 0")
     folder.script("node-flush.pre.d/20-no", "echo no >&2; exit 1")
     folder.script("node-flush.pre.d/30-never", "exit 0")
@@ -178,13 +182,13 @@ async def test_the_first_that_refuses_is_the_last_that_is_run(folder: FolderBenc
     assert [(run.hook, run.state) for run in folder.ended()] == [("10-yes", "ok"), ("20-no", "failed")]
 
 
-async def test_many_at_once_are_run_a_few_at_a_time(folder: FolderBench, cluster: SimulatedCluster) -> None:
+async def test_the_number_of_concurrent_hooks_is_limited(folder: FolderBench, cluster: SimulatedCluster) -> None:
     folder.script(PLACE, "sleep 0.1")
     await asyncio.gather(*(ask(cluster) for _ in range(60)))
     assert len(folder.ended()) == 60 and lingering() == []
 
 
-async def test_when_too_many_run_the_next_is_told_so_in_time(
+async def test_an_operation_fails_in_time_if_too_many_hooks_run(
     folder: FolderBench, make_cluster: Callable[..., SimulatedCluster]
 ) -> None:
     folder.script(PLACE, "sleep 5")
@@ -200,7 +204,7 @@ async def test_when_too_many_run_the_next_is_told_so_in_time(
     await until(lambda: not lingering())
 
 
-async def test_one_that_becomes_unsafe_before_its_turn_is_not_run(
+async def test_a_hook_that_becomes_unsafe_while_it_waits_is_not_run(
     folder: FolderBench, cluster: SimulatedCluster
 ) -> None:
     folder.script("node-flush.post.d/10-slow", "sleep 0.5")
@@ -211,7 +215,7 @@ async def test_one_that_becomes_unsafe_before_its_turn_is_not_run(
     assert "may be written by others" in folder.ended()[1].sentence
 
 
-async def test_what_is_told_may_be_large(folder: FolderBench, cluster: SimulatedCluster) -> None:
+async def test_the_input_of_a_hook_may_be_large(folder: FolderBench, cluster: SimulatedCluster) -> None:
     folder.script(PLACE, "wc -c >&2; exit 1")
     document = "x" * 2_000_000
     large = await sentence(cluster, Operation("node-flush", {"node": "hv1", "domain-state": document}))
@@ -219,7 +223,9 @@ async def test_what_is_told_may_be_large(folder: FolderBench, cluster: Simulated
     assert folder.ended()[0].told is None
 
 
-async def test_a_hook_knows_nothing_of_us(folder: FolderBench, cluster: SimulatedCluster) -> None:
+async def test_a_hook_inherits_no_environment_descriptors_or_processes(
+    folder: FolderBench, cluster: SimulatedCluster
+) -> None:
     folder.script(PLACE, "env >&2; ls /proc/self/fd >&2; pwd >&2; ps -e | wc -l >&2; exit 1")
     with pytest.raises(HookRefused):
         await ask(cluster)
@@ -232,7 +238,7 @@ async def test_a_hook_knows_nothing_of_us(folder: FolderBench, cluster: Simulate
     assert len(descriptors - {lines[-1]}) <= 5  # three, the script, and that of ls itself
 
 
-async def test_where_runs_cannot_be_kept_hooks_are_run_all_the_same(
+async def test_hooks_run_even_if_their_records_cannot_be_written(
     folder: FolderBench, cluster: SimulatedCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     await asyncio.to_thread(Path(folder.settings["records"]).write_text, "in the way")
@@ -244,7 +250,7 @@ async def test_where_runs_cannot_be_kept_hooks_are_run_all_the_same(
     assert caplog.text.count("the runs of hooks are not kept") == 1
 
 
-async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
+async def test_pending_hooks_of_an_ended_daemon_are_run_by_the_next_one(
     folder: FolderBench, make_cluster: Callable[..., SimulatedCluster]
 ) -> None:
     folder.script("node-flush.post.d/50-told", f'echo "$PVC_ATTEMPT" >>{folder.file}')
@@ -256,7 +262,7 @@ async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
     for number, (state, attempt, phase) in enumerate(
         [("running", 1, "post"), ("waiting", 2, "post"), ("running", 3, "post"), ("running", 1, "pre")]
     ):
-        values = {"id": f"run-{number}", "life": over, "state": state, "attempt": attempt, "phase": phase}
+        values = {"id": f"run-{number}", "process": over, "state": state, "attempt": attempt, "phase": phase}
         folder.runs.save(run.model_copy(update=values))
     async with make_cluster():
         await until(lambda: len(folder.ended()) == 4)
@@ -264,7 +270,7 @@ async def test_what_an_ended_daemon_has_left_is_run_by_the_next(
     assert folder.runs.find("run-2").sentence == "its daemon ended with it"
 
 
-async def test_two_daemons_that_start_together_do_not_wait_for_ever(
+async def test_a_daemon_starts_although_another_one_holds_the_records(
     folder: FolderBench, make_cluster: Callable[..., SimulatedCluster], caplog: pytest.LogCaptureFixture
 ) -> None:
     records = Path(folder.settings["records"])

@@ -36,7 +36,7 @@ BACK_SECONDS = 15.0
 
 @dataclass
 class Outage:
-    """How ZooKeeper goes away, and how it comes back."""
+    """How ZooKeeper is taken down and brought back."""
 
     begin: Callable[[ZooKeeperServer], None]
     end: Callable[[ZooKeeperServer], None]
@@ -74,7 +74,7 @@ def is_stale(api: Client) -> bool:
 
 
 @outages
-def test_reads_go_on_and_say_since_when_they_may_be_behind(
+def test_reads_continue_and_say_since_when_they_may_be_stale(
     api: Api, zookeeper: ZooKeeperServer, outage: Outage
 ) -> None:
     before = {path: api.send("GET", path).body for path in READS}
@@ -126,7 +126,7 @@ def test_writes_fail_within_two_seconds_and_say_why(api: Api, zookeeper: ZooKeep
         outage.end(zookeeper)
 
 
-def test_writes_that_are_asked_for_at_once_all_fail_within_two_seconds(api: Api, zookeeper: ZooKeeperServer) -> None:
+def test_concurrent_writes_all_fail_within_two_seconds(api: Api, zookeeper: ZooKeeperServer) -> None:
     zookeeper.pause()
     try:
         with ThreadPoolExecutor(30) as pool, within(WRITE_SECONDS + 1):
@@ -137,7 +137,7 @@ def test_writes_that_are_asked_for_at_once_all_fail_within_two_seconds(api: Api,
 
 
 @outages
-def test_when_it_is_back_everything_goes_on_without_a_restart_sessions_included(
+def test_everything_continues_without_a_restart_when_zookeeper_is_back_sessions_included(
     many: ManyNodes, api: Api, zookeeper: ZooKeeperServer, outage: Outage
 ) -> None:
     processes = [daemon.pid for daemon in many.daemons]

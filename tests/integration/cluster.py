@@ -67,7 +67,7 @@ class Cluster(Client):
             self.ask("DELETE", f"/vm/{vm['name']}")
 
     def tracebacks(self) -> list[str]:
-        """What our own daemons have logged since the last time that nobody foresaw."""
+        """Return the unexpected errors that our daemons have logged since the last call."""
         found = []
         for name in ("api", "node", "worker", "sandbox"):
             said = self._said(name)
@@ -94,10 +94,10 @@ class Guests:
         self.tiny = asyncio.run(guest.tiny(CACHE / "guest"))
 
     def linux(self, name: str) -> str:
-        """Boots in seconds, greets, and reacts to the power button."""
+        """Return a guest that boots in seconds, greets, and reacts to the power button."""
         return guest.tiny_domain(name, uuid4(), self.tiny.kernel, self.tiny.initrd, "qemu")
 
     def sector(self, name: str) -> str:
-        """Runs at once, and ignores the power button; each has a disk of its own, for QEMU locks it."""
+        """Return a guest that runs at once and ignores the power button, with its own disk because QEMU locks it."""
         image = guest.boot_sector(self.directory / f"{name}.img")
         return guest.boot_sector_domain(name, uuid4(), image, "qemu")

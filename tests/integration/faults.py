@@ -1,4 +1,4 @@
-"""What faults are tried on: a worker that waits where a test holds it, and a look at all that there is."""
+"""The bench for faults: a worker that waits where a test holds it, and a snapshot of everything that exists."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ CHANGING = ("/zookeeper", "/tasks/", "/presence/", "/node-commands/", "/ceph-")
 
 @dataclass(frozen=True)
 class Everything:
-    """All that building a VM may leave behind, wherever that is."""
+    """Everything that building a VM may leave behind."""
 
     volumes: list[str]
     left: list[str]
     """Loop devices, mounts and VMs."""
     mounts: list[str]
-    """Of all mount namespaces."""
+    """The mounts of all mount namespaces."""
     processes: Counter[str]
     """But for the sandbox's servers and what they have started, which come and go."""
     files: list[str]
@@ -60,7 +60,7 @@ class Everything:
 
 
 class Worker(Daemon):
-    """A worker of the sandbox's cluster that waits where a test holds it, and has mappings of its own."""
+    """A worker of the sandbox's cluster that waits where a test holds it, with its own mapping directory."""
 
     def __init__(self, provisioner: Provisioner, folder: Path, machine: str) -> None:
         self._cluster = provisioner.cluster
@@ -83,7 +83,7 @@ class Worker(Daemon):
         self._cluster.until(lambda: self.log.count("takes tasks") > ready)
 
     def die(self) -> None:
-        """It is killed, and none of its children."""
+        """Kill the worker, but none of its children."""
         self.stop(signal.SIGKILL)
 
     def until_dead(self) -> None:
@@ -104,7 +104,7 @@ class Bench:
         self.steps: dict[str, float] = {}
         """Each with the seconds that it takes when nothing disturbs it."""
         self.places: list[str] = []
-        """All that a task comes to, in words like `before map`."""
+        """Return all places that a task reaches, such as `before map`."""
         self.before: Everything
 
     def learn(self) -> None:
@@ -133,7 +133,7 @@ class Bench:
         self.cluster.until(lambda: self.reached(name, place), BACK)
 
     def reached(self, name: str, place: str) -> int:
-        """How often the task of a VM was at a place."""
+        """Return how often the task of a VM reached a place."""
         file = self.folder / f"{name} {place}.at"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -152,7 +152,7 @@ class Bench:
         (self.folder / f"{name} {step}.kill").write_text(str(self.steps[step] / 2))
 
     def log(self, task: str) -> str:
-        """What a task has logged."""
+        """Return the log of a task."""
         return "\n".join(line["text"] for line in self.cluster.get(f"{PROVISIONER}/status/{task}/log"))
 
     def ended(self, tasks: dict[str, str], *states: str) -> None:
@@ -160,7 +160,7 @@ class Bench:
         for name, id in tasks.items():
             task = self.provisioner.ended(id, BACK)
             assert task["state"] in states, task
-            stays = task["state"] == "SUCCESS" or any("was complete already" in left for left in task["leftovers"])
+            stays = task["state"] == "SUCCESS" or any("was completed already" in left for left in task["leftovers"])
             assert stays or not task["leftovers"], task
             assert stays == any(vm["name"] == name for vm in self.cluster.get("/vm")), task
 
@@ -177,7 +177,7 @@ class Bench:
         return self.cluster.ask("DELETE", f"/vm/{name}", delete_disks="true")[0] == 200
 
     def everything(self) -> Everything:
-        """All that there is now."""
+        """Return a snapshot of everything that exists."""
         mapped = str(self.cluster.directory / "mapping")
         folders = [*self.cluster.directory.glob("mapping*"), *self.folder.glob("tmp-*")]
         return Everything(
@@ -208,7 +208,7 @@ def command(pid: int) -> str:
 
 
 def children(pid: int) -> list[int]:
-    """What all threads of a process have started."""
+    """Return the children of all threads of a process."""
     with contextlib.suppress(OSError):
         return [
             int(each) for file in (PROC / str(pid) / "task").glob("*/children") for each in file.read_text().split()

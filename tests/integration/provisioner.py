@@ -96,7 +96,7 @@ class Provisioner:
 
 @contextlib.contextmanager
 def prepared(cluster: Cluster, guests: Guests) -> Iterator[Provisioner]:
-    """Templates, and a profile that builds the tiny guest, as long as the block."""
+    """Create templates and a profile that builds the tiny guest, for the block."""
     post, made = cluster.post, Provisioner(cluster)
     files = Path(tempfile.mkdtemp(dir="/var/tmp"))  # a script has a /tmp of its own
     for file, name in zip(guests.tiny, ("vmlinuz", "initrd"), strict=True):

@@ -40,7 +40,7 @@ def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperSer
 
 
 class Api:
-    """A `pvcd api` process with a settings file of its own."""
+    """A `pvcd api` process with its own settings file."""
 
     def __init__(self, folder: Path, hosts: str, chroot: str, **ssl_settings: Any) -> None:
         folder.mkdir()
@@ -134,7 +134,7 @@ class Api:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
+    """Return when a condition holds."""
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - a condition of other processes
             await asyncio.sleep(0.01)
@@ -142,7 +142,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @contextlib.asynccontextmanager
 async def stopped_at_the_end(*servers: Api) -> AsyncIterator[None]:
-    """Whatever happens, no process is left, and none of them met what nobody foresaw or told a secret."""
+    """Servers of which no process is left, and which logged no unexpected error and no secret."""
     try:
         yield
         for server in servers:
@@ -168,7 +168,7 @@ async def servers(tmp_path: Path, zookeeper: ZooKeeperServer) -> AsyncIterator[l
         yield servers
 
 
-async def test_a_copied_cookie_is_refused_everywhere_after_the_logout_and_after_restarts(servers: list[Api]) -> None:
+async def test_a_copied_cookie_is_refused_everywhere_after_logout_and_restarts(servers: list[Api]) -> None:
     one, two = servers
     copied = await one.log_in()
     assert [await each.status(copied) for each in servers] == [200, 200]
@@ -181,7 +181,7 @@ async def test_a_copied_cookie_is_refused_everywhere_after_the_logout_and_after_
     assert [await each.status(copied) for each in servers] == [401, 401]
 
 
-async def test_a_session_counts_on_both_servers_at_once_and_after_restarts(servers: list[Api]) -> None:
+async def test_a_session_is_valid_on_both_servers_at_once_and_after_restarts(servers: list[Api]) -> None:
     cookies = []
     for here, there in (servers, reversed(servers)):
         for _ in range(5):
@@ -208,7 +208,7 @@ async def test_the_example_of_the_documentation_works(servers: list[Api], tmp_pa
     assert TOKEN not in (tmp_path / "cookies").read_text()
 
 
-async def test_sessions_live_through_an_outage_of_zookeeper(servers: list[Api], zookeeper: ZooKeeperServer) -> None:
+async def test_sessions_survive_an_outage_of_zookeeper(servers: list[Api], zookeeper: ZooKeeperServer) -> None:
     one, two = servers
     cookie = await one.log_in()
     assert await two.status(cookie) == 200
@@ -237,7 +237,7 @@ async def test_tokens_are_read_again_after_a_hangup_and_their_sessions_end(serve
     assert await two.status(removed) == 200, "which has not been told"
 
 
-async def test_a_file_that_is_wrong_leaves_the_tokens_as_they_were(servers: list[Api]) -> None:
+async def test_a_wrong_settings_file_leaves_the_tokens_unchanged(servers: list[Api]) -> None:
     one = servers[0]
     cookie = await one.log_in()
     one.settings["api"]["authentication"] |= {"tokens": [], "secret_kye": "x"}
@@ -308,7 +308,7 @@ async def test_tls_serves_modern_clients_and_refuses_old_ones(secure: Api, tmp_p
             pass
 
 
-async def test_a_cookie_of_tls_is_for_tls_only(secure: Api, tmp_path: Path) -> None:
+async def test_a_cookie_of_tls_is_sent_over_tls_only(secure: Api, tmp_path: Path) -> None:
     context = trusting(tmp_path)
     status, _, cookie = await secure.ask("POST", "/auth/login", data={"token": TOKEN}, ssl=context)
     assert cookie is not None
@@ -345,7 +345,7 @@ async def test_a_bad_certificate_leaves_the_old_one_and_is_logged(secure: Api, t
     assert (await shown(secure, trusting(tmp_path)))[1] == "second"
 
 
-async def test_a_certificate_is_renewed_although_the_settings_are_wrong(secure: Api, tmp_path: Path) -> None:
+async def test_a_certificate_is_renewed_even_if_the_settings_are_wrong(secure: Api, tmp_path: Path) -> None:
     write_certificate(tmp_path / "cert.pem", tmp_path / "key.pem", "second")
     secure.settings["debog"] = True
     secure.write()
@@ -353,7 +353,7 @@ async def test_a_certificate_is_renewed_although_the_settings_are_wrong(secure: 
     assert (await shown(secure, trusting(tmp_path)))[1] == "second"
 
 
-async def test_a_certificate_that_does_not_serve_stops_the_start(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
+async def test_an_unusable_certificate_stops_the_start(tmp_path: Path, zookeeper: ZooKeeperServer) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     write_certificate(cert, key, "first", passphrase="hunter2")
     server = Api(tmp_path / "api", zookeeper.hosts, f"/{uuid4()}", cert_file=str(cert), key_file=str(key))
@@ -361,5 +361,5 @@ async def test_a_certificate_that_does_not_serve_stops_the_start(tmp_path: Path,
         assert await asyncio.to_thread(server.launch().wait, 20) == 2
         server.process = None
         assert server.log.splitlines() == [
-            f"pvc.api.ssl: {cert} and {key} are no certificate with its key, both as PEM and without a passphrase."
+            f"pvc.api.ssl: {cert} and {key} must be a certificate and its key, as PEM without a passphrase."
         ]

@@ -25,7 +25,7 @@ REPLICATION = "copies=1,mincopies=1"
 MIB = 1 << 20
 OSD_SECONDS = 4 * 60.0
 STANDSTILL = ("nobackfill", "norecover")
-"""With these no object moves from one OSD to another."""
+"""Flags that keep objects from moving between OSDs."""
 
 
 class Ceph:
@@ -73,7 +73,7 @@ class Ceph:
         self.ask("POST", "/volume", pool=pool, volume=volume, size=size)
 
     def agrees(self, pool: str) -> bool:
-        """Whether the records and Ceph say the same of pools, and of the volumes and snapshots of one."""
+        """Return whether the records and Ceph say the same of pools, and of the volumes and snapshots of one."""
         rows = json.loads(self.program("rbd", "ls", "-l", pool, "--format", "json"))
         volumes = {row["image"]: row["size"] for row in rows if "snapshot" not in row}
         snapshots = {(row["image"], row["snapshot"]) for row in rows if "snapshot" in row}
@@ -107,7 +107,7 @@ def pool(sandbox_cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture
 def ceph(cluster: Cluster) -> Ceph:
-    """With an empty pool `tests`, and no other OSDs than the sandbox's afterwards."""
+    """Storage with an empty pool `tests`; afterwards only the OSDs of the sandbox may exist."""
     ceph = Ceph(cluster)
     cluster.until(lambda: cluster.ask("GET", f"{STORAGE}/status")[0] == 200, 60)
     if any(pool["name"] == "tests" for pool in ceph.ask("GET", "/pool")):
@@ -118,7 +118,7 @@ def ceph(cluster: Cluster) -> Ceph:
     return ceph
 
 
-def test_status_and_df_are_what_ceph_prints(ceph: Ceph) -> None:
+def test_status_and_df_are_the_output_of_ceph(ceph: Ceph) -> None:
     status, df = ceph.ask("GET", "/status"), ceph.ask("GET", "/df")
     assert (status["type"], df["type"]) == ("status", "utilization")
     assert status["primary_node"] == "pvchv1"
@@ -142,7 +142,7 @@ def test_an_option_is_set_and_unset(ceph: Ceph) -> None:
     assert ceph.ask("GET", "/status")["options"] == []
 
 
-def test_a_pool_is_made_shown_and_removed_with_what_is_in_it(ceph: Ceph) -> None:
+def test_a_pool_is_created_shown_and_removed_with_its_contents(ceph: Ceph) -> None:
     assert ceph.refused("POST", "/pool", pool="tests", pgs=8) == "pool-exists"
     (pool,) = ceph.ask("GET", "/pool/tests")
     assert (pool["pgs"], pool["copies"], pool["mincopies"], pool["applications"]) == (8, 1, 1, ["rbd"])
@@ -182,7 +182,7 @@ def test_a_volume_larger_than_the_pool_is_refused(ceph: Ceph) -> None:
     assert ceph.refused("POST", "/volume", pool="nowhere", volume="one", size="1M") == "pool-not-found"
 
 
-def test_a_clone_is_whole_and_needs_its_source_no_more(ceph: Ceph) -> None:
+def test_a_clone_is_complete_and_does_not_need_its_source(ceph: Ceph) -> None:
     written = ceph.fill("tests", "golden", 24 * MIB)
     ceph.ask("POST", "/volume", pool="tests", volume="copy", source_volume="golden")
     assert ceph.hash("tests", "copy") == written
@@ -214,7 +214,7 @@ def test_the_life_of_a_snapshot(ceph: Ceph) -> None:
     assert json.loads(ceph.program("rbd", "snap", "ls", "tests/one", "--format", "json")) == []
 
 
-def test_what_others_do_is_noticed(ceph: Ceph) -> None:
+def test_changes_by_others_are_noticed(ceph: Ceph) -> None:
     ceph.fill("tests", "theirs", MIB)
     ceph.cluster.until(lambda: ceph.volumes("tests") == ["theirs"])
     ceph.cluster.until(lambda: ceph.volume("tests", "theirs")["stats"]["objects"] == 1)
@@ -222,7 +222,7 @@ def test_what_others_do_is_noticed(ceph: Ceph) -> None:
     ceph.cluster.until(lambda: ceph.volumes("tests") == [])
 
 
-def test_of_two_clients_that_create_one_volume_one_is_refused(ceph: Ceph) -> None:
+def test_one_of_two_concurrent_creations_of_a_volume_is_refused(ceph: Ceph) -> None:
     with ThreadPoolExecutor(8) as pool:
         values = {"pool": "tests", "volume": "one", "size": "64M"}
         replies = list(pool.map(lambda _: ceph.cluster.ask("POST", f"{STORAGE}/volume", **values), range(8)))
@@ -231,7 +231,7 @@ def test_of_two_clients_that_create_one_volume_one_is_refused(ceph: Ceph) -> Non
     assert ceph.agrees("tests")
 
 
-def test_a_rename_against_a_remove_leaves_record_and_ceph_agreeing(ceph: Ceph) -> None:
+def test_records_and_ceph_agree_after_a_concurrent_rename_and_removal(ceph: Ceph) -> None:
     for number in range(4):
         name = f"v{number}"
         ceph.make("tests", name)
@@ -276,7 +276,7 @@ INTERRUPTED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("words", INTERRUPTED)
-def test_an_agent_killed_in_the_middle_leaves_record_and_ceph_agreeing(ceph: Ceph, words: str) -> None:
+def test_records_and_ceph_agree_after_an_agent_is_killed_during_a_change(ceph: Ceph, words: str) -> None:
     for volume in ("one", "two"):
         ceph.make("tests", volume)
         ceph.program("rbd", "bench", "--io-type", "write", "--io-size", "1M", "--io-total", "24M", f"tests/{volume}")
@@ -315,7 +315,7 @@ def killed_in_the_middle(
 
 
 def runs(process: int, words: str) -> bool:
-    """Whether a process has a child with these words in a row among its arguments."""
+    """Return whether a process has a child with these words in a row among its arguments."""
     for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
         with contextlib.suppress(OSError):
             line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ")
@@ -325,11 +325,11 @@ def runs(process: int, words: str) -> bool:
 
 
 def commands_are_answered(cluster: Cluster) -> bool:
-    """Whether the agent that was killed is seen to be gone, and the new one acts."""
+    """Return whether the agent that was killed is seen to be gone, and the new one acts."""
     return cluster.ask("POST", f"{STORAGE}/cluster-option", action="unset", option="noout")[0] == 200
 
 
-def test_a_ceph_that_stands_still_is_a_sentence_and_disturbs_nobody(ceph: Ceph, guests: Guests) -> None:
+def test_a_hanging_ceph_is_reported_and_does_not_affect_other_requests(ceph: Ceph, guests: Guests) -> None:
     ceph.make("tests", "one")
     servers = [each for each in ceph.cluster.status()["servers"] if each["name"].startswith("ceph-")]
     for server in servers:
@@ -387,7 +387,7 @@ def loop(tmp_path: Path) -> Iterator[str]:
         subprocess.run(("losetup", "--detach", device), check=False, timeout=10)
 
 
-def test_a_device_that_is_in_use_or_none_is_refused(ceph: Ceph, loop: str) -> None:
+def test_a_device_in_use_or_missing_is_refused(ceph: Ceph, loop: str) -> None:
     subprocess.run(("mkfs.ext4", "-q", loop), check=True, timeout=30)
     root = subprocess.run(
         ("findmnt", "-n", "-o", "SOURCE", "/"), capture_output=True, text=True, check=True, timeout=10
@@ -424,7 +424,7 @@ def test_an_osd_is_added_drained_and_removed_and_the_data_is_intact(ceph: Ceph, 
     assert (status, body["code"]) in ((510, "node-not-running"), (510, "agent-restarted")), body
     assert ceph.hash("tests", "one") == written
     status, body = in_background(ceph.cluster, "DELETE", f"{STORAGE}/osd/{new}", **removal).result(OSD_SECONDS)
-    assert (status, body) == (200, {"message": f"OSD {new} is removed."})
+    assert (status, body) == (200, {"message": f"OSD {new} removed."})
     assert {osd["id"] for osd in ceph.ask("GET", "/osd")} == before
     assert ceph.hash("tests", "one") == written
     tree = json.loads(ceph.program("ceph", "osd", "tree", "--format", "json"))
@@ -436,13 +436,13 @@ def test_an_osd_is_added_drained_and_removed_and_the_data_is_intact(ceph: Ceph, 
 
 
 def is_clean(ceph: Ceph) -> bool:
-    """Whether everything is where it should be."""
+    """Return whether everything is where it should be."""
     status = json.loads(ceph.program("ceph", "status", "--format", "json"))
     return [each["state_name"] for each in status["pgmap"]["pgs_by_state"]] == ["active+clean"]
 
 
 def kill_in_the_middle_of_a_making(ceph: Ceph, values: dict[str, Any], before: set[str]) -> None:
-    """Nothing stays of it in Ceph, nor on the device, where it can be made again."""
+    """Check that nothing of the OSD is left in Ceph or on the device, where it can be created again."""
     status, body = killed_in_the_middle(ceph.cluster, "--mkfs", "POST", "/osd", values)
     assert (status, body["code"]) in ((510, "node-not-running"), (510, "agent-restarted")), body
     folder = ceph.cluster.directory / "ceph" / "osd"
@@ -452,7 +452,7 @@ def kill_in_the_middle_of_a_making(ceph: Ceph, values: dict[str, Any], before: s
 
 
 def kill_in_the_middle_of_a_removal(ceph: Ceph, osd: str) -> None:
-    """While nothing can move elsewhere, the OSD stays; and so it does when the agent dies meanwhile."""
+    """Check that the OSD stays while its data cannot move, even if the agent dies."""
     ceph.cluster.until(lambda: ceph.osd(osd)["stats"]["pgs"] > 0 and is_clean(ceph), 60)
     for option in STANDSTILL:
         ceph.ask("POST", "/cluster-option", action="set", option=option)

@@ -102,9 +102,9 @@ PROVISIONER: tuple[tuple[str, dict[str, str]], ...] = (
         },
     ),
 )
-"""What examples of the provisioner find, below /provisioner."""
+"""The requests that prepare the examples of the provisioner, below /provisioner."""
 KINDS = ("profile", "script", "template/system", "template/network", "template/storage", "template/userdata")
-"""In the order in which they can be removed."""
+"""The kinds, in the order in which they can be removed."""
 
 
 def prepare(cluster: Cluster, guests: Guests, text: str) -> None:
@@ -123,7 +123,7 @@ def prepare(cluster: Cluster, guests: Guests, text: str) -> None:
 
 
 def send(command: list[str], api: str, folder: Path) -> tuple[str, str]:
-    """What curl printed, and the status of the reply."""
+    """Run curl; return its output and the status of the reply."""
     argv = [part.replace(ADDRESS, api) for part in command]
     argv += ["--silent", "--show-error", "--write-out", "\n%{http_code}"]
     done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
@@ -185,7 +185,7 @@ def test_every_example_speaks_to_the_address_that_is_replaced() -> None:
             assert sum(part.startswith(ADDRESS) for part in command) == 1, command
 
 
-def test_an_answer_and_an_excuse_belong_to_the_block_beside_them() -> None:
+def test_an_answer_and_an_exemption_belong_to_the_adjacent_block() -> None:
     text = (
         "    curl a\n    curl \\\n    b\n\n```json\n{}\n```\n\n"
         "<!-- not run: no TLS -->\n\n```sh\ncurl c\n```\n\nSo.\n\n```json\n1\n```\n"

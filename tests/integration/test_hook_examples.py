@@ -34,7 +34,7 @@ KINDS = collect(load(PluginsSection())).known_operations
 
 
 class Site:
-    """A hooks directory with all examples switched on. It is not below /tmp, where hooks have one of their own."""
+    """A hooks directory with all examples enabled. It is not below /tmp, because hooks have a private /tmp."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / "hooks"
@@ -100,7 +100,7 @@ def web() -> Iterator[Web]:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_is_switched_off_explained_and_in_its_place(site: Site, example: str) -> None:
+def test_an_example_is_disabled_documented_and_in_its_directory(site: Site, example: str) -> None:
     assert (HOOKS / example).stat().st_mode & 0o111 == 0
     assert f"| `{example}` |" in (HOOKS / "README.md").read_text()
     phases = {name: kind.phases for name, kind in KINDS.items()}
@@ -126,13 +126,13 @@ def test_every_setting_of_the_examples_is_used() -> None:
         ('<!DOCTYPE d [<!ENTITY a "aaaa">]><domain><name>&a;</name></domain>', ""),
     ],
 )
-async def test_the_naming_policy(site: Site, xml: str, words: str) -> None:
+async def test_the_naming_policy_example(site: Site, xml: str, words: str) -> None:
     site.configure(NAME_PATTERN="(prod|test)-[a-z0-9-]+")
     ending = await site.run("vm-define", "pre", {"xml": xml})
     assert (ending.status, words in ending.sentence) == (1 if words else 0, True), ending
 
 
-async def test_the_quota(site: Site, web: Web) -> None:
+async def test_the_quota_example(site: Site, web: Web) -> None:
     site.configure(API=web.url, MAX_VMS=2)
     arguments = {"name": "web3", "profile": "web", "check": False}
     web.answer = [{"name": "web1"}]
@@ -144,7 +144,7 @@ async def test_the_quota(site: Site, web: Web) -> None:
     assert "the VMs cannot be counted" in (await site.run("provisioner-create", "pre", arguments)).sentence
 
 
-async def test_the_webhook(site: Site, web: Web) -> None:
+async def test_the_webhook_example(site: Site, web: Web) -> None:
     site.configure(WEBHOOK_URL=web.url)
     ending = await site.run("vm-start", "post", {"vm": "web1", "state": "start"})
     assert ending.sentence == ""
@@ -152,7 +152,7 @@ async def test_the_webhook(site: Site, web: Web) -> None:
     assert (told["operation"], told["arguments"]["vm"]) == ("vm-start", "web1")
 
 
-async def test_the_notice_of_a_death(site: Site, web: Web) -> None:
+async def test_the_node_death_notification_example(site: Site, web: Web) -> None:
     site.configure(NOTIFY_URL=web.url)
     assert (await site.run("node-dead", "post", {"node": "hv2"}, node="hv1")).sentence == ""
     assert web.received == [b"Node hv2 is dead, says hv1."]
@@ -161,7 +161,7 @@ async def test_the_notice_of_a_death(site: Site, web: Web) -> None:
 
 
 class NameServer:
-    """Takes every update, and keeps what was sent (RFC 2136)."""
+    """A name server that accepts every update (RFC 2136) and records it."""
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -194,7 +194,7 @@ def name_server() -> Iterator[NameServer]:
     server.socket.close()
 
 
-async def test_the_update_of_a_name_server(site: Site, name_server: NameServer) -> None:
+async def test_the_name_server_update_example(site: Site, name_server: NameServer) -> None:
     values = {"DNS_ZONE": "vms.example.com", "DNS_SERVER": "127.0.0.1", "DNS_PORT": name_server.port}
     site.configure(**values, DNS_KEY="", DNS_TTL=60)
     lease = {"vni": 200, "mac": "52:54:00:00:00:01", "hostname": "web1"}
@@ -210,7 +210,7 @@ async def test_the_update_of_a_name_server(site: Site, name_server: NameServer) 
     assert len([message for message in name_server.received if message[2] >> 3 & 15 == 5]) == 3
 
 
-def test_the_backup_of_volumes(cluster: Cluster, guests: Guests, volumes: Volumes, site: Site) -> None:
+def test_the_volume_backup_example(cluster: Cluster, guests: Guests, volumes: Volumes, site: Site) -> None:
     backups = site.directory.parent / "backups"
     conf = ceph.conf(cluster.directory / "ceph").read_text()
     keyring = site.directory.parent / "keyring"

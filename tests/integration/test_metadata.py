@@ -1,4 +1,4 @@
-"""The metadata API as guests meet it: the real server on its address, guests in namespaces, and Debian's cloud-init."""
+"""The metadata API as guests see it: the real server at its address, guests in namespaces, and Debian's cloud-init."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pvcd.plugin.registry import collect
 from pvcd.settings import PluginsSection
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import SimulatedCluster, minimal_settings
+from pvcd_plugins.provisioner.components import METADATA, metadata_component
 from pvcd_plugins.provisioner.metadata import ADDRESS, SERIAL, server
-from pvcd_plugins.provisioner.metadata.components import METADATA, component
 from pvcd_plugins.provisioner.metadata.server import MetadataServer
 from pvcd_plugins.sandbox import network as network_of_our_own
 from pvcd_plugins.vm.service import NETWORK_INDEX
@@ -75,7 +75,7 @@ def node() -> Iterator[None]:
 
 
 class Primary:
-    """The part of a primary's agent that tells guests who they are, over records in memory."""
+    """The part of a primary's agent that serves guest metadata, with records in memory."""
 
     def __init__(self, **settings: Any) -> None:
         plugins = [
@@ -131,7 +131,7 @@ class Client(Guest):
         return int(status), text
 
     async def told(self, *words: str) -> str | int:
-        """Who it is told it is, or the status if it is told nothing."""
+        """Return the name in the metadata that the guest gets, or the status if it gets none."""
         status, text = await self.ask("/latest/meta-data/name", *words)
         return text if status == 200 else status
 
@@ -148,26 +148,26 @@ def other() -> Iterator[Client]:
         yield guest
 
 
-async def test_guests_are_told_of_themselves(primary: Primary, web: Client, other: Client) -> None:
+async def test_guests_get_their_own_metadata(primary: Primary, web: Client, other: Client) -> None:
     assert await web.told() == "web1"
     assert await other.told() == "other1"
     assert await web.ask("/latest/meta-data/local-ipv4") == (200, WEB_AT)
     assert await web.ask("/latest/user-data") == (200, FOR_ALL.format(name="web1"))
 
 
-async def test_it_does_not_matter_by_which_route_a_guest_asks(primary: Primary, web: Client) -> None:
+async def test_a_guest_gets_its_metadata_over_any_route(primary: Primary, web: Client) -> None:
     web.run("ip", "route", "add", f"{ADDRESS}/32", "dev", "eth0")
     assert await web.told() == "web1"
     web.run("ip", "route", "replace", f"{ADDRESS}/32", "via", GATEWAY)
     assert await web.told() == "web1"
 
 
-async def test_who_is_no_vm_is_told_nothing(primary: Primary) -> None:
+async def test_a_client_that_is_no_vm_gets_nothing(primary: Primary) -> None:
     with Client("foreign", NOBODY, "10.20.0.60") as foreign:
-        assert await foreign.ask("/latest/user-data") == (404, "Nothing is known of who asks.\n")
+        assert await foreign.ask("/latest/user-data") == (404, "No VM is known at this address.\n")
 
 
-async def test_the_site_and_the_node_itself_are_told_nothing(primary: Primary) -> None:
+async def test_the_site_and_the_node_itself_get_nothing(primary: Primary) -> None:
     with Client("site", WEB, "192.168.99.50", "site0", "192.168.99.1") as site:
         assert await site.told() == 404
     reader, writer = await asyncio.open_connection(ADDRESS, 80)
@@ -176,7 +176,7 @@ async def test_the_site_and_the_node_itself_are_told_nothing(primary: Primary) -
     writer.close()
 
 
-async def test_headers_change_nothing(primary: Primary, web: Client) -> None:
+async def test_headers_do_not_change_the_answer(primary: Primary, web: Client) -> None:
     said = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Host", "X-Instance-ID")
     words = [word for name in said for word in ("-H", f"{name}: {DB_AT}")]
     assert await web.told(*words) == "web1"
@@ -184,7 +184,7 @@ async def test_headers_change_nothing(primary: Primary, web: Client) -> None:
         assert await foreign.told(*words) == 404
 
 
-async def test_who_takes_a_neighbours_address_is_not_told_what_the_neighbour_is(primary: Primary) -> None:
+async def test_a_guest_with_a_stolen_address_does_not_get_the_metadata_of_its_owner(primary: Primary) -> None:
     with Client("web1", WEB, DB_AT) as thief:
         assert await thief.told() == "web1"
         await primary.create(lease(DB, DB_AT))
@@ -205,7 +205,7 @@ async def test_an_address_of_another_network_leads_nowhere(primary: Primary, web
     assert await web.told("--interface", OTHER_AT) == 404
 
 
-async def test_tokens(primary: Primary, web: Client) -> None:
+async def test_a_token_is_valid_only_unchanged_and_for_its_guest(primary: Primary, web: Client) -> None:
     ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60"
     status, token = await web.ask("/latest/api/token", "-X", "PUT", "-H", ttl)
     assert status == 200
@@ -232,7 +232,7 @@ async def until(there: bool) -> None:
     await asyncio.to_thread(wait)
 
 
-async def test_an_address_that_is_not_held_anew_vanishes(primary: Primary, web: Client) -> None:
+async def test_the_metadata_address_expires_unless_renewed(primary: Primary, web: Client) -> None:
     await primary.hold(1)
     await until(there=False)
     assert await web.told("--max-time", "1") == 0
@@ -240,7 +240,7 @@ async def test_an_address_that_is_not_held_anew_vanishes(primary: Primary, web: 
     assert await web.told() == "web1"
 
 
-async def test_the_address_goes_with_the_primary(web: Client) -> None:
+async def test_the_metadata_address_follows_the_primary(web: Client) -> None:
     for _ in range(2):  # also from one that comes after another one
         primary = Primary()
         async with primary.running():
@@ -248,8 +248,8 @@ async def test_the_address_goes_with_the_primary(web: Client) -> None:
         assert not held()
 
 
-async def test_an_agent_has_the_address_as_long_as_it_is_primary() -> None:
-    real = component(describe).open
+async def test_an_agent_has_the_metadata_address_while_it_is_primary() -> None:
+    real = metadata_component(describe).open
     cluster = SimulatedCluster(["hv1", "hv2"], [part()], {METADATA: real}, without=["provisioner"])
     async with cluster:
         await until(there=True)
@@ -261,7 +261,7 @@ async def test_an_agent_has_the_address_as_long_as_it_is_primary() -> None:
     assert not held()
 
 
-async def test_a_port_that_is_in_use_is_told(primary: Primary) -> None:
+async def test_a_port_in_use_is_reported(primary: Primary) -> None:
     second = MetadataServer(primary.context, None)  # type: ignore[arg-type]
     with pytest.raises(Failed, match=f"Guests cannot be answered at {ADDRESS}:80: Address already in use."):
         await second.hold(LONG)
@@ -286,27 +286,31 @@ async def ended(reader: asyncio.StreamReader) -> None:
             assert await reader.read() == b""
 
 
-async def test_a_client_has_so_many_connections_and_others_are_answered(primary: Primary, web: Client) -> None:
+async def test_the_connections_of_a_client_are_limited_and_others_are_answered(primary: Primary, web: Client) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        readers = await connected(server.MOST_OF_ONE + 5, stack)
+        readers = await connected(server.MAX_CONNECTIONS_PER_ADDRESS + 5, stack)
         for reader in readers[:5]:
             await ended(reader)
         assert await web.told() == "web1"
         assert not any(reader.at_eof() for reader in readers[5:])
 
 
-async def test_of_too_many_connections_the_oldest_ends(
+async def test_the_oldest_of_too_many_connections_is_closed(
     primary: Primary, web: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "MOST", 10)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 10)
     async with contextlib.AsyncExitStack() as stack:
         readers = await connected(10, stack)
         assert await web.told() == "web1"
         await ended(readers[0])
 
 
-@pytest.mark.parametrize(("limit", "said"), [("IDLE", b"GET / HTTP/1.1\r\nHost:"), ("LONGEST", b"GET / ")])
-async def test_a_connection_has_its_time(limit: str, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "said"), [("REQUEST_SECONDS", b"GET / HTTP/1.1\r\nHost:"), ("CONNECTION_SECONDS", b"GET / ")]
+)
+async def test_the_lifetime_of_a_connection_is_limited(
+    limit: str, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server, limit, 0.3)
     async with Primary().running():
         reader, writer = await asyncio.open_connection(ADDRESS, 80)
@@ -326,10 +330,12 @@ async def test_a_connection_has_its_time(limit: str, said: bytes, monkeypatch: p
     ],
     ids=["line", "header", "headers", "no HTTP", "body"],
 )
-async def test_what_is_too_large_or_no_request_is_not_waited_for(primary: Primary, said: bytes, status: bytes) -> None:
+async def test_requests_that_are_too_large_or_invalid_are_refused_at_once(
+    primary: Primary, said: bytes, status: bytes
+) -> None:
     reader, writer = await asyncio.open_connection(ADDRESS, 80)
     writer.write(said)
-    async with asyncio.timeout(server.IDLE / 2):
+    async with asyncio.timeout(server.REQUEST_SECONDS / 2):
         first = await reader.readline()
         rest = await reader.read()
     writer.close()
@@ -348,12 +354,12 @@ async def booted(guest: Host, folder: Path, **config: Any) -> Outcome:
 
 
 def seen_here() -> list[str]:
-    """What cloud-init would change of this machine, if it could."""
+    """The state of this machine that cloud-init could change."""
     return [os.uname().nodename, *(str(path) for path in CHANGED if path.exists()), *os.listdir("/etc/cloud")]
 
 
 def applied(outcome: Outcome, name: str) -> None:
-    """Assert that a VM has become what it was told."""
+    """Assert that a VM has applied its metadata."""
     assert outcome.text("hostname").strip() == name
     assert outcome.text("from-userdata") == f"{name} says 100 % & +"
     assert sorted(filter(None, outcome.text("authorized_keys").splitlines())) == sorted(KEYS)
@@ -362,7 +368,7 @@ def applied(outcome: Outcome, name: str) -> None:
     assert "Traceback" not in outcome.log
 
 
-async def test_cloud_init_becomes_what_it_is_told_by_ec2(primary: Primary, web: Client, tmp_path: Path) -> None:
+async def test_cloud_init_applies_metadata_from_ec2(primary: Primary, web: Client, tmp_path: Path) -> None:
     here = {"metadata_urls": [f"http://{ADDRESS}"], "strict_id": False}
     outcome = await booted(web, tmp_path / "boot", datasource_list=["Ec2"], datasource={"Ec2": here})
     applied(outcome, "web1")
@@ -371,14 +377,14 @@ async def test_cloud_init_becomes_what_it_is_told_by_ec2(primary: Primary, web: 
     assert f"http://{ADDRESS}/2021-03-23/meta-data/public-keys/1/openssh-key" in outcome.log
 
 
-async def test_cloud_init_becomes_what_it_is_told_by_nocloud(primary: Primary, web: Client, tmp_path: Path) -> None:
-    """With nothing set up in the image: the serial number of the VM says where to ask."""
+async def test_cloud_init_applies_metadata_from_nocloud(primary: Primary, web: Client, tmp_path: Path) -> None:
+    """The image has no configuration: the serial number of the VM contains the address."""
     outcome = await booted(web, tmp_path / "boot", serial=SERIAL, datasource_list=["NoCloud", "Ec2", "None"])
     applied(outcome, "web1")
     assert "DataSourceNoCloudNet" in outcome.log and "/2009-04-04/" not in outcome.log
 
 
-async def test_cloud_init_of_who_is_no_vm_gets_nothing(primary: Primary, tmp_path: Path) -> None:
+async def test_cloud_init_of_a_client_that_is_no_vm_gets_nothing(primary: Primary, tmp_path: Path) -> None:
     with Client("foreign", NOBODY, "10.20.0.60") as foreign:
         here = {"metadata_urls": [f"http://{ADDRESS}"], "strict_id": False, "max_wait": 1, "timeout": 1}
         outcome = await booted(foreign, tmp_path / "boot", datasource_list=["Ec2", "None"], datasource={"Ec2": here})

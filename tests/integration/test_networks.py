@@ -48,7 +48,7 @@ WEB, DYNAMIC, OTHER = "52:54:00:00:00:11", "52:54:00:00:00:12", "52:54:00:00:00:
 
 
 class Cluster:
-    """Nodes at one switch, each in a namespace of its own, with ZooKeeper and the API beside them."""
+    """Nodes at one switch, each in its own namespace, with ZooKeeper and the API."""
 
     def __init__(self, folder: Path, api: Api, nodes: dict[str, Host], values: dict[str, Any]) -> None:
         self.api = api
@@ -96,7 +96,7 @@ class Cluster:
         return [name for name, node in self.nodes.items() if gateway in node.addresses(bridge)]
 
     def leases(self) -> dict[str, Any]:
-        """Those of the network `app` by MAC address."""
+        """Return the leases of the network `app` by MAC address."""
         return {lease["mac_address"]: lease for lease in self.api.get("/network/app/lease")}
 
     def make(self, **values: Any) -> None:
@@ -157,7 +157,7 @@ def clean(cluster: Cluster) -> Iterator[None]:
 
 
 def left(cluster: Cluster) -> list[str]:
-    """What nodes still have of networks."""
+    """Return what nodes still have of networks."""
     found = []
     for name, node in cluster.nodes.items():
         found += [f"{name}: {link}" for link in node.links() if link.startswith(("vmbr", "vxlan"))]
@@ -184,7 +184,7 @@ def test_guests_of_one_network_reach_each_other_across_nodes(cluster: Cluster) -
         assert guests[0].does("ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", str(1450 - 28), "10.20.0.52")
 
 
-def test_hosts_get_addresses_and_names_static_and_dynamic_ones(cluster: Cluster) -> None:
+def test_hosts_get_static_and_dynamic_addresses_and_names(cluster: Cluster) -> None:
     cluster.make(**APP)
     cluster.api.post("/network/app/lease", macaddress=WEB, ipaddress="10.20.0.10", hostname="web1")
     elsewhere = [name for name in NODES if name != cluster.primary]
@@ -205,7 +205,7 @@ def test_hosts_get_addresses_and_names_static_and_dynamic_ones(cluster: Cluster)
         cluster.api.until(lambda: dyn.knows("web1.app.example", for_all) == ["10.20.0.10"], PATIENCE)
 
 
-def test_an_acl_lets_one_port_through_and_drops_another(cluster: Cluster) -> None:
+def test_an_acl_accepts_one_port_and_drops_another(cluster: Cluster) -> None:
     cluster.make(**APP)
     cluster.make(**DB)
     elsewhere = [name for name in NODES if name != cluster.primary]
@@ -257,7 +257,7 @@ def test_gateway_dhcp_and_names_move_with_the_primary_and_leases_are_kept(cluste
         assert guest.ask_for_address(cluster.script) == address
 
 
-def test_what_a_killed_primary_held_is_held_by_the_next_one_alone(cluster: Cluster) -> None:
+def test_the_gateways_of_a_killed_primary_are_held_only_by_the_next_one(cluster: Cluster) -> None:
     cluster.make(**APP)
     old = cluster.primary
     other = next(name for name in NODES if name != old)
@@ -275,7 +275,7 @@ def test_what_a_killed_primary_held_is_held_by_the_next_one_alone(cluster: Clust
             cluster.start(old)
 
 
-def test_a_primary_that_stands_still_keeps_no_gateway(cluster: Cluster) -> None:
+def test_a_hanging_primary_keeps_no_gateway(cluster: Cluster) -> None:
     cluster.make(**APP)
     old = cluster.primary
     os.kill(cluster.pid(old), signal.SIGSTOP)
@@ -288,7 +288,7 @@ def test_a_primary_that_stands_still_keeps_no_gateway(cluster: Cluster) -> None:
     cluster.api.until(lambda: cluster.holders("10.20.0.1", "vmbr200") == [cluster.primary], PATIENCE)
 
 
-def test_a_dhcp_server_that_is_killed_comes_back(cluster: Cluster) -> None:
+def test_a_killed_dhcp_server_is_restarted(cluster: Cluster) -> None:
     cluster.make(**APP)
     with ExitStack() as stack:
         guest = cluster.guest(stack, "dyn", cluster.primary, 200, DYNAMIC)
@@ -307,7 +307,7 @@ def dnsmasqs(cluster: Cluster) -> list[int]:
     return [pid for pid in pids if "dnsmasq" in Path(f"/proc/{pid}/comm").read_text()]
 
 
-def test_a_new_reservation_counts_at_once(cluster: Cluster) -> None:
+def test_a_new_reservation_applies_at_once(cluster: Cluster) -> None:
     cluster.make(**APP)
     with ExitStack() as stack:
         guest = cluster.guest(stack, "dyn", cluster.primary, 200, DYNAMIC)
@@ -318,7 +318,7 @@ def test_a_new_reservation_counts_at_once(cluster: Cluster) -> None:
         cluster.api.until(lambda: guest.knows("fixed.app.example", "10.20.0.1") == ["10.20.0.77"], PATIENCE)
 
 
-def test_ipv6_is_announced(cluster: Cluster) -> None:
+def test_ipv6_is_advertised(cluster: Cluster) -> None:
     cluster.make(**APP | {"ip6_network": "fd20::/64"})
     with ExitStack() as stack:
         guest = cluster.guest(stack, "six", next(name for name in NODES if name != cluster.primary), 200, DYNAMIC)
@@ -326,7 +326,7 @@ def test_ipv6_is_announced(cluster: Cluster) -> None:
         cluster.api.until(lambda: guest.pings("fd20::1"), PATIENCE)
 
 
-def test_what_a_node_cannot_do_is_shown(cluster: Cluster) -> None:
+def test_problems_of_a_node_are_shown(cluster: Cluster) -> None:
     node = cluster.nodes["hv2"]
     node.run("ip", "link", "add", "vmbr300", "type", "bridge")
     try:
@@ -339,7 +339,7 @@ def test_what_a_node_cannot_do_is_shown(cluster: Cluster) -> None:
     cluster.api.delete("/network/taken")
 
 
-def test_what_is_not_ours_stays_as_it_is(cluster: Cluster) -> None:
+def test_foreign_links_and_rules_stay_unchanged(cluster: Cluster) -> None:
     node = cluster.nodes["hv1"]
     node.run("nft", "add table inet site; add chain inet site mine { type filter hook forward priority 0; }")
     node.run("ip", "link", "add", "site0", "type", "bridge")
@@ -355,7 +355,7 @@ def test_what_is_not_ours_stays_as_it_is(cluster: Cluster) -> None:
         node.run("ip", "link", "delete", "site0")
 
 
-def test_no_two_overlapping_networks_are_made_at_once(cluster: Cluster) -> None:
+def test_two_overlapping_networks_cannot_be_created_concurrently(cluster: Cluster) -> None:
     statuses: list[int] = []
 
     def make(number: int) -> None:

@@ -44,11 +44,11 @@ async def test_a_program_without_input_reads_nothing():
     assert (await run(["cat"], timeout=5)).stdout == b""
 
 
-async def test_a_program_that_does_not_read_its_input_is_fine():
+async def test_a_program_may_ignore_its_input():
     assert (await run(["true"], timeout=5, input=b"x" * 1_000_000)).returncode == 0
 
 
-async def test_the_environment_is_added_to_ours(monkeypatch):
+async def test_the_environment_extends_ours(monkeypatch):
     monkeypatch.setenv("KEPT", "1")
     result = await run(["env"], timeout=5, environment={"ADDED": "2"})
     assert {b"KEPT=1", b"ADDED=2", b"LC_ALL=C.UTF-8"} <= set(result.stdout.splitlines())
@@ -61,7 +61,7 @@ async def test_a_failure_is_a_sentence():
     assert error.value.sentence.startswith("ls failed with exit status 2: ls: cannot access '/nowhere'")
 
 
-async def test_a_failure_that_is_not_checked_is_a_result():
+async def test_an_unchecked_failure_is_a_result():
     assert (await run(["false"], timeout=5, check=False)).returncode == 1
 
 
@@ -71,8 +71,8 @@ async def test_a_missing_program_is_named():
     assert error.value.code == "program-missing"
 
 
-async def test_a_file_that_is_no_program_is_a_sentence(tmp_path):
-    with pytest.raises(ProgramFailed, match="Cannot run .*: Permission denied"):
+async def test_a_file_that_is_not_executable_is_a_sentence(tmp_path):
+    with pytest.raises(ProgramFailed, match=r"Cannot run .*: Permission denied"):
         await run([str(tmp_path)], timeout=5)
 
 
@@ -84,7 +84,7 @@ async def test_after_the_deadline_the_program_and_its_children_are_killed(tmp_pa
     assert await wait_until_gone(processes, 5)
 
 
-async def test_children_that_outlive_the_program_and_hold_its_output_are_killed_at_the_deadline(tmp_path):
+async def test_children_that_keep_the_output_open_are_killed_at_the_deadline(tmp_path):
     task = asyncio.create_task(run(python(FAMILY, str(tmp_path / "f"), "0"), timeout=2))
     processes = await family(tmp_path / "f")
     with pytest.raises(TimedOut):
@@ -93,7 +93,7 @@ async def test_children_that_outlive_the_program_and_hold_its_output_are_killed_
 
 
 @pytest.mark.parametrize("steps", range(12))
-async def test_a_caller_that_is_cancelled_while_the_program_starts_ends_at_once(steps):
+async def test_a_caller_canceled_while_the_program_starts_ends_at_once(steps):
     task = asyncio.ensure_future(run(["sleep", "1000"], timeout=60))
     for _ in range(steps):
         await asyncio.sleep(0)
@@ -103,7 +103,7 @@ async def test_a_caller_that_is_cancelled_while_the_program_starts_ends_at_once(
     assert task.cancelled()
 
 
-async def test_a_caller_that_is_cancelled_takes_the_program_with_it(tmp_path):
+async def test_canceling_the_caller_kills_the_program(tmp_path):
     task = asyncio.create_task(run(python(FAMILY, str(tmp_path / "f"), "1000"), timeout=60))
     processes = await family(tmp_path / "f")
     assert all(runs(one) for one in processes)
@@ -114,7 +114,7 @@ async def test_a_caller_that_is_cancelled_takes_the_program_with_it(tmp_path):
 
 
 @pytest.mark.alone
-async def test_a_descendant_in_a_session_of_its_own_does_not_hold_us(tmp_path):
+async def test_a_descendant_in_another_session_does_not_block_the_caller(tmp_path):
     code = """
 import subprocess, sys
 print(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid, file=open(sys.argv[1], "w"))
@@ -127,12 +127,12 @@ print(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid, file=open
     assert send(ProcessId(pid, start_time(pid)), signal.SIGKILL)
 
 
-async def test_a_program_that_writes_without_end_is_ended():
+async def test_a_program_with_endless_output_is_killed():
     with pytest.raises(ProgramFailed, match="yes wrote more than 1000000 bytes and was ended"):
         await run(["yes"], timeout=30, max_output=1_000_000)
 
 
-async def test_a_program_may_be_given_descriptors_and_nothing_of_our_environment(tmp_path):
+async def test_a_program_can_get_descriptors_and_an_empty_environment(tmp_path):
     (tmp_path / "text").write_text("hello")
     file = os.open(tmp_path / "text", os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""The whole main job: VMs are built from a profile on a real Ceph and a real network, boot, and go with their disks."""
+"""VMs are built from a profile on a real Ceph and a real network, boot, and are removed with their disks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.provisioner import PROVISIONER, SECONDS, Provisioner
 pytestmark = pytest.mark.usefixtures("no_vm_left")
 
 
-def test_a_vm_is_built_boots_learns_who_it_is_and_goes_with_its_disks(
+def test_a_vm_is_built_boots_reads_its_metadata_and_is_removed_with_its_disks(
     cluster: Cluster, provisioner: Provisioner
 ) -> None:
     task = provisioner.ended(provisioner.create("web1"))
@@ -34,16 +34,16 @@ def test_a_vm_is_built_boots_learns_who_it_is_and_goes_with_its_disks(
     assert provisioner.left() == []
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(cluster: Cluster, provisioner: Provisioner) -> None:
+def test_a_dry_run_describes_the_steps_and_does_nothing(cluster: Cluster, provisioner: Provisioner) -> None:
     plan = cluster.post(f"{PROVISIONER}/create", name="web1", profile="tiny", check="true")
     assert plan["userdata"] == "#cloud-config\nhostname: web1\n" and "<name>web1</name>" in plan["xml"]
     sources = {each["name"]: each["source"] for each in plan["variables"]}
-    assert sources["kernel"] == "profile tiny" and sources["vram"] == "system template small"
+    assert sources["kernel"] == "profile 'tiny'" and sources["vram"] == "system template 'small'"
     assert [step["name"] for step in plan["steps"]][:2] == ["collect", "verify"]
     assert provisioner.left() == []
 
 
-def test_what_can_be_known_to_be_wrong_is_refused_at_once(cluster: Cluster, provisioner: Provisioner) -> None:
+def test_detectable_mistakes_are_refused_at_once(cluster: Cluster, provisioner: Provisioner) -> None:
     def code(**values: Any) -> str:
         return cluster.refused("POST", f"{PROVISIONER}/create", **values)
 
@@ -57,14 +57,14 @@ def test_what_can_be_known_to_be_wrong_is_refused_at_once(cluster: Cluster, prov
     assert len(cluster.get(f"{PROVISIONER}/status")) == before + 1
 
 
-def test_only_the_disks_are_made_when_no_vm_is_wanted(cluster: Cluster, provisioner: Provisioner) -> None:
+def test_only_the_disks_are_created_without_define_vm(cluster: Cluster, provisioner: Provisioner) -> None:
     task = provisioner.ended(provisioner.create("image", define_vm="false"))
     assert task["state"] == "SUCCESS", task
     assert provisioner.left() == ["image_sda"]
     cluster.until(lambda: cluster.ask("DELETE", "/storage/ceph/volume/vms/image_sda")[0] == 200, 60)
 
 
-def test_a_task_that_is_cancelled_is_undone(cluster: Cluster, provisioner: Provisioner) -> None:
+def test_a_canceled_task_is_undone(cluster: Cluster, provisioner: Provisioner) -> None:
     id = provisioner.create("slow", "sleeper")
     cluster.until(lambda: provisioner.doing(id) == "install", SECONDS)
     assert cluster.refused("POST", f"{PROVISIONER}/create", name="slow", profile="tiny") in (
@@ -77,7 +77,7 @@ def test_a_task_that_is_cancelled_is_undone(cluster: Cluster, provisioner: Provi
     assert provisioner.left() == []
 
 
-def test_a_killed_worker_leaves_nothing_once_there_is_one_again(cluster: Cluster, provisioner: Provisioner) -> None:
+def test_a_new_worker_removes_everything_of_a_killed_one(cluster: Cluster, provisioner: Provisioner) -> None:
     id = provisioner.create("orphan", "sleeper")
     cluster.until(lambda: provisioner.doing(id) == "install", SECONDS)
     cluster.kill("worker")
@@ -89,7 +89,7 @@ def test_a_killed_worker_leaves_nothing_once_there_is_one_again(cluster: Cluster
     assert [each["name"] for each in failed] == ["orphan"]
 
 
-def test_ten_at_once_on_one_profile_succeed(cluster: Cluster, provisioner: Provisioner) -> None:
+def test_ten_concurrent_tasks_with_one_profile_succeed(cluster: Cluster, provisioner: Provisioner) -> None:
     ids: list[str] = []
     threads = [
         threading.Thread(target=lambda n=number: ids.append(provisioner.create(f"many{n}", start_vm="false")))  # type: ignore[misc]
@@ -104,7 +104,7 @@ def test_ten_at_once_on_one_profile_succeed(cluster: Cluster, provisioner: Provi
     assert len(cluster.get("/vm")) == 10
 
 
-def test_the_log_is_followed_live(cluster: Cluster, provisioner: Provisioner) -> None:
+def test_the_log_can_be_followed_live(cluster: Cluster, provisioner: Provisioner) -> None:
     id = provisioner.create("live", "sleeper")
     with urlopen(f"{cluster.api}{PROVISIONER}/status/{id}/log/follow", timeout=SECONDS) as reply:
         assert reply.headers["Content-Type"] == "text/event-stream"

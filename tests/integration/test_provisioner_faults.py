@@ -1,4 +1,4 @@
-"""Whatever is killed while a VM is built, in whichever step: its task ends in time, and hides nothing that is left."""
+"""Whatever is killed while a VM is built, at any step: the task ends in time and names all leftovers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.integration.provisioner import PROVISIONER, Provisioner
 
 NAMES = [step.name for step in sorted(STEPS, key=lambda step: step.order)]
 MAPPED = ("after map", "before format", "after format", "before install", "after install", "before unmap")
-"""Where the volumes are mapped, and something else may be killed."""
+"""The steps at which volumes are mapped, so that other processes can be killed."""
 
 BEGINNING = "import os, subprocess, time\ndef install(**kwargs):\n    root = kwargs['temporary_directory']\n"
 BAD = {
@@ -59,7 +59,7 @@ def bench(learnt: Bench, cluster: Cluster) -> Iterator[Bench]:
     learnt.nothing_left()
 
 
-def test_the_steps_are_those_of_the_api(bench: Bench) -> None:
+def test_the_tested_steps_are_those_of_the_api(bench: Bench) -> None:
     plan = bench.cluster.post(f"{PROVISIONER}/create", name="planned", profile="writer", check="true")
     assert [step["name"] for step in plan["steps"]] == NAMES == list(bench.steps)
     assert {f"before {name}" for name in NAMES} <= set(bench.places)
@@ -69,7 +69,7 @@ def test_the_steps_are_those_of_the_api(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "intended", "after"])
-def test_a_worker_is_killed_at_every_step(bench: Bench, when: str) -> None:
+def test_a_worker_killed_at_any_step_leaves_nothing(bench: Bench, when: str) -> None:
     places = [place for place in bench.places if place.startswith(f"{when} ")]
     assert places and len(places) <= THREADS
     tasks = bench.held(places)
@@ -80,7 +80,7 @@ def test_a_worker_is_killed_at_every_step(bench: Bench, when: str) -> None:
 
 
 @pytest.mark.parametrize("step", NAMES)
-def test_a_worker_is_killed_amid_a_step(bench: Bench, step: str) -> None:
+def test_a_worker_killed_during_a_step_leaves_nothing(bench: Bench, step: str) -> None:
     name = f"amid-{step}"
     bench.kill_amid(name, step)
     task = bench.create(name)
@@ -89,7 +89,7 @@ def test_a_worker_is_killed_amid_a_step(bench: Bench, step: str) -> None:
     bench.ended({name: task}, "FAILURE", "SUCCESS")
 
 
-def test_a_worker_is_killed_while_it_undoes(bench: Bench) -> None:
+def test_a_worker_killed_while_undoing_leaves_nothing(bench: Bench) -> None:
     names = {f"undone-{step.name}": f"undo {step.name}" for step in STEPS if f"intended {step.name}" in bench.places}
     for name, place in names.items():
         for each in ("after install", place):
@@ -109,7 +109,7 @@ def test_a_worker_is_killed_while_it_undoes(bench: Bench) -> None:
 # What works for it
 
 
-def test_the_process_of_a_mapping_is_killed_wherever_it_lives(bench: Bench) -> None:
+def test_a_killed_mapping_process_leaves_nothing(bench: Bench) -> None:
     places = [place for place in bench.places if place in MAPPED]
     assert places == sorted(MAPPED)
     tasks = bench.held(places)
@@ -120,7 +120,7 @@ def test_the_process_of_a_mapping_is_killed_wherever_it_lives(bench: Bench) -> N
     bench.ended(tasks, "FAILURE")
 
 
-def test_the_processes_of_a_script_are_killed_one_level_after_the_other(bench: Bench) -> None:
+def test_killed_script_processes_leave_nothing_at_each_level(bench: Bench) -> None:
     tasks = {}
     for depth in range(3):
         name = f"child{depth}"
@@ -142,7 +142,7 @@ def script_process(worker: int, depth: int) -> int:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.alone] if name == "forks" else []) for name in BAD]
 )
-def test_a_script_that_ends_badly_is_a_failed_task_with_the_reason(bench: Bench, name: str) -> None:
+def test_a_failed_script_fails_the_task_with_its_reason(bench: Bench, name: str) -> None:
     task = bench.create(name, name)
     bench.ended({name: task}, "FAILURE")
     assert BAD[name][1] in bench.provisioner.task(task)["status"]
@@ -151,7 +151,7 @@ def test_a_script_that_ends_badly_is_a_failed_task_with_the_reason(bench: Bench,
 # What it depends on
 
 
-def test_messages_are_lost_and_redis_with_them(bench: Bench) -> None:
+def test_a_task_survives_the_loss_of_redis_and_its_messages(bench: Bench) -> None:
     tasks = bench.held(["before volumes", "after install"])
     before = bench.cluster.server("redis")["restarts"]
     with Redis(port=bench.cluster.server("redis")["port"]) as client:
@@ -163,7 +163,7 @@ def test_messages_are_lost_and_redis_with_them(bench: Bench) -> None:
     assert "Complete the VM: changed" in bench.log(tasks["after-install"])
 
 
-async def test_a_message_that_comes_again_lets_nothing_be_done_again(bench: Bench) -> None:
+async def test_a_repeated_message_repeats_nothing(bench: Bench) -> None:
     tasks = bench.held(["before volumes", "after start"])
     queue = DramatiqQueue(f"redis://127.0.0.1:{bench.cluster.server('redis')['port']}/0")
     try:
@@ -183,7 +183,7 @@ async def test_a_message_that_comes_again_lets_nothing_be_done_again(bench: Benc
     } == {1}
 
 
-def test_the_agent_is_killed_before_a_vm_starts(bench: Bench) -> None:
+def test_an_agent_killed_before_a_vm_starts_catches_up(bench: Bench) -> None:
     tasks = bench.held(["before start"], profile="tiny", start_vm="true")
     bench.cluster.kill("node")
     bench.release()
@@ -194,7 +194,7 @@ def test_the_agent_is_killed_before_a_vm_starts(bench: Bench) -> None:
 # Another machine
 
 
-def test_what_another_machine_had_mapped_is_named_and_it_clears_that_itself(bench: Bench) -> None:
+def test_mappings_of_another_machine_are_named_and_removed_by_it(bench: Bench) -> None:
     tasks = bench.held(["before install"])
     bench.worker.die()
     bench.release()

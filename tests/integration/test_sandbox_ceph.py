@@ -1,4 +1,4 @@
-"""The sandbox's Ceph: it starts in seconds, keeps what it was given, and leaves nothing behind."""
+"""The sandbox's Ceph starts in seconds, keeps its data, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MiB = 1024**2
 
 @pytest.fixture
 async def directory(tmp_path: Path) -> AsyncIterator[Path]:
-    """A directory that is so deep that the sockets in it need a shorter name."""
+    """A directory so deep that its sockets need a short link."""
     try:
         packages.check(ceph.NAMES)
         if os.geteuid() != 0:
@@ -66,7 +66,7 @@ async def as_client(directory: Path, name: str, *argv: str) -> Result:
     return await run((argv[0], "--conf", conf, "--name", name, *argv[1:]), timeout=30, check=False)
 
 
-async def test_ceph_starts_healthy_with_a_pool_and_narrow_rights_for_guests(directory: Path) -> None:
+async def test_ceph_starts_healthy_with_a_pool_and_limited_rights_for_guests(directory: Path) -> None:
     said: list[str] = []
     async with sandbox(directory, said):
         known = state.read(directory)
@@ -90,7 +90,7 @@ async def test_ceph_starts_healthy_with_a_pool_and_narrow_rights_for_guests(dire
     assert state.read(directory) is None
 
 
-async def test_data_outlives_kill_9_of_everything_and_a_new_port(directory: Path) -> None:
+async def test_data_survives_kill_9_of_everything_and_a_new_port(directory: Path) -> None:
     async with sandbox(directory, []) as first:
         cluster = CliCluster(str(ceph.conf(directory / CEPH)))
         await cluster.create_volume("vms", "disk", 8 * MiB)
@@ -110,7 +110,7 @@ async def test_data_outlives_kill_9_of_everything_and_a_new_port(directory: Path
         assert (await cluster.status()).health == "HEALTH_OK"
 
 
-async def test_a_server_that_is_killed_is_started_again(directory: Path) -> None:
+async def test_a_killed_server_is_restarted(directory: Path) -> None:
     async with sandbox(directory, []) as running:
         cluster = CliCluster(str(ceph.conf(directory / CEPH)))
         await cluster.create_volume("vms", "disk", 8 * MiB)
@@ -120,7 +120,7 @@ async def test_a_server_that_is_killed_is_started_again(directory: Path) -> None
         assert child.restarts == 1 and runs(child.id)
 
 
-async def test_an_osd_that_was_added_ends_with_the_sandbox_and_comes_back(
+async def test_an_added_osd_stops_with_the_sandbox_and_can_be_restarted(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(state.MARK, str(directory))  # as what the node starts has it
@@ -148,7 +148,7 @@ async def test_an_osd_that_was_added_ends_with_the_sandbox_and_comes_back(
         await run(("losetup", "--detach", device), timeout=30)
 
 
-async def test_it_can_be_left_out(directory: Path) -> None:
+async def test_ceph_can_be_left_out(directory: Path) -> None:
     packages.check(WITHOUT_CEPH)
     pvcd = (sys.executable, "-m", "pvcd", "sandbox")
     at = ("--directory", str(directory))

@@ -1,4 +1,4 @@
-"""The site's hooks around what real daemons do, and the command that looks after them."""
+"""Site hooks around the operations of real daemons, and the command `pvcd hooks`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Hooks:
 
 
 def answers(cluster: Cluster) -> bool:
-    """Whether there is an API server again."""
+    """Return whether there is an API server again."""
     try:
         return cluster.send("GET", "").status == 209
     except OSError:
@@ -60,11 +60,13 @@ def hooks(cluster: Cluster) -> Iterator[Hooks]:
     shutil.rmtree(made.directory, ignore_errors=True)
 
 
-def test_a_hook_refuses_and_what_changes_counts_at_once(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
+def test_a_hook_refuses_and_its_changes_apply_at_once(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
     path = hooks.add("vm-define.pre.d/50-policy", 'echo "no VMs on a $(date +%A)" >&2; exit 1')
     status, reply = cluster.ask("POST", "/vm", xml=guests.sector("web1"))
     assert status == 510 and reply["code"] == "hook-refused"
-    assert reply["message"].startswith("Cannot do 'vm-define': site hook 'vm-define.pre.d/50-policy' refused it: no VMs on a ")
+    assert reply["message"].startswith(
+        "Cannot do 'vm-define': site hook 'vm-define.pre.d/50-policy' refused it: no VMs on a "
+    )
     assert cluster.get("/vm") == []
     path.chmod(0o644)
     assert "does not run: it is not executable" in hooks.command("list")
@@ -74,7 +76,7 @@ def test_a_hook_refuses_and_what_changes_counts_at_once(cluster: Cluster, guests
     assert len(hooks.runs("failed", "vm-define.pre.d/50-policy")) == 1
 
 
-def test_a_node_asks_its_hooks_before_it_starts_a_guest(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
+def test_a_node_runs_its_hooks_before_it_starts_a_guest(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
     path = hooks.add("guest-start.pre.d/50-licence", 'echo "no licence for $PVC_ARGUMENT_VM" >&2; exit 1')
     for name in ("guest-start.post.d/50-told", "guest-end.post.d/50-told", "vm-start.post.d/50-told"):
         hooks.add(name, "cat")
@@ -92,7 +94,7 @@ def test_a_node_asks_its_hooks_before_it_starts_a_guest(cluster: Cluster, guests
     assert '\\"vm\\":\\"web1\\"' in hooks.command("log", run[0])
 
 
-def test_what_a_killed_daemon_was_about_to_tell_is_told_by_the_next(
+def test_pending_notifications_of_a_killed_daemon_are_sent_by_the_next_one(
     cluster: Cluster, guests: Guests, hooks: Hooks
 ) -> None:
     hooks.add("vm-define.post.d/50-slow", '[ "$PVC_ATTEMPT" -gt 1 ] || sleep 1000')
@@ -103,8 +105,8 @@ def test_what_a_killed_daemon_was_about_to_tell_is_told_by_the_next(
     cluster.until(lambda: answers(cluster), SECONDS)
 
 
-def test_hooks_are_tried_looked_at_and_repeated_by_hand(cluster: Cluster, hooks: Hooks) -> None:
-    assert "There are no hooks in" in hooks.command("list")
+def test_hooks_are_tested_inspected_and_repeated_by_hand(cluster: Cluster, hooks: Hooks) -> None:
+    assert "There are no site hooks in" in hooks.command("list")
     assert "no operation 'vm-defin': did you mean 'vm-define'?" in hooks.command("schema", "vm-defin", status=2)
     assert '"const": "vm-define"' in hooks.command("schema", "vm-define")
     assert "guest-start (node; pre, post, fail): A node starts the guest of a VM." in hooks.command("operations")
@@ -117,14 +119,14 @@ def test_hooks_are_tried_looked_at_and_repeated_by_hand(cluster: Cluster, hooks:
     assert "01 false\n" in said
     for wrong, sentence in (
         (("vm-start", "pre", "--argument", "vmm=1"), "vm-start has no argument 'vmm': did you mean 'vm'?"),
-        (("node-dead", "pre"), "node-dead has no phase 'pre', only post."),
-        (("vm-stop", "pre"), "has no hook vm-stop.pre.d/* that runs: see pvcd hooks list."),
+        (("node-dead", "pre"), "phase of node-dead must be one of post; got 'pre'."),
+        (("vm-stop", "pre"), "There is no site hook vm-stop.pre.d/* in"),
     ):
         assert sentence in hooks.command("run", *wrong, status=2)
     assert "There is no run of a hook whose id begins with 'zzz'" in hooks.command("retry", "zzz", status=2)
 
 
-def test_a_run_is_repeated_with_what_it_was_told(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
+def test_a_run_is_repeated_with_its_input(cluster: Cluster, guests: Guests, hooks: Hooks) -> None:
     path = hooks.add("vm-define.post.d/50-flaky", 'echo "try $PVC_ATTEMPT"; exit 7')
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.until(lambda: hooks.runs("failed", "vm-define.post.d/50-flaky"), SECONDS)
@@ -136,7 +138,7 @@ def test_a_run_is_repeated_with_what_it_was_told(cluster: Cluster, guests: Guest
     assert hooks.runs("failed", "vm-define.post.d/50-flaky") == []
 
 
-def test_the_api_document_says_what_hooks_are_told(cluster: Cluster) -> None:
+def test_the_api_document_describes_the_input_of_hooks(cluster: Cluster) -> None:
     document: Any = cluster.get("/openapi.json")
     names = [
         name

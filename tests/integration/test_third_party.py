@@ -1,7 +1,6 @@
-"""Packages of somebody else, and folders with the same, add to pvcd without any change of ours.
+"""Packages and folders of third parties add to pvcd without any change of it.
 
-One is frozen: it was written when the plugin API was new. One is the example, which uses every hook. One is what
-`pvcd plugin new` writes.
+One is frozen with plugin API 1, one is the example that uses every hook, and one is what `pvcd plugin new` writes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pvcd.plugin.registry import collect
 from pvcd.programs.runner import run
 from pvcd.settings import PluginsSection
 from pvcd.testing import SimulatedCluster
-from pvcd_plugins.provisioner.userdata import OutsideRendering
+from pvcd_plugins.provisioner.programs.userdata import OutsideRendering
 from pvcd_plugins.vm.components import HYPERVISOR
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 
@@ -36,7 +35,7 @@ DOMAIN = """<domain type='qemu'><name>{name}</name><uuid>00000000-0000-4000-8000
 
 
 async def python(*arguments: str, check: bool = True, **environment: str) -> str:
-    """What a Python program says, which must end well."""
+    """Return the output of a Python program, which must succeed."""
     result = await run([sys.executable, "-m", *arguments], timeout=110, environment=environment, check=False)
     said = (result.stdout + result.stderr).decode()
     assert result.returncode == 0 or not check, said
@@ -44,7 +43,7 @@ async def python(*arguments: str, check: bool = True, **environment: str) -> str
 
 
 class Installed:
-    """Third parties' packages as they are when they are installed, and the sources that they were made of."""
+    """Third-party packages as installed, and their sources."""
 
     def __init__(self, directory: Path) -> None:
         self.sources, self.target = directory / "sources", directory / "target"
@@ -54,7 +53,7 @@ class Installed:
         self.environment = {"PVC_CONFIG_FILE": str(self.config), "PYTHONPATH": path}
 
     async def install(self, project: Path, module: str) -> None:
-        """Install a project from its wheel, and keep of its sources what the wheel does not have."""
+        """Install a project from its wheel, and remove from its sources what the wheel contains."""
         source, wheels = self.sources / project.name, self.sources / f"{project.name}-wheel"
         await asyncio.to_thread(shutil.copytree, project, source)
         pip = ("pip", "--disable-pip-version-check", "--quiet")
@@ -65,13 +64,13 @@ class Installed:
         await asyncio.to_thread(shutil.rmtree, source / "build")
 
     async def plugins(self) -> str:
-        """What `pvcd plugins` says."""
+        """Return the output of `pvcd plugins`."""
         return await python("pvcd", "plugins", **self.environment)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """All three of them."""
+    """Install all three packages."""
     directory = tmp_path_factory.mktemp("third-parties")
     installed = Installed(directory)
 
@@ -86,15 +85,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def listing(origin: str, name: str) -> str:
-    """What `pvcd plugins` should say of the frozen one."""
+    """Return the expected output of `pvcd plugins` for the frozen plugin."""
     module = "pvcd_example" if name == "example" else f"pvcd_site_{name}"
     return (
         f"{name} ({origin})\n"
         f"  records: /freezes/{{node}}, /freezes/{{node}}/report\n"
-        f"  routes: DELETE /api/v1/freeze/{{node}}, GET /api/v1/freeze, POST /api/v1/freeze/{{node}}\n"
+        f"  routes: DELETE /api/v1/freeze/{{node}}, GET /api/v1/freeze, GET /api/v1/freeze/{{node}}/answer, "
+        f"POST /api/v1/freeze/{{node}}\n"
         f"  handlers: {module}.handlers.follow(Freeze)\n"
+        f"  node_commands: freeze-ask\n"
         f"  node_selectors: thawed\n"
         f"  guards: frozen-nodes\n"
+        f"  listeners: frozen-nodes\n"
     )
 
 
@@ -124,7 +126,7 @@ async def test_an_installed_package_keeps_the_rules(installed: Installed, name: 
     assert said.count("\n") == said.count("ok ")
 
 
-async def test_what_is_new_pleases_its_linter_and_ours(installed: Installed, tmp_path: Path) -> None:
+async def test_a_new_plugin_passes_its_linter_and_ours(installed: Installed, tmp_path: Path) -> None:
     await python("pvcd", "plugin", "new", "fresh", "--directory", str(tmp_path), **installed.environment)
     project = tmp_path / "pvcd-fresh"
 
@@ -142,7 +144,7 @@ async def test_a_subcommand_of_an_installed_package_is_found(installed: Installe
     assert await python("pvcd", name, "Hello", **installed.environment) == "# Hello\n"
 
 
-async def test_a_broken_package_stops_nobody_else(installed: Installed, tmp_path: Path) -> None:
+async def test_a_broken_package_does_not_stop_others(installed: Installed, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise ValueError('out of order')")
     installed.config.write_text(f"pvc: {{plugins: {{directories: ['{tmp_path}']}}}}")
     said = await python("pvcd", "plugins", check=False, **installed.environment)
@@ -151,7 +153,7 @@ async def test_a_broken_package_stops_nobody_else(installed: Installed, tmp_path
     assert "\nnotes (" in said
 
 
-async def test_a_filter_of_a_folder_is_known_where_userdata_is_rendered() -> None:
+async def test_a_filter_of_a_folder_is_available_to_userdata() -> None:
     (plugin,) = (one for one in load(PluginsSection(directories=(EXAMPLE,))) if one.name == "pvcd_notes")
     (declared,) = collect([plugin]).template_filters
     rendering = OutsideRendering({declared.name: declared.function})
@@ -168,7 +170,7 @@ async def test_a_folder_is_found(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["package", "folder"])
 def module(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The frozen one as a plugin, imported in either way."""
+    """The frozen plugin, imported in either way."""
     before = set(sys.modules)
     if request.param == "package":
         monkeypatch.syspath_prepend(str(FROZEN))
@@ -233,10 +235,24 @@ async def test_its_handler_acts_on_the_node(cluster: SimulatedCluster) -> None:
     assert [each["known"] for each in await ask(cluster, "GET", "freeze")] == [True, True]
 
 
-async def test_its_guard_refuses_an_operation_of_ours(cluster: SimulatedCluster) -> None:
-    await ask(cluster, "POST", "freeze/hv1", reason="Disks are replaced.")
+async def test_its_node_command_is_answered_by_the_node(cluster: SimulatedCluster) -> None:
+    await ask(cluster, "POST", "freeze/hv1", reason="disks")
+    assert (await ask(cluster, "GET", "freeze/hv1/answer?question=Why"))["message"] == "Why disks"
+    await cluster.stop_agent("hv1")
+    assert (await ask(cluster, "GET", "freeze/hv1/answer?question=Why", 510))["code"] == "node-not-running"
+
+
+async def test_its_listener_follows_an_operation_of_ours(cluster: SimulatedCluster) -> None:
+    await ask(cluster, "POST", "freeze/hv2", reason="disks")
+    await ask(cluster, "POST", "node/hv2/coordinator-state", **{"coordinator-state": "primary"})
+    await cluster.advance(2)
+    assert [each["changes"] for each in await ask(cluster, "GET", "freeze")] == [1]
+
+
+async def test_its_guard_refuses_a_built_in_operation(cluster: SimulatedCluster) -> None:
+    await ask(cluster, "POST", "freeze/hv1", reason="disks are replaced")
     refused = await ask(cluster, "POST", "node/hv1/domain-state", 510, **{"domain-state": "flush"})
-    assert refused == {"message": "Node hv1 is frozen: Disks are replaced.", "code": "node-frozen"}
+    assert refused == {"message": "Cannot change node 'hv1': frozen (disks are replaced).", "code": "node-frozen"}
     assert (await ask(cluster, "GET", "node/hv1/domain-state"))["domain_state"] == "ready"
     await ask(cluster, "POST", "node/hv2/domain-state", **{"domain-state": "flush"})
     await ask(cluster, "DELETE", "freeze/hv1")

@@ -21,7 +21,7 @@ from tests.servers import Api, definition, many_nodes
 
 SIGHT = 2.0
 """Seconds within which the other server knows; a few milliseconds where the machine has nothing else to do."""
-VOLUME_INDEX = 6
+USERS = 6
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_a_write_on_one_is_read_on_the_other(servers: tuple[Api, Api], order: tu
     here.until(lambda: here.get("/vm") == [], SIGHT)
 
 
-def test_both_say_the_same_in_the_same_words(servers: tuple[Api, Api]) -> None:
+def test_both_servers_give_identical_replies(servers: tuple[Api, Api]) -> None:
     one, two = servers
     for number in range(5):
         servers[number % 2].post("/vm", xml=definition(f"web{number}"))
@@ -73,7 +73,7 @@ def test_both_say_the_same_in_the_same_words(servers: tuple[Api, Api]) -> None:
     one.until(lambda: len(one.get("/vm")) == 5 and alike(), SIGHT)
 
 
-def test_what_one_has_just_refused_or_done_the_other_refuses_as_well(servers: tuple[Api, Api]) -> None:
+def test_concurrent_defines_of_a_name_on_both_servers_succeed_once(servers: tuple[Api, Api]) -> None:
     with ThreadPoolExecutor(20) as pool:
         asked = [(servers[number % 2], f"web{number % 4}") for number in range(40)]
         replies = list(pool.map(lambda each: each[0].ask("POST", "/vm", xml=definition(each[1])), asked))
@@ -82,7 +82,7 @@ def test_what_one_has_just_refused_or_done_the_other_refuses_as_well(servers: tu
     servers[0].until(lambda: all(len(server.get("/vm")) == 4 for server in servers), SIGHT)
 
 
-def test_changes_of_one_vm_on_both_at_once_are_all_done(servers: tuple[Api, Api]) -> None:
+def test_concurrent_changes_of_one_vm_on_both_servers_are_all_done(servers: tuple[Api, Api]) -> None:
     servers[0].post("/vm", xml=definition("web1"))
     servers[1].until(lambda: servers[1].get("/vm"), SIGHT)
     values = [{"selector": "load"}, {"autostart": ""}, {"limit": "hv1,hv2"}]
@@ -102,7 +102,7 @@ def test_changes_of_one_vm_on_both_at_once_are_all_done(servers: tuple[Api, Api]
 
 
 class User(threading.Thread):
-    """Keeps asking one server or the other, on connections that stay open, and tries the other one after a failure."""
+    """A client that sends requests to either server on persistent connections, and tries the other after a failure."""
 
     def __init__(self, number: int, servers: tuple[Api, Api], end: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -133,7 +133,7 @@ class User(threading.Thread):
         self._ask(count, "GET", f"/node/hv{1 + count % 2}")
 
     def _ask(self, first: int, method: str, path: str, **values: str) -> bool:
-        """Whether one of the servers did it; the other one is asked if the first fails, and so on for a few times."""
+        """Return whether one of the servers did it, after a few alternate attempts."""
         said = []
         for attempt in range(8):
             connection = self._connections[(first + attempt) % 2]
@@ -164,17 +164,17 @@ class User(threading.Thread):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["in-order", "killed"])
-def test_a_rolling_restart_under_load_loses_no_acknowledged_write_and_fails_nothing_that_the_other_would_not_do(
+def test_a_rolling_restart_under_load_loses_no_acknowledged_write_and_fails_no_retried_request(
     servers: tuple[Api, Api], how: signal.Signals
 ) -> None:
     end = threading.Event()
-    users = [User(number, servers, end) for number in range(VOLUME_INDEX)]
+    users = [User(number, servers, end) for number in range(USERS)]
     for user in users:
         user.start()
     try:
         for server in servers:
             before = sum(len(user.acknowledged) for user in users)
-            server.until(lambda b=before: sum(len(u.acknowledged) for u in users) >= b + VOLUME_INDEX)  # type: ignore[misc]
+            server.until(lambda b=before: sum(len(u.acknowledged) for u in users) >= b + USERS)  # type: ignore[misc]
             code = server.stop(how)
             assert code == (0 if how is signal.SIGTERM else -signal.SIGKILL)
             server.start()
@@ -184,7 +184,7 @@ def test_a_rolling_restart_under_load_loses_no_acknowledged_write_and_fails_noth
             user.join(60)
     assert [failure for user in users for failure in user.failed] == []
     expected = {name: selector for user in users for name, selector in user.acknowledged.items()}
-    assert len(expected) > 2 * VOLUME_INDEX
+    assert len(expected) > 2 * USERS
     assert sum(user.retried.total() for user in users) > 0, "nobody noticed that a server was away"
 
     def missed(server: Api) -> set[tuple[str, str]]:

@@ -13,11 +13,9 @@ from pvcd_plugins.sandbox import guest
 from .cluster import Cluster, Guests
 
 
-def test_the_main_job_a_vm_is_defined_started_seen_on_its_console_shut_down_and_removed(
-    cluster: Cluster, guests: Guests
-) -> None:
+def test_a_vm_is_defined_started_seen_on_its_console_shut_down_and_removed(cluster: Cluster, guests: Guests) -> None:
     xml = guests.linux("web1")
-    assert "is defined on node pvchv1" in cluster.post("/vm", xml=xml)["message"]
+    assert "defined on node 'pvchv1'" in cluster.post("/vm", xml=xml)["message"]
     vm = cluster.vm("web1")
     assert (vm["state"], vm["running"], vm["node"]) == ("stop", False, "pvchv1")
     assert cluster.get("/vm/web1/dump") == xml.strip() or cluster.get("/vm/web1/dump") == xml
@@ -31,12 +29,12 @@ def test_the_main_job_a_vm_is_defined_started_seen_on_its_console_shut_down_and_
     cluster.post("/vm/web1/state", state="shutdown")
     cluster.until_state("web1", "stop", False)
     assert "power button" in cluster.get("/vm/web1/console", lines=3)["data"]
-    assert cluster.ask("DELETE", "/vm/web1") == (200, {"message": "VM web1 is removed."})
+    assert cluster.ask("DELETE", "/vm/web1") == (200, {"message": "VM 'web1' removed."})
     assert cluster.get("/vm") == []
     cluster.until(lambda: not list((cluster.directory / "console").iterdir()))
 
 
-def test_a_restart_gives_a_new_guest(cluster: Cluster, guests: Guests) -> None:
+def test_a_restart_starts_a_new_guest(cluster: Cluster, guests: Guests) -> None:
     cluster.post("/vm", xml=guests.linux("web1"))
     cluster.post("/vm/web1/state", state="start")
     cluster.until(lambda: guest.GREETING in cluster.get("/vm/web1/console")["data"], 60)
@@ -62,7 +60,7 @@ def test_a_modified_vm_is_restarted_with_its_new_definition(cluster: Cluster, gu
     assert (refused[0], refused[1]["code"]) == (510, "invalid-value")
 
 
-def test_a_guest_that_is_killed_is_started_again(cluster: Cluster, guests: Guests) -> None:
+def test_a_killed_guest_is_restarted(cluster: Cluster, guests: Guests) -> None:
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.post("/vm/web1/state", state="start")
     cluster.until_state("web1", "start", True)
@@ -73,7 +71,7 @@ def test_a_guest_that_is_killed_is_started_again(cluster: Cluster, guests: Guest
     cluster.until_state("web1", "start", True)
 
 
-def test_an_agent_that_is_killed_disturbs_no_guest_and_catches_up(cluster: Cluster, guests: Guests) -> None:
+def test_a_killed_agent_affects_no_guest_and_catches_up(cluster: Cluster, guests: Guests) -> None:
     for name in ("web1", "web2"):
         cluster.post("/vm", xml=guests.sector(name))
         cluster.post(f"/vm/{name}/state", state="start")
@@ -88,7 +86,7 @@ def test_an_agent_that_is_killed_disturbs_no_guest_and_catches_up(cluster: Clust
     assert cluster.qemu("web2") is None
 
 
-def test_an_agent_that_stands_still_shows_as_dead_within_its_session_and_comes_back(cluster: Cluster) -> None:
+def test_a_hanging_agent_shows_as_dead_within_its_session_timeout_and_recovers(cluster: Cluster) -> None:
     pid = cluster.kill("node", signal.SIGSTOP)
     try:
         cluster.until(lambda: cluster.get("/node/pvchv1/daemon-state")["daemon_state"] == "dead", 6)
@@ -98,7 +96,7 @@ def test_an_agent_that_stands_still_shows_as_dead_within_its_session_and_comes_b
     cluster.until(lambda: cluster.get("/node/pvchv1/coordinator-state")["coordinator_state"] == "primary")
 
 
-def test_a_libvirtd_that_is_killed_disturbs_no_guest(cluster: Cluster, guests: Guests) -> None:
+def test_a_killed_libvirtd_affects_no_guest(cluster: Cluster, guests: Guests) -> None:
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.post("/vm", xml=guests.sector("web2"))
     cluster.post("/vm/web1/state", state="start")
@@ -115,7 +113,7 @@ def test_a_libvirtd_that_is_killed_disturbs_no_guest(cluster: Cluster, guests: G
     assert cluster.qemu("web1") is None
 
 
-def test_a_zookeeper_that_is_killed_is_missed_only_while_it_is_away(cluster: Cluster, guests: Guests) -> None:
+def test_a_killed_zookeeper_affects_only_writes_while_it_is_down(cluster: Cluster, guests: Guests) -> None:
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.kill("zookeeper")
     assert cluster.vm("web1")["state"] == "stop"
@@ -139,7 +137,7 @@ def test_a_stop_during_a_shutdown_and_a_start_during_a_restart_are_not_lost(clus
     cluster.until_state("web2", "start", True)
 
 
-def test_a_flushed_node_is_clear_of_guests_and_takes_them_back(cluster: Cluster, guests: Guests) -> None:
+def test_a_flushed_node_has_no_guests_and_takes_them_back(cluster: Cluster, guests: Guests) -> None:
     cluster.post("/vm", xml=guests.linux("web1"))
     cluster.post("/vm/web1/state", state="start")
     cluster.until(lambda: guest.GREETING in cluster.get("/vm/web1/console")["data"], 60)
@@ -153,7 +151,7 @@ def test_a_flushed_node_is_clear_of_guests_and_takes_them_back(cluster: Cluster,
     cluster.until_state("web1", "start", True)
 
 
-def test_of_50_defines_of_one_name_at_once_one_succeeds(cluster: Cluster, guests: Guests) -> None:
+def test_one_of_50_concurrent_defines_of_a_name_succeeds(cluster: Cluster, guests: Guests) -> None:
     with ThreadPoolExecutor(50) as pool:
         replies = list(pool.map(lambda _: cluster.ask("POST", "/vm", xml=guests.sector("web1")), range(50)))
     assert sorted(status for status, _ in replies) == [200] + [510] * 49
@@ -161,7 +159,7 @@ def test_of_50_defines_of_one_name_at_once_one_succeeds(cluster: Cluster, guests
     assert [vm["name"] for vm in cluster.get("/vm")] == ["web1"]
 
 
-def test_of_200_metadata_changes_at_once_none_is_lost(cluster: Cluster, guests: Guests) -> None:
+def test_none_of_200_concurrent_metadata_changes_is_lost(cluster: Cluster, guests: Guests) -> None:
     cluster.post("/vm", xml=guests.sector("web1"))
 
     def change(number: int) -> tuple[int, str]:
@@ -175,7 +173,7 @@ def test_of_200_metadata_changes_at_once_none_is_lost(cluster: Cluster, guests: 
     assert (vm["node_selector"], vm["node_autostart"], vm["node_limit"]) == ("load", True, ["pvchv1"])
 
 
-def test_gets_make_no_zookeeper_read(cluster: Cluster, guests: Guests) -> None:
+def test_gets_send_no_request_to_zookeeper(cluster: Cluster, guests: Guests) -> None:
     cluster.post("/vm", xml=guests.sector("web1"))
     before = packets_received(cluster)
     for _ in range(100):
@@ -186,7 +184,7 @@ def test_gets_make_no_zookeeper_read(cluster: Cluster, guests: Guests) -> None:
 
 
 def packets_received(cluster: Cluster) -> int:
-    """What ZooKeeper has received from the API server."""
+    """Return the number of requests that ZooKeeper has received from the API server."""
     port = cluster.server("zookeeper")["port"]
     with socket.create_connection(("127.0.0.1", port), 5) as connection:
         connection.sendall(b"cons")

@@ -1,4 +1,4 @@
-"""Real guests in a network of the sandbox: they get their addresses, are seen with them, and keep their network."""
+"""Real guests in a network of the sandbox get their addresses, are shown with them, and keep their network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def in_network(guests: Guests, name: str, bridge: str) -> str:
     return guest.tiny_domain(name, uuid4(), files.kernel, files.initrd, "qemu", interfaces={MAC: bridge})
 
 
-def test_a_guest_gets_its_reserved_address_and_is_seen_with_it(cluster: Cluster, guests: Guests, network: str) -> None:
+def test_a_guest_gets_its_reserved_address_and_is_shown_with_it(cluster: Cluster, guests: Guests, network: str) -> None:
     cluster.post("/network/guests/lease", macaddress=MAC, ipaddress="10.21.0.10", hostname="web")
     cluster.post("/vm", xml=in_network(guests, "web", network))
     assert cluster.vm("web")["networks"][0]["ip4_address"] is None
@@ -55,7 +55,7 @@ def test_a_vm_of_an_unknown_network_is_refused(cluster: Cluster, guests: Guests)
     assert cluster.get("/vm") == []
 
 
-def test_a_network_that_a_vm_uses_is_not_removed(cluster: Cluster, guests: Guests, network: str) -> None:
+def test_a_network_in_use_by_a_vm_is_not_removed(cluster: Cluster, guests: Guests, network: str) -> None:
     cluster.post("/vm", xml=in_network(guests, "user", network))
     assert cluster.refused("DELETE", "/network/guests") == "network-in-use"
     assert cluster.get("/network/guests")[0]["removing"] is False

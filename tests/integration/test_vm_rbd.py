@@ -1,4 +1,4 @@
-"""VMs whose disks are volumes of a real Ceph: started, disturbed, kept apart, guarded and removed."""
+"""VMs on volumes of a real Ceph: start, faults, exclusive access, guards and removal."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def start(cluster: Cluster, name: str, xml: str) -> int:
 
 
 def seen(cluster: Cluster, pool: str, volume: str) -> bool:
-    """Whether the API knows of a volume by now."""
+    """Return whether the API knows of a volume by now."""
     return cluster.ask("GET", f"/storage/ceph/volume/{pool}/{volume}")[0] == 200
 
 
@@ -128,7 +128,7 @@ def test_the_key_is_on_no_command_line_and_in_no_log(cluster: Cluster, guests: G
     assert "<auth" not in cluster.vm("web1")["xml"]
 
 
-def test_a_volume_that_is_not_there_is_said_in_the_words_of_libvirt(
+def test_a_missing_volume_is_reported_with_the_error_of_libvirt(
     cluster: Cluster, guests: Guests, volumes: Volumes
 ) -> None:
     cluster.post("/vm", xml=on_volumes(guests, "web1", f"{POOL}/later"))
@@ -138,18 +138,18 @@ def test_a_volume_that_is_not_there_is_said_in_the_words_of_libvirt(
     cluster.until_state("web1", "start", True, 60)
 
 
-def test_volumes_go_with_a_vm_that_runs(cluster: Cluster, guests: Guests, volumes: Volumes) -> None:
+def test_volumes_are_removed_with_a_running_vm(cluster: Cluster, guests: Guests, volumes: Volumes) -> None:
     first, second = volumes.bootable("web1_vda"), volumes.bootable("web1_vdb")
     volumes.bootable("other")
     start(cluster, "web1", on_volumes(guests, "web1", first, second))
     status, reply = cluster.ask("DELETE", "/vm/web1", delete_disks="")
-    assert (status, reply) == (200, {"message": "VM web1 is removed with its volumes."})
+    assert (status, reply) == (200, {"message": "VM 'web1' removed with its volumes."})
     assert volumes.names() == ["other"]
     assert cluster.get("/vm") == []
     assert cluster.qemu("web1") is None
 
 
-def test_volumes_that_cannot_be_removed_are_named_and_it_is_repeated(
+def test_volumes_that_cannot_be_removed_are_named_and_the_removal_can_be_repeated(
     cluster: Cluster, guests: Guests, volumes: Volumes
 ) -> None:
     volume = volumes.bootable("web1_vda")
@@ -191,7 +191,7 @@ def test_the_locks_of_a_killed_client_are_listed_and_cleared(
     [lock] = cluster.get("/vm/web1/locks")
     assert (lock["pool"], lock["volume"]) == (POOL, "data")
     assert lock["locker"].startswith("client.") and lock["address"]
-    assert cluster.post("/vm/web1/locks")["message"] == "VM web1 had 1 lock, and has none now."
+    assert cluster.post("/vm/web1/locks")["message"] == "1 lock of VM 'web1' broken."
     assert cluster.get("/vm/web1/locks") == []
     assert json.loads(volumes.rbd("lock", "ls", "--format", "json", f"{POOL}/data")) == []
     cluster.post("/vm/web1/state", state="start")
@@ -208,7 +208,7 @@ def test_a_volume_is_not_taken_from_its_vm(cluster: Cluster, guests: Guests, vol
     def refused(method: str, path: str, **values: Any) -> None:
         status, reply = cluster.ask(method, path, **values)
         assert (status, reply.get("code")) == (510, "volume-in-use"), reply
-        assert "VM web1 uses it" in reply["message"]
+        assert "in use by VM 'web1'" in reply["message"]
 
     refused("DELETE", path)
     refused("PUT", path, name="other")
@@ -223,7 +223,7 @@ def test_a_volume_is_not_taken_from_its_vm(cluster: Cluster, guests: Guests, vol
     assert cluster.ask("POST", f"{snapshot}/rollback")[0] == 200
 
 
-def test_an_agent_that_is_killed_while_volumes_go_leaves_what_can_be_finished(
+def test_a_removal_of_volumes_interrupted_by_a_killed_agent_can_be_finished(
     cluster: Cluster, guests: Guests, volumes: Volumes
 ) -> None:
     start(cluster, "web1", on_volumes(guests, "web1", volumes.bootable("web1_vda")))

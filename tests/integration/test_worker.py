@@ -1,4 +1,4 @@
-"""Workers as processes, with a real ZooKeeper and a real Redis: killed, stopped, paused, and without one of them."""
+"""Task workers as processes with a real ZooKeeper and Redis: killed, stopped, paused, and without one of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 class Site:
-    """Who submits tasks, and the workers that run them."""
+    """A client that submits tasks, and the workers that run them."""
 
     def __init__(self, folder: Path, zookeeper: ZooKeeperServer, redis: RedisServer) -> None:
         self.folder, self.redis = folder, redis
@@ -143,7 +143,7 @@ async def test_a_task_is_run_and_its_log_can_be_followed(site: Site) -> None:
     ]
 
 
-async def test_ten_at_once(site: Site) -> None:
+async def test_ten_concurrent_tasks_succeed(site: Site) -> None:
     await asyncio.gather(site.start("one"), site.start("two"))
     submitted = await asyncio.gather(*(site.submit(str(number)) for number in range(10)))
     for task in submitted:
@@ -152,7 +152,7 @@ async def test_ten_at_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["first", "second", "third"])
-async def test_what_a_killed_worker_did_is_undone_by_the_next_one(site: Site, name: str) -> None:
+async def test_the_next_worker_undoes_the_task_of_a_killed_one(site: Site, name: str) -> None:
     site.hold(f"make {name}")
     await site.start()
     task = await site.submit()
@@ -161,11 +161,11 @@ async def test_what_a_killed_worker_did_is_undone_by_the_next_one(site: Site, na
     assert site.things() != []
     await site.start()
     task = await site.ended(task.id, 5)
-    assert (task.state, task.sentence) == ("failure", f"The {name} step: Its worker went away.")
+    assert (task.state, task.sentence) == ("failure", f"The {name} step: The task worker died or lost ZooKeeper.")
     assert (site.things(), task.leftovers) == ([], ())
 
 
-async def test_what_a_worker_that_is_killed_twice_did_is_undone(site: Site) -> None:
+async def test_a_task_is_undone_after_two_killed_workers(site: Site) -> None:
     make, unmake = site.hold("make second"), site.hold("unmake first")
     await site.start()
     task = await site.submit()
@@ -181,7 +181,7 @@ async def test_what_a_worker_that_is_killed_twice_did_is_undone(site: Site) -> N
     assert site.things() == []
 
 
-async def test_a_task_runs_though_redis_has_forgotten_it(site: Site) -> None:
+async def test_a_task_runs_even_if_redis_has_lost_it(site: Site) -> None:
     task = await site.submit()
     with site.redis.client() as client:
         await until(lambda: client.exists("pvcd:tasks"))
@@ -193,7 +193,7 @@ async def test_a_task_runs_though_redis_has_forgotten_it(site: Site) -> None:
     assert (await site.ended((await site.submit("y")).id)).state == "success"
 
 
-async def test_a_message_that_comes_often_lets_a_task_run_once(site: Site) -> None:
+async def test_a_task_runs_once_despite_repeated_messages(site: Site) -> None:
     held = site.hold("make second")
     await asyncio.gather(site.start("one"), site.start("two"))
     task = await site.submit()
@@ -209,7 +209,7 @@ async def test_a_message_that_comes_often_lets_a_task_run_once(site: Site) -> No
 
 
 @pytest.mark.alone
-async def test_a_worker_that_is_stopped_undoes_what_it_runs_and_takes_nothing_more(site: Site) -> None:
+async def test_a_stopped_worker_undoes_its_tasks_and_takes_no_more(site: Site) -> None:
     site.hold("make second")
     worker = await site.start()
     running = [await site.submit("x"), await site.submit("y")]
@@ -220,12 +220,12 @@ async def test_a_worker_that_is_stopped_undoes_what_it_runs_and_takes_nothing_mo
     assert time.monotonic() - begun < 5, worker.log
     for each in running:
         task = await site.ended(each.id, 1)
-        assert (task.state, task.sentence) == ("failure", "The second step: Its worker was stopped.")
+        assert (task.state, task.sentence) == ("failure", "The second step: The task worker was stopped.")
     assert (site.things(), site.task(waiting.id).state) == ([], "pending")
 
 
 @pytest.mark.alone
-async def test_a_worker_that_is_stopped_twice_ends_at_once(site: Site) -> None:
+async def test_a_worker_stopped_twice_ends_at_once(site: Site) -> None:
     make, unmake = site.hold("make second"), site.hold("unmake second")
     worker = await site.start()
     task = await site.submit()
@@ -238,7 +238,7 @@ async def test_a_worker_that_is_stopped_twice_ends_at_once(site: Site) -> None:
     assert not site.task(task.id).is_over
     make.unlink(), unmake.unlink()
     await site.start()
-    assert (await site.ended(task.id)).sentence == "The second step: Its worker was stopped."
+    assert (await site.ended(task.id)).sentence == "The second step: The task worker was stopped."
     assert site.things() == []
 
 
@@ -261,7 +261,7 @@ async def test_a_task_is_cancelled_wherever_its_worker_is(site: Site) -> None:
     assert (task.state, site.things()) == ("cancelled", [])
 
 
-async def test_a_worker_that_was_paused_does_nothing_more_for_what_it_lost(site: Site) -> None:
+async def test_a_paused_worker_does_not_continue_a_lost_task(site: Site) -> None:
     held = site.hold("make second")
     one = await site.start("one")
     task = await site.submit()
@@ -274,7 +274,9 @@ async def test_a_worker_that_was_paused_does_nothing_more_for_what_it_lost(site:
         held.unlink()
     finally:
         os.kill(one.pid, signal.SIGCONT)
-    await until(lambda: "is left to be undone" in one.log or "is not ours any more" in one.log)
+    await until(
+        lambda: "is left for the next worker to undo" in one.log or "is lost: another worker may claim it" in one.log
+    )
     again = await site.submit("y")
     assert (await site.ended(again.id)).state == "success"
     assert site.task(task.id).version == task.version
@@ -282,7 +284,7 @@ async def test_a_worker_that_was_paused_does_nothing_more_for_what_it_lost(site:
 
 
 @pytest.mark.alone
-async def test_without_redis_tasks_run_all_the_same(site: Site) -> None:
+async def test_tasks_run_without_redis(site: Site) -> None:
     site.redis.stop()
     try:
         worker = await site.start()
@@ -296,7 +298,7 @@ async def test_without_redis_tasks_run_all_the_same(site: Site) -> None:
         site.redis.start()
 
 
-async def test_a_worker_outlives_a_redis_that_hangs(site: Site) -> None:
+async def test_a_worker_survives_a_hanging_redis(site: Site) -> None:
     worker = await site.start()
     site.redis.pause()
     try:
@@ -309,16 +311,14 @@ async def test_a_worker_outlives_a_redis_that_hangs(site: Site) -> None:
     worker.has_not_stumbled()
 
 
-async def test_without_zookeeper_for_long_a_worker_stops_acting_and_undoes_it_later(
-    site: Site, zookeeper: ZooKeeperServer
-) -> None:
+async def test_a_worker_without_zookeeper_stops_acting_and_undoes_later(site: Site, zookeeper: ZooKeeperServer) -> None:
     held = site.hold("make second")
     worker = await site.start()
     task = await site.submit()
     await until(lambda: "make x-second" in site.notes())
     await asyncio.to_thread(zookeeper.stop)
     try:
-        await until(lambda: "is left to be undone" in worker.log)
+        await until(lambda: "is left for the next worker to undo" in worker.log)
         held.unlink()
     finally:
         await asyncio.to_thread(zookeeper.start)
@@ -331,7 +331,7 @@ async def test_without_zookeeper_for_long_a_worker_stops_acting_and_undoes_it_la
 
 
 class Listener:
-    """Someone who attends to tasks."""
+    """A listener for tasks."""
 
     def __init__(self, url: str) -> None:
         self.queue = DramatiqQueue(url)
@@ -364,7 +364,7 @@ async def waking(redis: RedisServer, act: Callable[[DramatiqQueue], Awaitable[An
         await queue.close()
 
 
-async def test_each_wake_is_heard_by_one_worker(redis: RedisServer) -> None:
+async def test_each_wake_message_reaches_one_worker(redis: RedisServer) -> None:
     one, two = Listener(redis.url), Listener(redis.url)
     one.go.set(), two.go.set()
     ids = {uuid4() for _ in range(20)}
@@ -379,7 +379,7 @@ async def test_each_wake_is_heard_by_one_worker(redis: RedisServer) -> None:
     assert sorted([*one.heard, *two.heard]) == sorted(ids)
 
 
-async def test_a_worker_hears_of_so_many_tasks_at_once(redis: RedisServer) -> None:
+async def test_the_number_of_tasks_a_worker_fetches_at_once_is_limited(redis: RedisServer) -> None:
     listener = Listener(redis.url)
 
     async def wake(queue: DramatiqQueue) -> None:

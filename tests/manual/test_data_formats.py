@@ -1,4 +1,4 @@
-"""Data formats: what is sent and what comes back."""
+"""Data formats of requests and replies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAILURES: tuple[tuple[str, dict[str, str]], ...] = (
 
 @pytest.fixture
 def web1(cluster: Cluster, guests: Guests) -> Client:
-    """The API with a VM, of which its node has said what there is to say."""
+    """The API with a VM whose report is complete."""
     cluster.post("/vm", xml=guests.sector("web1"))
     cluster.until(lambda: cluster.vm("web1")["updated"])
     return cluster
@@ -54,7 +54,7 @@ def test_commands_may_be_forms(web1: Client) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/json", None])
-def test_a_client_that_speaks_json_only_may_send_no_body_and_everything_in_the_query(
+def test_a_json_client_may_send_everything_in_the_query_without_a_body(
     cluster: Cluster, guests: Guests, kind: str | None
 ) -> None:
     headers = {"Content-Type": kind, "Accept": kind} if kind else {}
@@ -66,14 +66,14 @@ def test_a_client_that_speaks_json_only_may_send_no_body_and_everything_in_the_q
 
 
 @pytest.mark.parametrize("path", GETS)
-def test_a_get_answers_with_a_json_body_of_what_was_asked_for(web1: Client, path: str) -> None:
+def test_a_get_answers_with_the_requested_data_as_json(web1: Client, path: str) -> None:
     reply = web1.send("GET", path)
     assert (reply.status, reply.kind) == (200, "application/json")
     assert reply.json and "message" not in reply.json
     assert "name" in (reply.json[0] if isinstance(reply.json, list) else reply.json)
 
 
-def test_the_dump_of_a_vm_is_the_one_answer_in_xml(web1: Client) -> None:
+def test_only_the_dump_of_a_vm_is_xml(web1: Client) -> None:
     reply = web1.send("GET", "/vm/web1/dump")
     assert (reply.status, reply.kind) == (200, "application/xml")
     assert reply.body.decode() == web1.vm("web1")["xml"]
@@ -95,13 +95,13 @@ def test_a_post_that_fails_answers_510_with_a_message(web1: Client, path: str, v
     assert web1.get("/vm") == before
 
 
-def test_a_put_and_a_delete_answer_in_the_same_way(web1: Client) -> None:
+def test_a_put_and_a_delete_answer_like_a_post(web1: Client) -> None:
     xml = web1.vm("web1")["xml"]
     assert [web1.ask("PUT", path, xml=xml)[0] for path in ("/vm/web1", "/vm/nobody")] == [200, 510]
     assert [web1.ask("DELETE", path)[0] for path in ("/vm/web1", "/vm/web1")] == [200, 510]
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/vm/", "/vm/web1/nowhere", "/node/pvchv1/state"])
-def test_also_what_no_endpoint_answers_is_answered_in_json(web1: Client, path: str) -> None:
+def test_errors_outside_of_endpoints_are_json(web1: Client, path: str) -> None:
     reply = web1.send("GET", path)
     assert (reply.status, reply.kind, reply.code) == (404, "application/json", "not-found")

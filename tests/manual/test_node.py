@@ -40,11 +40,11 @@ def domain_state(api: Client, node: str) -> str:
 # /node
 
 
-def test_the_list_tells_of_all_nodes(nodes: Client) -> None:
+def test_the_list_contains_all_nodes(nodes: Client) -> None:
     assert names(nodes.get("/node")) == ["hv1", "hv2", "hv3"]
 
 
-def test_the_list_tells_what_each_node_is_and_does(cluster: Cluster) -> None:
+def test_the_list_shows_the_facts_and_states_of_each_node(cluster: Cluster) -> None:
     (node,) = cluster.get("/node")
     assert {key: type(value) for key, value in node.items()} == FIELDS
     assert (node["daemon_state"], node["coordinator_state"], node["domain_state"]) == ("run", "primary", "ready")
@@ -65,24 +65,22 @@ def test_the_list_tells_what_each_node_is_and_does(cluster: Cluster) -> None:
         ("nothing", []),
     ],
 )
-def test_the_list_shows_nodes_whose_name_matches_the_limit_as_fuzzy_regex(
-    nodes: Client, limit: str, expected: list[str]
-) -> None:
+def test_the_limit_of_the_list_is_a_fuzzy_regex_for_names(nodes: Client, limit: str, expected: list[str]) -> None:
     assert names(nodes.get("/node", limit=limit)) == expected
 
 
-def test_a_limit_that_is_no_regular_expression_fails(nodes: Client) -> None:
+def test_a_limit_must_be_a_regular_expression(nodes: Client) -> None:
     assert nodes.refused("GET", "/node", limit="(") == "invalid-value"
 
 
-def test_the_list_needs_no_value(nodes: Client) -> None:
+def test_the_list_requires_no_value(nodes: Client) -> None:
     assert nodes.send("GET", "/node").status == 200
 
 
 # /node/<node>
 
 
-def test_a_node_is_told_of_as_the_list_with_it_as_limit_does(nodes: Client) -> None:
+def test_a_node_is_shown_as_in_the_list(nodes: Client) -> None:
     def told(path: str, **values: str) -> list[dict[str, object]]:
         return [{key: value for key, value in node.items() if key != "load"} for node in nodes.get(path, **values)]
 
@@ -121,7 +119,7 @@ def test_nodes_cannot_be_created_by_clients(nodes: Client) -> None:
 # /node/<node>/daemon-state
 
 
-def test_the_daemon_state_of_a_node_is_told(cluster: Cluster) -> None:
+def test_the_daemon_state_of_a_node_is_shown(cluster: Cluster) -> None:
     assert cluster.get("/node/pvchv1/daemon-state") == {"name": "pvchv1", "daemon_state": "run"}
 
 
@@ -132,18 +130,18 @@ def test_the_daemon_state_cannot_be_set(cluster: Cluster) -> None:
 # /node/<node>/coordinator-state
 
 
-def test_the_coordinator_state_of_a_node_is_told(nodes: Client) -> None:
+def test_the_coordinator_state_of_a_node_is_shown(nodes: Client) -> None:
     assert nodes.get("/node/hv1/coordinator-state") == {"name": "hv1", "coordinator_state": "primary"}
     assert nodes.get("/node/hv2/coordinator-state") == {"name": "hv2", "coordinator_state": "secondary"}
 
 
-def test_a_node_is_set_to_primary_and_the_one_before_it_is_secondary(nodes: Client) -> None:
+def test_setting_a_node_to_primary_makes_the_former_primary_secondary(nodes: Client) -> None:
     nodes.post("/node/hv2/coordinator-state", **{"coordinator-state": "primary"})
     nodes.until(lambda: coordinator_state(nodes, "hv2") == "primary")
     assert coordinator_state(nodes, "hv1") == "secondary"
 
 
-def test_a_primary_that_is_set_to_secondary_leaves_its_part_to_another_one(nodes: Client) -> None:
+def test_setting_the_primary_to_secondary_makes_another_node_primary(nodes: Client) -> None:
     nodes.post("/node/hv1/coordinator-state", **{"coordinator-state": "secondary"})
     nodes.until(lambda: coordinator_state(nodes, "hv1") == "secondary")
     nodes.until(lambda: "primary" in [coordinator_state(nodes, name) for name in ("hv2", "hv3")])
@@ -172,7 +170,7 @@ def test_coordinator_states_other_than_primary_and_secondary_are_not_valid(nodes
 # /node/<node>/domain-state
 
 
-def test_the_domain_state_of_a_node_is_told(cluster: Cluster) -> None:
+def test_the_domain_state_of_a_node_is_shown(cluster: Cluster) -> None:
     assert cluster.get("/node/pvchv1/domain-state") == {"name": "pvchv1", "domain_state": "ready"}
 
 
@@ -193,7 +191,7 @@ def test_setting_a_domain_state_again_has_no_effect_once_it_is_reached(nodes: Cl
     assert domain_state(nodes, "hv3") == settled
 
 
-def test_setting_a_domain_state_again_starts_afresh_what_did_not_finish(cluster: Cluster, guests: Guests) -> None:
+def test_setting_a_domain_state_again_restarts_an_unfinished_transition(cluster: Cluster, guests: Guests) -> None:
     flush = {"domain-state": "flush"}
     cluster.post("/vm", xml=guests.sector("deaf"))
     cluster.post("/vm/deaf/state", state="start")
@@ -203,7 +201,7 @@ def test_setting_a_domain_state_again_starts_afresh_what_did_not_finish(cluster:
         cluster.until_state("deaf", "shutdown", True)
         assert domain_state(cluster, "pvchv1") == "flush", "its guest does not react to the power button"
         again = cluster.post("/node/pvchv1/domain-state", **flush)
-        assert again == {"message": "Node pvchv1 is asked for the domain state flush."}
+        assert again == {"message": "Domain state 'flush' requested for node 'pvchv1'."}
         cluster.post("/vm/deaf/state", state="stop")
         cluster.until(lambda: domain_state(cluster, "pvchv1") == "flushed")
     finally:

@@ -1,4 +1,4 @@
-"""Values: where they may stand."""
+"""The places in which values may be sent."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def names(vms: list[dict[str, str]]) -> list[str]:
     return [vm["name"] for vm in vms]
 
 
-def test_get_takes_values_as_query_arguments(cluster: Cluster, web1: str) -> None:
+def test_get_accepts_values_as_query_arguments(cluster: Cluster, web1: str) -> None:
     assert names(cluster.send("GET", "/vm", query={"limit": "web"}).json) == ["web1"]
 
 
-def test_get_takes_values_as_form_arguments(cluster: Cluster, web1: str) -> None:
+def test_get_accepts_values_as_form_arguments(cluster: Cluster, web1: str) -> None:
     assert names(cluster.send("GET", "/vm", form={"limit": "web"}).json) == ["web1"]
 
 
-def test_post_takes_values_as_query_arguments(cluster: Cluster, web1: str) -> None:
+def test_post_accepts_values_as_query_arguments(cluster: Cluster, web1: str) -> None:
     assert cluster.send("POST", "/vm/web1", query={"selector": "load"}).status == 200
     assert cluster.vm("web1")["node_selector"] == "load"
 
 
-def test_post_takes_values_as_form_arguments(cluster: Cluster, web1: str) -> None:
+def test_post_accepts_values_as_form_arguments(cluster: Cluster, web1: str) -> None:
     assert cluster.send("POST", "/vm/web1", form={"selector": "load"}).status == 200
     assert cluster.vm("web1")["node_selector"] == "load"
 
 
-def test_put_and_delete_take_values_in_both_places(cluster: Cluster, web1: str) -> None:
+def test_put_and_delete_accept_values_in_both_places(cluster: Cluster, web1: str) -> None:
     xml = cluster.vm("web1")["xml"]
     for place in ("query", "form"):
         one = xml.replace("<vcpu>1<", f"<description>{place}</description><vcpu>1<")
@@ -47,7 +47,7 @@ def test_put_and_delete_take_values_in_both_places(cluster: Cluster, web1: str) 
 
 
 @pytest.mark.parametrize("place", ["query", "form"])
-def test_an_option_signals_by_its_presence_without_a_value(cluster: Cluster, web1: str, place: str) -> None:
+def test_an_option_is_on_if_present_without_a_value(cluster: Cluster, web1: str, place: str) -> None:
     assert cluster.vm("web1")["node_autostart"] is False
     assert cluster.send("POST", "/vm/web1", **{place: {"autostart": ""}}).status == 200  # type: ignore[arg-type]
     assert cluster.vm("web1")["node_autostart"] is True

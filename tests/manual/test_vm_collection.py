@@ -41,17 +41,17 @@ def names(vms: list[dict[str, str]]) -> list[str]:
 # GET
 
 
-def test_the_list_tells_of_all_vms_of_the_cluster(nodes: Client) -> None:
+def test_the_list_contains_all_vms_of_the_cluster(nodes: Client) -> None:
     for number, name in enumerate(["web2", "db1", "web1"], 1):
         define(nodes, name, node=f"hv{number}")
     assert [(vm["name"], vm["node"]) for vm in nodes.get("/vm")] == [("db1", "hv2"), ("web1", "hv3"), ("web2", "hv1")]
 
 
-def test_the_list_of_no_vms_is_empty(nodes: Client) -> None:
+def test_the_list_without_vms_is_empty(nodes: Client) -> None:
     assert nodes.get("/vm") == []
 
 
-def test_the_list_tells_what_each_vm_is_and_does(cluster: Cluster, guests: Guests) -> None:
+def test_the_list_shows_the_definition_and_state_of_each_vm(cluster: Cluster, guests: Guests) -> None:
     xml = guests.sector("web1")
     cluster.post("/vm", xml=xml)
     (vm,) = cluster.get("/vm")
@@ -76,15 +76,13 @@ def test_the_list_tells_what_each_vm_is_and_does(cluster: Cluster, guests: Guest
         ("(?i)WEB2", ["web2"]),
     ],
 )
-def test_the_list_shows_vms_whose_name_matches_the_limit_as_fuzzy_regex(
-    nodes: Client, limit: str, expected: list[str]
-) -> None:
+def test_the_limit_of_the_list_is_a_fuzzy_regex_for_names(nodes: Client, limit: str, expected: list[str]) -> None:
     for name, number in (("web1", 2), ("web10", 3), ("web2", 4), ("db1", 5)):
         nodes.post("/vm", xml=definition(name, uuid=UUID(f"{'f' * 8}-ffff-4fff-8fff-{'f' * 11}{number}")))
     assert names(nodes.get("/vm", limit=limit)) == expected
 
 
-def test_a_limit_that_is_no_regular_expression_fails(nodes: Client) -> None:
+def test_a_limit_must_be_a_regular_expression(nodes: Client) -> None:
     assert nodes.refused("GET", "/vm", limit="[") == "invalid-value"
 
 
@@ -111,38 +109,38 @@ def test_the_value_xml_is_mandatory(nodes: Client) -> None:
 
 
 @pytest.mark.parametrize("xml", ["", "web1", "<domain>", "<network/>", "<domain type='qemu'><name>a</name></domain>"])
-def test_xml_that_is_not_that_of_a_vm_fails(nodes: Client, xml: str) -> None:
+def test_xml_must_define_a_vm(nodes: Client, xml: str) -> None:
     assert nodes.refused("POST", "/vm", xml=xml) == "invalid-value"
     assert nodes.get("/vm") == []
 
 
-def test_a_vm_is_defined_on_the_node_that_is_named(nodes: Client) -> None:
+def test_a_vm_is_defined_on_the_requested_node(nodes: Client) -> None:
     for name in ("hv3", "hv2", "hv1"):
         assert "warnings" not in define(nodes, f"on-{name}", node=name)
         assert node_of(nodes, f"on-{name}") == name
 
 
 @pytest.mark.parametrize("node", ["hv9", "HV1", "", "hv1,hv2"])
-def test_a_node_that_is_not_valid_is_passed_over_for_an_automatic_choice(nodes: Client, node: str) -> None:
+def test_an_invalid_node_is_replaced_by_an_automatic_choice(nodes: Client, node: str) -> None:
     define(nodes, "first", node="hv1")
     reply = define(nodes, "web1", node=node)
     assert node_of(nodes, "web1") == "hv2", "which has fewer VMs than hv1"
-    assert not node or f"{node!r} was passed over" in str(reply["warnings"])
+    assert not node or f"chosen instead of {node!r}" in str(reply["warnings"])
 
 
-def test_a_node_that_takes_no_vms_is_not_valid(nodes: Client) -> None:
+def test_a_node_that_accepts_no_vms_is_invalid(nodes: Client) -> None:
     nodes.post("/node/hv1/domain-state", **{"domain-state": "flush"})
     assert "hv1" in str(define(nodes, "web1", node="hv1")["warnings"])
     assert node_of(nodes, "web1") == "hv2"
 
 
-def test_without_a_node_it_is_chosen_automatically(nodes: Client) -> None:
+def test_without_a_node_one_is_chosen_automatically(nodes: Client) -> None:
     for number in range(3):
         define(nodes, f"web{number}")
     assert [node_of(nodes, f"web{number}") for number in range(3)] == ["hv1", "hv2", "hv3"]
 
 
-def test_a_limit_keeps_a_vm_from_all_other_nodes(nodes: Client) -> None:
+def test_a_limit_excludes_all_other_nodes(nodes: Client) -> None:
     for number in range(4):
         define(nodes, f"web{number}", limit="hv2")
         assert node_of(nodes, f"web{number}") == "hv2"
@@ -150,8 +148,8 @@ def test_a_limit_keeps_a_vm_from_all_other_nodes(nodes: Client) -> None:
     assert nodes.refused("POST", "/vm/web0/node", action="migrate", node="hv1") == "no-suitable-node"
 
 
-def test_a_limit_goes_before_the_node_that_is_named(nodes: Client) -> None:
-    assert "hv1 is not in its limit" in str(define(nodes, "web1", limit="hv2,hv3", node="hv1")["warnings"])
+def test_a_limit_takes_precedence_over_the_requested_node(nodes: Client) -> None:
+    assert "node 'hv1' is not in the VM's limit" in str(define(nodes, "web1", limit="hv2,hv3", node="hv1")["warnings"])
     assert node_of(nodes, "web1") == "hv2"
 
 
@@ -161,13 +159,13 @@ def test_a_limit_is_a_comma_separated_list_of_nodes(nodes: Client, limit: str) -
     assert nodes.vm("web1")["node_limit"] == ["hv3", "hv2"]
 
 
-def test_nodes_of_a_limit_that_are_not_valid_are_ignored(nodes: Client) -> None:
+def test_invalid_nodes_of_a_limit_are_ignored(nodes: Client) -> None:
     reply = define(nodes, "web1", limit="hv9,hv2,nobody")
     assert reply["warnings"] == ["limit: there is no node 'hv9'.", "limit: there is no node 'nobody'."]
     assert (node_of(nodes, "web1"), nodes.vm("web1")["node_limit"]) == ("hv2", ["hv2"])
 
 
-def test_a_limit_of_which_nothing_is_left_fails(nodes: Client) -> None:
+def test_a_limit_without_valid_nodes_fails(nodes: Client) -> None:
     assert nodes.refused("POST", "/vm", xml=definition("web1"), limit="hv8,hv9") == "invalid-value"
     assert nodes.get("/vm") == []
 
@@ -208,22 +206,22 @@ def test_selector_vms_chooses_the_node_with_the_least_number_of_vms(nodes: Clien
 
 
 @pytest.mark.parametrize("selector", ["memory", "MEM", "mem,load", "best"])
-def test_other_selectors_are_not_valid(nodes: Client, selector: str) -> None:
+def test_other_selectors_are_invalid(nodes: Client, selector: str) -> None:
     assert nodes.refused("POST", "/vm", xml=definition("web1"), selector=selector) == "invalid-value"
     assert nodes.get("/vm") == []
 
 
-def test_a_selector_counts_also_beside_a_node_that_is_not_valid(nodes: Client) -> None:
+def test_a_selector_applies_if_the_requested_node_is_invalid(nodes: Client) -> None:
     define(nodes, "web1", node="hv9", selector="load")
     assert node_of(nodes, "web1") == "hv2"
 
 
-def test_a_selector_does_not_count_beside_a_node_that_is_valid(nodes: Client) -> None:
+def test_a_selector_is_ignored_if_the_requested_node_is_valid(nodes: Client) -> None:
     define(nodes, "web1", node="hv1", selector="load")
     assert node_of(nodes, "web1") == "hv1"
 
 
-def test_without_a_selector_the_default_of_the_cluster_counts(nodes: Client) -> None:
+def test_without_a_selector_the_default_of_the_cluster_applies(nodes: Client) -> None:
     define(nodes, "a", node="hv1", memory=100)
     define(nodes, "b", node="hv2", memory=300)
     define(nodes, "c", node="hv3", memory=200)
@@ -260,7 +258,7 @@ def test_a_vm_set_to_autostart_is_not_started_when_another_node_becomes_ready(no
     nodes.until_state("auto", "stop", False)
 
 
-def test_autostart_is_reset_each_time_it_was_used(nodes: Client) -> None:
+def test_autostart_is_reset_after_each_use(nodes: Client) -> None:
     define(nodes, "auto", node="hv1", autostart="")
     flush_and_ready(nodes, "hv1")
     nodes.until_state("auto", "start", True)
@@ -271,7 +269,7 @@ def test_autostart_is_reset_each_time_it_was_used(nodes: Client) -> None:
     nodes.until_state("auto", "stop", False)
 
 
-def test_the_resources_of_a_vm_are_taken_to_exist_and_not_made(cluster: Cluster, guests: Guests) -> None:
+def test_the_resources_of_a_vm_are_assumed_to_exist_and_not_created(cluster: Cluster, guests: Guests) -> None:
     image = guests.directory / "never-made.img"
     xml = guests.sector("web1").replace(str(guests.directory / "web1.img"), str(image))
     cluster.post("/vm", xml=xml)
@@ -286,7 +284,7 @@ def test_a_defined_vm_is_not_started(cluster: Cluster, guests: Guests) -> None:
     assert cluster.qemu("web1") is None
 
 
-def test_a_name_or_uuid_that_is_taken_fails(nodes: Client) -> None:
+def test_a_name_or_uuid_in_use_is_refused(nodes: Client) -> None:
     uuid = uuid4()
     nodes.post("/vm", xml=definition("web1", uuid=uuid))
     assert nodes.refused("POST", "/vm", xml=definition("web1")) == "vm-exists"

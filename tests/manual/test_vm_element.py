@@ -61,7 +61,7 @@ def test_a_vm_is_changed_by_its_name_or_its_uuid(cluster: Cluster, web1: str) ->
 # GET /vm/<vm>
 
 
-def test_a_vm_is_told_of_as_the_list_with_it_as_limit_does(cluster: Cluster, web1: str) -> None:
+def test_a_vm_is_shown_as_in_the_list(cluster: Cluster, web1: str) -> None:
     cluster.until(lambda: cluster.vm("web1")["updated"])
     assert cluster.get("/vm/web1") == cluster.get("/vm", limit="web1")
 
@@ -75,7 +75,7 @@ def test_a_vm_is_found_without_fuzzy_matching(cluster: Cluster, web1: str, name:
 # POST /vm/<vm>
 
 
-def test_of_the_metadata_at_least_one_value_must_be_given(nodes: Client) -> None:
+def test_metadata_update_requires_a_value(nodes: Client) -> None:
     define(nodes, "web1")
     before = nodes.vm("web1")
     assert nodes.refused("POST", "/vm/web1") == "invalid-value"
@@ -83,22 +83,24 @@ def test_of_the_metadata_at_least_one_value_must_be_given(nodes: Client) -> None
     assert {**nodes.vm("web1"), "updated": 0} == {**before, "updated": 0}
 
 
-def test_of_the_metadata_only_what_is_given_is_updated(nodes: Client) -> None:
+def test_metadata_update_changes_only_the_given_values(nodes: Client) -> None:
     define(nodes, "web1", selector="load", limit="hv1,hv2", autostart="")
     nodes.post("/vm/web1", selector="vms")
     vm = nodes.vm("web1")
     assert (vm["node_selector"], vm["node_limit"], vm["node_autostart"]) == ("vms", ["hv1", "hv2"], True)
 
 
-def test_an_updated_limit_keeps_a_vm_from_all_other_nodes(nodes: Client) -> None:
+def test_an_updated_limit_excludes_all_other_nodes(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     nodes.post("/vm/web1", limit="hv1,hv3")
     assert nodes.refused("POST", "/vm/web1/node", action="unmigrate") == "vm-not-migrated"
-    assert "hv2 is not in its limit" in str(nodes.post("/vm/web1/node", action="migrate", node="hv2")["warnings"])
+    assert "node 'hv2' is not in the VM's limit" in str(
+        nodes.post("/vm/web1/node", action="migrate", node="hv2")["warnings"]
+    )
     assert node_of(nodes, "web1") == "hv3"
 
 
-def test_a_vm_does_not_start_on_a_node_outside_of_its_limit(nodes: Client) -> None:
+def test_a_vm_does_not_start_on_a_node_outside_its_limit(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     assert "hv1" in str(nodes.post("/vm/web1", limit="hv2,hv3")["warnings"])
     assert nodes.refused("POST", "/vm/web1/state", state="start") == "node-outside-limit"
@@ -110,7 +112,7 @@ def test_a_vm_does_not_start_on_a_node_outside_of_its_limit(nodes: Client) -> No
     assert node_of(nodes, "web1") == "hv2"
 
 
-def test_nodes_of_an_updated_limit_that_are_not_valid_are_ignored(nodes: Client) -> None:
+def test_invalid_nodes_of_an_updated_limit_are_ignored(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     assert nodes.post("/vm/web1", limit="hv9,hv1")["warnings"] == ["limit: there is no node 'hv9'."]
     assert nodes.vm("web1")["node_limit"] == ["hv1"]
@@ -134,13 +136,13 @@ def test_each_of_the_four_selectors_is_valid(nodes: Client, selector: str) -> No
 
 
 @pytest.mark.parametrize("selector", ["", "memory", "LOAD", "None"])
-def test_any_other_selector_is_not_valid(nodes: Client, selector: str) -> None:
+def test_any_other_selector_is_invalid(nodes: Client, selector: str) -> None:
     define(nodes, "web1", selector="load")
     assert nodes.refused("POST", "/vm/web1", selector=selector) == "invalid-value"
     assert nodes.vm("web1")["node_selector"] == "load"
 
 
-def test_autostart_set_later_starts_the_vm_when_its_node_becomes_ready_and_is_reset(nodes: Client) -> None:
+def test_autostart_set_later_starts_the_vm_when_its_node_becomes_ready_and_is_then_reset(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     nodes.post("/vm/web1", autostart="")
     flush_and_ready(nodes, "hv1")
@@ -156,7 +158,7 @@ def test_no_autostart_disables_an_existing_autostart(nodes: Client) -> None:
     nodes.until_state("web1", "stop", False)
 
 
-def test_no_autostart_where_there_is_none_changes_nothing(nodes: Client) -> None:
+def test_no_autostart_without_autostart_changes_nothing(nodes: Client) -> None:
     define(nodes, "web1")
     nodes.post("/vm/web1", **{"no-autostart": ""})
     assert nodes.vm("web1")["node_autostart"] is False
@@ -175,14 +177,14 @@ def test_a_definition_is_replaced_by_xml_of_one_line_or_many(cluster: Cluster, w
     assert (vm["xml"], vm["description"], vm["state"]) == (xml, "new", "stop")
 
 
-def test_xml_is_mandatory_to_replace_a_definition(cluster: Cluster, web1: str) -> None:
+def test_replacing_a_definition_requires_xml(cluster: Cluster, web1: str) -> None:
     status, body = cluster.ask("PUT", "/vm/web1", restart="")
     assert (status, body["message"]) == (510, "The argument 'xml' is missing.")
     assert cluster.vm("web1")["xml"] == web1
 
 
 @pytest.mark.parametrize("xml", ["", "<domain/>", "<domain type='qemu'><name>web1</name></domain>"])
-def test_a_definition_is_not_replaced_by_what_is_none(cluster: Cluster, web1: str, xml: str) -> None:
+def test_an_invalid_definition_replaces_none(cluster: Cluster, web1: str, xml: str) -> None:
     assert cluster.refused("PUT", "/vm/web1", xml=xml) == "invalid-value"
     assert cluster.vm("web1")["xml"] == web1
 
@@ -196,7 +198,7 @@ def test_with_restart_the_vm_is_restarted_with_its_new_definition(nodes: Client)
     nodes.until_state("web1", "start", True)
 
 
-def test_without_restart_the_administrator_restarts_it_for_the_new_definition(nodes: Client) -> None:
+def test_without_restart_the_new_definition_applies_after_the_next_restart(nodes: Client) -> None:
     uuid = UUID(int=7)
     nodes.post("/vm", xml=definition("web1", uuid=uuid, memory=64), node="hv1")
     start(nodes, "web1")
@@ -214,13 +216,13 @@ def test_without_restart_the_administrator_restarts_it_for_the_new_definition(no
 def test_a_running_vm_is_forcibly_stopped_and_undefined(cluster: Cluster, web1: str) -> None:
     start(cluster, "web1")
     assert cluster.qemu("web1")
-    assert cluster.ask("DELETE", "/vm/web1") == (200, {"message": "VM web1 is removed."})
+    assert cluster.ask("DELETE", "/vm/web1") == (200, {"message": "VM 'web1' removed."})
     assert cluster.qemu("web1") is None, "although it ignores the power button"
     assert cluster.refused("GET", "/vm/web1") == "vm-not-found"
     assert cluster.get("/vm") == []
 
 
-def test_with_delete_disks_a_vm_without_ceph_volumes_is_removed_and_its_files_are_left(
+def test_delete_disks_removes_a_vm_without_ceph_volumes_and_keeps_its_files(
     cluster: Cluster, guests: Guests, web1: str
 ) -> None:
     assert cluster.ask("DELETE", "/vm/web1", delete_disks="")[0] == 200
@@ -230,7 +232,7 @@ def test_with_delete_disks_a_vm_without_ceph_volumes_is_removed_and_its_files_ar
 # /vm/<vm>/state
 
 
-def test_the_state_of_a_vm_is_told(cluster: Cluster, web1: str) -> None:
+def test_the_state_of_a_vm_is_shown(cluster: Cluster, web1: str) -> None:
     assert cluster.get("/vm/web1/state") == {"name": "web1", "state": "stop", "running": False}
 
 
@@ -258,12 +260,12 @@ def test_a_vm_is_set_to_restart(nodes: Client) -> None:
     nodes.until_state("web1", "start", True)
 
 
-def test_setting_the_state_that_holds_has_no_effect(cluster: Cluster, web1: str) -> None:
+def test_setting_the_current_state_has_no_effect(cluster: Cluster, web1: str) -> None:
     for state in ("stop", "shutdown"):
-        assert cluster.post("/vm/web1/state", state=state) == {"message": "VM web1 is in state stop already."}
+        assert cluster.post("/vm/web1/state", state=state) == {"message": "VM 'web1' is already in state 'stop'."}
     start(cluster, "web1")
     guest, updated = cluster.qemu("web1"), cluster.vm("web1")["updated"]
-    assert cluster.post("/vm/web1/state", state="start") == {"message": "VM web1 is in state start already."}
+    assert cluster.post("/vm/web1/state", state="start") == {"message": "VM 'web1' is already in state 'start'."}
     assert (cluster.qemu("web1"), cluster.vm("web1")["updated"]) == (guest, updated)
 
 
@@ -273,13 +275,13 @@ def test_the_value_state_is_mandatory(cluster: Cluster, web1: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["", "Start", "run", "migrate", "delete", "provision", "start,stop"])
-def test_other_states_are_not_valid(cluster: Cluster, web1: str, state: str) -> None:
+def test_other_states_are_invalid(cluster: Cluster, web1: str, state: str) -> None:
     assert cluster.refused("POST", "/vm/web1/state", state=state) == "invalid-value"
     assert cluster.get("/vm/web1/state")["state"] == "stop"
 
 
-async def test_a_shutdown_is_graceful_for_90_seconds_and_then_a_stop() -> None:
-    """In simulated time: nobody waits for 90 seconds."""
+async def test_a_graceful_shutdown_becomes_a_stop_after_90_seconds() -> None:
+    """In simulated time, so that the test does not wait for 90 seconds."""
     hypervisors = []
 
     @contextlib.asynccontextmanager
@@ -315,7 +317,7 @@ async def test_a_shutdown_is_graceful_for_90_seconds_and_then_a_stop() -> None:
 # /vm/<vm>/node
 
 
-def test_the_node_of_a_vm_and_the_one_before_it_are_told(nodes: Client) -> None:
+def test_the_node_of_a_vm_and_its_previous_node_are_shown(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     assert nodes.get("/vm/web1/node") == {"name": "web1", "node": "hv1", "last_node": None}
     nodes.post("/vm/web1/node", action="migrate", node="hv3")
@@ -345,21 +347,21 @@ def test_actions_other_than_migrate_and_unmigrate_are_not_valid(nodes: Client, a
     assert node_of(nodes, "web1") == "hv1"
 
 
-def test_a_vm_is_migrated_to_the_node_that_is_named(nodes: Client) -> None:
+def test_a_vm_is_migrated_to_the_requested_node(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     assert "warnings" not in nodes.post("/vm/web1/node", action="migrate", node="hv3")
     assert node_of(nodes, "web1") == "hv3"
 
 
-def test_for_a_target_that_is_not_valid_another_one_is_chosen(nodes: Client) -> None:
+def test_an_invalid_target_is_replaced_by_an_automatic_choice(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     reply = nodes.post("/vm/web1/node", action="migrate", node="hv9")
     assert node_of(nodes, "web1") == "hv2"
-    assert "'hv9' was passed over" in str(reply["warnings"])
+    assert "chosen instead of 'hv9'" in str(reply["warnings"])
 
 
 @pytest.mark.parametrize(("selector", "expected"), [("mem", "hv3"), ("vcpus", "hv3"), ("load", "hv2"), ("vms", "hv3")])
-def test_a_target_is_chosen_by_the_selector_of_the_request(nodes: Client, selector: str, expected: str) -> None:
+def test_the_selector_of_the_request_chooses_the_target(nodes: Client, selector: str, expected: str) -> None:
     define(nodes, "web1", node="hv1", selector="load")
     define(nodes, "a", node="hv2", memory=100, vcpus=2)
     start(nodes, "a")
@@ -368,13 +370,13 @@ def test_a_target_is_chosen_by_the_selector_of_the_request(nodes: Client, select
     assert nodes.vm("web1")["node_selector"] == "load", "which stays that of the VM"
 
 
-def test_another_selector_of_a_migration_is_not_valid(nodes: Client) -> None:
+def test_other_selectors_of_a_migration_are_invalid(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     assert nodes.refused("POST", "/vm/web1/node", action="migrate", selector="best") == "invalid-value"
     assert node_of(nodes, "web1") == "hv1"
 
 
-def test_a_permanent_move_keeps_no_track_of_the_node_before_it(nodes: Client) -> None:
+def test_a_permanent_move_forgets_the_previous_node(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     nodes.post("/vm/web1/node", action="migrate", node="hv2", permanent="")
     vm = nodes.vm("web1")
@@ -382,7 +384,7 @@ def test_a_permanent_move_keeps_no_track_of_the_node_before_it(nodes: Client) ->
     assert nodes.refused("POST", "/vm/web1/node", action="unmigrate") == "vm-not-migrated"
 
 
-def test_with_force_a_migrated_vm_is_migrated_again_and_keeps_its_first_node(nodes: Client) -> None:
+def test_force_migrates_a_migrated_vm_again_and_keeps_its_first_node(nodes: Client) -> None:
     define(nodes, "web1", node="hv1")
     nodes.post("/vm/web1/node", action="migrate", node="hv2")
     assert nodes.refused("POST", "/vm/web1/node", action="migrate", node="hv3") == "vm-migrated"
@@ -394,8 +396,8 @@ def test_with_force_a_migrated_vm_is_migrated_again_and_keeps_its_first_node(nod
 # /vm/<vm>/locks
 
 
-def test_the_locks_of_a_vm_without_volumes_are_none_and_can_be_cleared(cluster: Cluster, web1: str) -> None:
-    """Without a storage plugin that is refused in so many words."""
+def test_a_vm_without_volumes_has_no_locks_and_they_can_be_cleared(cluster: Cluster, web1: str) -> None:
+    """Without a storage plugin this is refused with a sentence."""
     for method in ("GET", "POST"):
         status, body = cluster.ask(method, "/vm/web1/locks")
         assert (status, not body or "message" in body) == (200, True) or body["code"] == "storage-not-available"

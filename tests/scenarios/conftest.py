@@ -1,23 +1,23 @@
 """Clusters as text: each file of this folder is one scenario, run on the real API and agents in virtual time.
 
-The first paragraph says what holds. There is a Ceph with an OSD on each node, another device `/dev/NODEb` there, and a
-pool `vms`. Then one line each:
+The first paragraph says what must hold. There is a Ceph with a pool `vms`, an OSD on each node, and another device
+`/dev/NODEb` there. Then one step per line:
 
     define NAME [KEY=VALUE ...]           define a VM; the keys are those of POST /vm, and memory, type, emulator
-    METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   a request below /api/v1; the JSON must be part of the body
-    within SECONDS METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   the same, letting time pass until it is answered
+    METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   a request under /api/v1; the JSON must be part of the body
+    within SECONDS METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   the same, letting time pass until the reply
     after SECONDS                         let time pass
     guest NAME dies | ignores shutdown | runs on NODE | runs nowhere
     libvirt on NODE stops | starts
     agent of NODE dies | stops | starts
     store stops | starts
     ceph stops | starts
-    ceph gets | loses volume POOL/NAME    by others than pvcd, of 1 GiB
-    client opens | closes POOL/NAME       a volume, by others than pvcd
+    ceph gets | loses volume POOL/NAME    of 1 GiB, by another client
+    client opens | closes POOL/NAME       a volume, by another client
     osd NUMBER dies
-    hook OPERATION.PHASE refuses WORDS | agrees      a hook of the site, from now on
-    hooks were told WHAT ...              what those that agreed were told since the last time: OPERATION.PHASE at each
-    node NODE started N guests            how many guests its hypervisor has been told to start so far
+    site hook OPERATION.PHASE refuses WORDS | agrees      from now on
+    site hooks ran OPERATION.PHASE ...    those that agreed since the last such line
+    node NODE started N guests            the number of successful starts on it so far
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def domain_xml(name: str, memory: str = "128", type: str = "qemu", emulator: str
 
 
 def contains(part: Any, whole: Any) -> bool:
-    """Whether a JSON value holds everything that another says."""
+    """Return whether a JSON value contains all of another."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(key in whole and contains(part[key], whole[key]) for key in part)
     if isinstance(part, list):
@@ -88,8 +88,8 @@ class Scenario:
             (re.compile(r"ceph (gets|loses) volume (\S+)/(\S+)$"), self.others_change),
             (re.compile(r"client (opens|closes) (\S+)/(\S+)$"), self.client),
             (re.compile(r"osd (\d+) dies$"), self.osd_dies),
-            (re.compile(r"hook (\S+) (refuses (.+)|agrees)$"), self.hook),
-            (re.compile(r"hooks were told(.*)$"), self.hooks_were_told),
+            (re.compile(r"site hook (\S+) (refuses (.+)|agrees)$"), self.hook),
+            (re.compile(r"site hooks ran(.*)$"), self.hooks_ran),
             (re.compile(r"node (\S+) started (\d+) guests$"), self.started),
         ]
 
@@ -103,9 +103,11 @@ class Scenario:
 
         replace: dict[Any, Any] = {HYPERVISOR: fake, CLUSTER: self.open_ceph, OSD_HOST: self.open_osd_host}
         self.scripts: dict[str, Script] = {}
-        self.told: list[str] = []
+        self.ran: list[str] = []
         replace[SITE_HOOKS] = lambda context: FakeHooks(self.scripts).open(context)
-        self.cluster = SimulatedCluster(self.nodes, replace=replace, keepalive={"interval": 1}, ceph={"refresh": 5})
+        self.cluster = SimulatedCluster(
+            self.nodes, replace=replace, keepalive={"interval": 1}, ceph={"refresh_seconds": 5}
+        )
         self.ceph = FakeCluster(self.cluster.clock, drain_seconds=30)
         self.osd_hosts = {node: FakeOsdHost(self.ceph, node, [f"/dev/{node}a", f"/dev/{node}b"]) for node in self.nodes}
         for node, host in self.osd_hosts.items():
@@ -123,7 +125,7 @@ class Scenario:
                             raise AssertionError(f"{line}\n{error}") from None
                         break
                 else:
-                    pytest.fail(f"no such line in a scenario: {line!r}")
+                    pytest.fail(f"unknown step: {line!r}")
 
     def open_ceph(self, context: Any) -> Any:
         return opened(self.ceph)
@@ -164,7 +166,7 @@ class Scenario:
         end = self.cluster.clock.time() + float(seconds)
         while not asking.done() and self.cluster.clock.time() < end:
             await self.cluster.advance(0.5)
-        assert asking.done(), f"it is not answered after {seconds} s"
+        assert asking.done(), f"no reply after {seconds} s"
         self.check(asking.result(), status, expected)
 
     def check(self, reply: Any, status: str, expected: str | None) -> None:
@@ -221,16 +223,16 @@ class Scenario:
         self.ceph.mark(int(number), up=False)
 
     async def hook(self, place: str, what: str, words: str | None) -> None:
-        def script(told: Any) -> str | None:
+        def script(run: Any) -> str | None:
             if words is None:
-                self.told.append(place)
+                self.ran.append(place)
             return words
 
         self.scripts[place] = script
 
-    async def hooks_were_told(self, places: str) -> None:
-        told, self.told[:] = list(self.told), []
-        assert told == places.split()
+    async def hooks_ran(self, places: str) -> None:
+        ran, self.ran[:] = list(self.ran), []
+        assert ran == places.split()
 
     async def started(self, node: str, count: str) -> None:
         starts = len(self.hypervisors[node].started)

@@ -136,7 +136,7 @@ async def test_an_address_is_forgotten_10_minutes_after_its_last_failure() -> No
 
 
 async def test_the_memory_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttle, "MOST_SOURCES", 3)
+    monkeypatch.setattr(throttle, "MAX_SOURCES", 3)
     clock = Clock()
     one = Throttle(clock)
     for number in (1, 2, 3, 1, 4):
@@ -231,7 +231,7 @@ async def test_two_that_replace_one_session_both_get_their_own(bench: Bench) -> 
 
 
 async def test_of_too_many_sessions_of_a_token_the_oldest_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "MOST_PER_TOKEN", 2)
+    monkeypatch.setattr(logins, "MAX_PER_TOKEN", 2)
     here = await context(bench)
     other = await begin(here, "cd" * 32)
     secrets = []

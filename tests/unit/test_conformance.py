@@ -63,7 +63,7 @@ STORES = (
 FAULTS = {
     "another API": (
         "REQUIRES_PLUGIN_API = '>=2'",
-        "plugin API: Plugin 'pvcd_site_tried' works with the plugin API >=2",
+        "plugin API: Plugin 'pvcd_site_tried' requires plugin API >=2",
     ),
     "a clash with ours": (
         "class Node(Record, path='/nodes/{node}'):\n    'x'\n    node: str\n" + HOOK.format("records", "Node"),

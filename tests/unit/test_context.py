@@ -73,7 +73,7 @@ async def test_a_component_that_cannot_be_opened_lets_the_others_be_closed(caplo
         async with open_components(context):
             pass
     assert house.lines == ["open a()", "close a()"]
-    assert "the component b of plugin 'house' cannot be opened" in caplog.text
+    assert "cannot open component b of plugin 'house'" in caplog.text
 
 
 async def test_a_component_that_is_not_open_is_told_by_name_and_role() -> None:

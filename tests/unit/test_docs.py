@@ -26,7 +26,7 @@ from pvcd import errors, store, testing
 from pvcd.declare import context
 from pvcd.http import middleware
 from pvcd.kit import project
-from pvcd.plugin import hookspecs, loading, registry
+from pvcd.plugin import hookspecs, kinds, loading, registry
 from pvcd.settings import PluginsSection, read_file
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def commented() -> Iterator[tuple[str, str]]:
     comment: list[str] = []
     for line in EXAMPLE.read_text().splitlines():
         shown = re.fullmatch(r"( *)#?( *)(?:- )?([a-z_]+):(?: .*)?", line)
-        said = re.fullmatch(r" *#(?: {4})?# (.*)|(?: *)# (.*)", line)
+        said = re.fullmatch(r" *#(?: {4})?# (.*)|(?: *)# (?! )(.*)", line)
         if said:
             comment.append(said[1] or said[2])
         elif shown:
@@ -186,6 +186,11 @@ def given_codes(tree: ast.Module) -> Iterator[tuple[str, str]]:
             if (kind := every_error().get(name)) and is_of_a_kind(kind) and constant(call.args[0]):
                 rest = [""] * (len(inspect.signature(kind).parameters) - 1)
                 yield name, kind(constant(call.args[0]), *rest).code
+    for record in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for each in record.body:  # the name of its kind is part of the codes of errors
+            if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "kind":
+                code = constant(each.value).replace(" ", "-")
+                yield from (("NotFound", f"{code}-not-found"), ("Conflict", f"{code}-exists"))
 
 
 def http_error(name: str) -> web.HTTPException:
@@ -265,7 +270,7 @@ GIVEN = (store.Store, context.Operations, context.NodeCommands)
 REFERENCE: dict[str, type] = {
     **{each.__name__: each for each in (pvcd.Context, pvcd.Operation, pvcd.Run, *GIVEN)},
     **{each.__name__: each for each in (pvcd.Requeue, pvcd.Outcome, pvcd.Health, testing.SimulatedCluster)},
-    **{kind.takes.__name__: kind.takes for kind in registry.KINDS if kind.takes is not click.Command},
+    **{kind.takes.__name__: kind.takes for kind in kinds.KINDS if kind.takes is not click.Command},
 }
 
 
@@ -295,7 +300,7 @@ def test_each_part_is_in_the_reference_and_each_one_there_exists(name: str) -> N
 
 def test_every_hook_returns_what_the_documentation_says() -> None:
     found = re.findall(r"^\| `(register_\w+)` \| `([\w.]+)`", page("plugins"), re.MULTILINE)
-    takes = {kind.hook: kind.takes.__name__ for kind in registry.KINDS}
+    takes = {kind.hook: kind.takes.__name__ for kind in kinds.KINDS}
     assert {hook: what.rpartition(".")[2] for hook, what in found} == takes
 
 

@@ -69,11 +69,11 @@ async def test_what_a_check_finds_is_told(state: Any) -> None:
     [
         (RuntimeError("it is broken"), "The check itself failed: RuntimeError: it is broken."),
         (Conflict("It is in the way."), "It is in the way."),
-        (asyncio.CancelledError(), "The check did not end by itself within 0.05 s."),
-        (None, "The check itself failed: TypeError: it returned None, which is no Health."),
-        ("ok", "The check itself failed: TypeError: it returned 'ok', which is no Health."),
-        (hang, "The check did not end by itself within 0.05 s."),
-        (hold_on, "The check did not end by itself within 0.05 s."),
+        (asyncio.CancelledError(), "The check did not finish within 0.05 s."),
+        (None, "The check itself failed: TypeError: it must return a Health; got None."),
+        ("ok", "The check itself failed: TypeError: it must return a Health; got 'ok'."),
+        (hang, "The check did not finish within 0.05 s."),
+        (hold_on, "The check did not finish within 0.05 s."),
         (lambda context: 1 / 0, "The check itself failed: ZeroDivisionError: division by zero."),
         (lambda context: None, "The check itself failed: TypeError: object NoneType can't be used in"),
     ],
@@ -85,7 +85,7 @@ async def test_a_check_that_fails_is_reported_itself(
     told = await reported(found)
     assert told["state"] == "failed"
     assert told["sentence"].startswith(sentence)
-    assert ("the health check mine of plugin 'example' failed" in caplog.text) is ("The check itself" in sentence)
+    assert ("health check mine of plugin 'example' failed" in caplog.text) is ("The check itself" in sentence)
 
 
 async def test_a_zookeeper_that_is_away_is_told() -> None:
@@ -95,7 +95,7 @@ async def test_a_zookeeper_that_is_away_is_told() -> None:
         (link,) = [check for check in health.CHECKS if check.name == "zookeeper"]
         found = await link.check(cluster.api)
     assert found.state == "failed"
-    assert found.sentence == "ZooKeeper has not answered for 5 s: nothing can be changed."
+    assert found.sentence == "ZooKeeper has not answered for 5 s: no change is possible."
 
 
 async def test_a_refused_plugin_is_told() -> None:

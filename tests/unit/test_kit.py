@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from pvcd.daemon.cli import main
 from pvcd.kit import project
-from pvcd.plugin.registry import KINDS, gather
+from pvcd.plugin.kinds import KINDS
+from pvcd.plugin.registry import gather
 from pvcd.testing import conformance
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pvcd-notes"

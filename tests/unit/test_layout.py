@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import inspect
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 import pvcd
+from pvcd.http.routes import Route
 from pvcd.plugin import hookspecs
 from pvcd.plugin.loading import Plugin, load
+from pvcd.plugin.registry import collect
 from pvcd.settings import PluginsSection
 
 ROOT = Path(__file__).parents[2]
@@ -33,78 +36,49 @@ ROOMS = (
 )
 """The rooms of the core from the ground up: a module imports its own room and those below it."""
 
-FILE_NAMES = {"__init__", "records", "states", "params", "routes", "service", "handlers", "selectors", "health"}
+FILE_NAMES = {
+    *("__init__", "records", "states", "params", "routes", "views", "service", "handlers", "operations"),
+    *("settings", "components", "facts", "selectors", "health"),
+}
 """The same in every plugin of the cluster; a role that it lacks is a file that it lacks."""
 OWN_FILES = {
     "ceph": {
         "cluster": "the door to Ceph and to a node's disks",
         "mapping": "the door to volumes as local block devices",
         "refresh": "Ceph -> records, as it is now",
-        "views": "what the API shows of storage",
-        "settings": "pvc.ceph",
-        "components": "what a node opens for its storage",
     },
     "network": {
         "bridge": "the door to a node's links",
         "firewall": "the door to a node's packet filter",
-        "dhcp": "the door to DHCP and the names of one network",
-        "dns": "the door to the names of all networks",
-        "addresses": "what addresses, MACs and names may be",
-        "definition": "from the options of a request to a network that is sound as a whole",
-        "plan": "that no two networks share addresses or a domain",
-        "reservations": "the rules for leases",
-        "leases": "where the primary's DHCP servers remember them",
-        "dnsmasq": "how the DHCP and the name servers are run",
-        "acls": "the rules for ACLs",
-        "views": "what the API shows of networks",
-        "settings": "pvc.network",
-        "components": "what is opened for networks",
+        "dhcp": "the door to DHCP and the host names of each network",
+        "dns": "the door to the name server for all networks",
+        "dnsmasq": "running dnsmasq, for both of these doors",
+        "rules": "the rules for each kind of record, one module each",
     },
     "node": {
         "keepalive": "what makes it a node",
-        "facts": "what a machine says of itself",
     },
     "provisioner": {
-        "catalogue": "how things are made and removed: none twice, and none away from under a profile",
-        "templates": "the rules for templates",
-        "scripts": "the rules for scripts",
-        "profiles": "the rules for profiles",
         "grammar": "what names, disks, MAC templates and arguments may be",
-        "inspection": "the door to the look at scripts, which is a process of its own",
-        "syntax": "the program of that process",
-        "views": "what the API shows of templates, scripts and profiles",
-        "settings": "pvc.provisioner",
-        "components": "where scripts run",
-        "blueprint": "what a VM that is to be built will be, judged before anything is done",
-        "creation": "the rules for building VMs",
+        "programs": "the doors to compiling scripts and rendering userdata, and the programs behind them",
         "steps": "how a VM is built, step by step",
-        "variables": "what is known of a VM, each value with its source",
-        "userdata": "the door to rendering userdata, which is a process of its own",
-        "rendering": "the program of that process",
-        "filters": "what templates may call, imported by that program",
-        "cloudconfig": "the program that compares userdata with cloud-init's schema",
+        "variables": "the variables of a VM, each value with its source",
         "macs": "the MAC addresses of a VM, by template or at random",
-        "domain": "a VM that is made -> libvirt XML",
-        "volumes": "its volumes, made, mapped, formatted, and undone",
+        "domain": "a VM to be built -> libvirt XML",
+        "volumes": "its volumes, created, mapped, formatted, and undone",
         "installation": "the door to running scripts",
-        "metadata": "what guests are told of themselves",
+        "metadata": "the door to guests that ask who they are",
         "cli": "pvcd examples",
     },
     "vm": {
-        "networks": "which VMs use which networks, and their addresses there",
-        "provisioning": "VMs that are being made",
         "domain": "record <-> libvirt XML",
+        "definition": "the rules for defining VMs, used by the rules of others too",
+        "placement": "the choice of a VM's node: used by the rules and the selectors",
+        "volumes": "a VM's Ceph volumes: claims, removal, locks",
+        "indexes": "tables about VMs that are kept up to date with the store",
         "hypervisor": "the door to libvirt: a protocol, the real one and a fake",
-        "views": "what the API shows of a VM, which is more than a screen of fields",
-        "allocation": "what the VMs of each node take of it, counted with every change",
-        "placement": "which node a VM is put on: used by the rules and the selectors",
         "backoff": "growing pauses between the starts of a guest that keeps dying",
-        "volumes": "which VMs use which volumes, and that no two write to one",
-        "disks": "what is asked of Ceph for a VM as a whole",
-        "storage": "how a node's guests reach Ceph",
         "console": "the tail of a log, a pure function of files",
-        "settings": "pvc.vm",
-        "components": "what a node opens for its VMs, and the facts that come from it",
     },
 }
 
@@ -187,9 +161,28 @@ def test_no_file_has_a_name_that_says_nothing(module: str) -> None:
     assert not set(module.split(".")) & {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 
 
-def test_the_core_knows_no_plugin() -> None:
-    core = {name: file for name, file in MODULES.items() if not name.startswith("pvcd_plugins")}
-    assert [name for name, file in core.items() if "pvcd_plugins" in file.read_text()] == []
+def beginning(route: Route) -> str:
+    """Return the path of a route up to the part after /api/v1."""
+    return "/".join(route.path.split("/")[:4])
+
+
+def plugin_names() -> re.Pattern[str]:
+    """Match what only a plugin of ours may name: its package, settings section, routes and records.
+
+    `pvc.node` is a section of the core, because every daemon has to know the name of its machine.
+    """
+    core, everything = collect([]), collect(load(PluginsSection()))
+    sections = {section.name for section in everything.sections}
+    paths = {beginning(route) for route in everything.routes} - {beginning(route) for route in core.routes}
+    roots = {record.root for record in everything.records} - {record.root for record in core.records}
+    return re.compile(rf"pvcd_plugins|\bpvc\.({'|'.join(sections)})\b|(?<![\w.}}])({'|'.join(paths | roots)})\b")
+
+
+def test_core_names_no_plugin() -> None:
+    names = plugin_names()
+    core = [file for name, file in MODULES.items() if not name.startswith("pvcd_plugins")]
+    lines = [(file.name, line.strip()) for file in core for line in file.read_text().splitlines()]
+    assert [(name, line) for name, line in lines if names.search(line)] == []
 
 
 def room(module: str) -> str:
@@ -230,7 +223,7 @@ def test_only_one_place_knows_each_outside_thing() -> None:
     assert {name for name in importers("subprocess") if not name.startswith("pvcd_plugins.sandbox.")} == set()
     aiohttp = {name for name in importers("aiohttp") if not name.startswith(("pvcd.http.", "pvcd_plugins.sandbox."))}
     metadata = {f"pvcd_plugins.provisioner.metadata.{name}" for name in ("answers", "server")}
-    assert aiohttp == {"pvcd.daemon.api", "pvcd.daemon.run", "pvcd.testing", *metadata}
+    assert aiohttp == {"pvcd.daemon.api", "pvcd.testing", *metadata}
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

@@ -104,15 +104,15 @@ def test_a_required_plugin_stops_the_start_with_a_sentence(folder: Path, kind: s
 
 
 def test_a_required_plugin_that_is_not_there_stops_the_start(folder: Path) -> None:
-    with pytest.raises(PluginError, match=r"The plugin 'policy', which pvc.plugins.required names, is not there"):
+    with pytest.raises(PluginError, match=r"Plugin 'policy', which pvc.plugins.required names, is not installed"):
         registry.start(values(folder, required=["policy"]))
-    with pytest.raises(PluginError, match=r"The plugin 'good', which pvc.plugins.required names, is not there"):
+    with pytest.raises(PluginError, match=r"Plugin 'good', which pvc.plugins.required names, is not installed"):
         registry.start(values(folder, required=["good"], disabled=["good"]))
 
 
 def test_a_built_in_plugin_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pvcd_plugins.node.REQUIRES_PLUGIN_API", ">=7")
-    with pytest.raises(PluginError, match="Plugin 'node' works with the plugin API >=7"):
+    with pytest.raises(PluginError, match="Plugin 'node' requires plugin API >=7"):
         registry.start(SETTINGS)
 
 
@@ -182,7 +182,7 @@ def test_the_section_of_a_refused_plugin_is_passed_over_with_a_word(folder: Path
     (folder / "bad.py").write_text(BAD["that raises"])
     settings, declared = registry.start(values(folder) | {"bad": {"word": "Hello"}, "good": None})
     assert declared.ignored == ("bad",)
-    assert declared.complaints[1].startswith("pvc.bad is passed over: nobody knows this section")
+    assert declared.complaints[1].startswith("pvc.bad is ignored: no plugin declares this section")
     assert settings.of(Section) is not None
 
 

@@ -25,7 +25,7 @@ from pvcd.testing import SimulatedCluster
 
 from .conftest import Thing, plugin
 
-LEASE_LOST = "Node {} lost the lease of the primary while it was asked for lead."
+LEASE_LOST = "Cannot run 'lead' on node '{}': it lost the primary lease meanwhile."
 
 
 class Node:
@@ -126,7 +126,7 @@ async def test_a_fault_of_the_node_is_told_without_its_inside(
     error = asking.exception()
     assert isinstance(error, Failed)
     assert (error.sentence, error.code) == (
-        "Command fail failed on node hv1: see its agent's log.",
+        "Cannot run 'fail' on node 'hv1': internal error. See the log of its agent.",
         "internal-error",
     )
     assert "RuntimeError: division by zero" in caplog.text
@@ -145,13 +145,13 @@ async def test_an_answer_that_is_too_large_is_told(cluster: SimulatedCluster) ->
     await settle()
     error = asking.exception()
     assert isinstance(error, Failed)
-    assert "a document may hold" in error.sentence
+    assert "must have at most" in error.sentence
     await settle()
     assert left(cluster) == []
 
 
 async def test_a_verb_that_no_plugin_answers_is_a_mistake_of_the_caller(cluster: SimulatedCluster) -> None:
-    with pytest.raises(LookupError, match="no plugin answers the command 'tripel'"):
+    with pytest.raises(LookupError, match="no plugin declares the node command 'tripel'"):
         await cluster.api.node_commands.ask("hv1", "tripel")
 
 
@@ -164,7 +164,10 @@ async def test_a_verb_that_only_that_node_does_not_know_is_told(
     await settle()
     error = asking.exception()
     assert isinstance(error, Failed)
-    assert (error.sentence, error.code) == ("Node hv1 does not know the command double.", "command-unknown")
+    assert (error.sentence, error.code) == (
+        "Cannot run 'double' on node 'hv1': no plugin of the node declares this command.",
+        "command-unknown",
+    )
 
 
 async def test_wrong_arguments_are_a_fault(cluster: SimulatedCluster) -> None:
@@ -178,7 +181,7 @@ async def test_wrong_arguments_are_a_fault(cluster: SimulatedCluster) -> None:
 @pytest.mark.parametrize("name", ["hv9", "hv1"])
 async def test_a_node_that_is_not_there_is_told_at_once(cluster: SimulatedCluster, name: str) -> None:
     await cluster.kill_agent("hv1")
-    with pytest.raises(Failed, match=f"Node {name} is not running, so it cannot do double") as failed:
+    with pytest.raises(Failed, match=f"Cannot run 'double' on node '{name}': the node is not running") as failed:
         await cluster.api.node_commands.ask(name, "double", number=1)
     assert failed.value.code == "node-not-running"
     assert left(cluster) == []
@@ -193,7 +196,7 @@ async def test_a_node_that_goes_away_meanwhile_is_told_at_once(cluster: Simulate
     await settle()
     error = asking.exception()
     assert isinstance(error, Failed)
-    assert error.sentence == "Node hv1 went away while it was asked for double."
+    assert error.sentence == "Cannot run 'double' on node 'hv1': it stopped meanwhile."
 
 
 async def test_a_node_that_does_not_answer_in_time_is_told(cluster: SimulatedCluster, node: Node) -> None:
@@ -204,7 +207,7 @@ async def test_a_node_that_does_not_answer_in_time_is_told(cluster: SimulatedClu
     await cluster.advance(0.2)
     error = asking.exception()
     assert isinstance(error, TimedOut)
-    assert error.sentence == "Node hv1 did not answer double within 3 s."
+    assert error.sentence == "Node 'hv1' did not answer 'double' within 3 s."
     assert left(cluster) == []
     node.gates[1].set()
     await cluster.advance(60)
@@ -234,7 +237,7 @@ async def test_an_agent_that_was_restarted_meanwhile_says_so_and_does_it_not_aga
     error = asking.exception()
     assert isinstance(error, Failed)
     assert (error.sentence, error.code) == (
-        "The agent of node hv1 was restarted while it did double.",
+        "Cannot run 'double' on node 'hv1': its agent was restarted meanwhile.",
         "agent-restarted",
     )
     assert node.asked == [("hv1", 1)]
@@ -421,7 +424,7 @@ async def test_any_number_of_long_ones_blocks_nobody(cluster: SimulatedCluster, 
 async def test_without_a_primary_nobody_is_asked(cluster: SimulatedCluster) -> None:
     await cluster.kill_agent("hv2")
     await cluster.kill_agent("hv1")
-    with pytest.raises(Failed, match="No node is primary just now") as failed:
+    with pytest.raises(Failed, match="no node is primary at the moment") as failed:
         await cluster.api.node_commands.ask_primary("lead")
     assert failed.value.code == "no-primary"
 

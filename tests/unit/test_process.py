@@ -10,7 +10,7 @@ from pvcd.programs.runner import Result, _sentence
     [
         (Result(2, b"", b"\n  no such pool\nmore"), "rbd failed with exit status 2: no such pool"),
         (Result(2, b"out", b""), "rbd failed with exit status 2."),
-        (Result(-9, b"", b""), "rbd was ended by SIGKILL."),
+        (Result(-9, b"", b""), "rbd was killed by SIGKILL."),
         (Result(1, b"", b"\xff" * 1000), "rbd failed with exit status 1: " + "\ufffd" * 300),
     ],
 )

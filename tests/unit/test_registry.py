@@ -200,14 +200,14 @@ def test_a_plugin_cannot_take_a_route_of_the_core() -> None:
 @pytest.mark.parametrize("wrong", [7, "text", int, object(), None])
 def test_what_a_hook_does_not_take_is_refused(kind: str, wrong: object) -> None:
     message = refusal(plugin("alpha", **{kind: [wrong]}))
-    assert message.startswith(f"Plugin 'alpha' returned {wrong!r} from register_{kind}(), which takes ")
+    assert message.startswith(f"Plugin 'alpha' returned {wrong!r} from register_{kind}(); it must return ")
 
 
 def test_a_record_without_a_path_is_refused() -> None:
     class Nowhere(Record):
         pass
 
-    assert "from register_records(), which takes Record." in refusal(plugin("alpha", records=[Nowhere]))
+    assert "from register_records(); it must return Record." in refusal(plugin("alpha", records=[Nowhere]))
 
 
 def test_a_hook_that_returns_no_list_is_refused() -> None:
@@ -227,7 +227,7 @@ def test_a_hook_that_fails_is_named() -> None:
 
 def test_a_misspelt_hook_is_refused_with_its_plugin() -> None:
     message = refusal(plugin("alpha"), plugin("beta", rotues=[routes()]))
-    assert message.startswith("Plugin 'beta' has a hook that does not fit: unknown hook 'register_rotues'")
+    assert message.startswith("Plugin 'beta' has an unknown or wrong hook: unknown hook 'register_rotues'")
 
 
 def test_a_hook_with_an_argument_too_many_is_refused_with_its_plugin() -> None:
@@ -236,7 +236,7 @@ def test_a_hook_with_an_argument_too_many_is_refused_with_its_plugin() -> None:
 
     module = plugin("beta")
     module.__dict__["register_routes"] = hookimpl(register_routes)
-    assert "Plugin 'beta' has a hook that does not fit" in refusal(plugin("alpha"), module)
+    assert "Plugin 'beta' has an unknown or wrong hook" in refusal(plugin("alpha"), module)
 
 
 @pytest.mark.parametrize("name", ["api", "check", "hooks"])
@@ -263,7 +263,7 @@ def test_components_that_need_each_other_are_refused() -> None:
         Component(other, opened, roles=(Role.API,), needs=(one,)),
     ]
     assert refusal(plugin("alpha", components=circle)) == (
-        "The plugins cannot be started: these components need each other: one, other."
+        "Cannot order the components: these components need each other: one, other."
     )
 
 
@@ -325,13 +325,13 @@ def test_installed_plugins_are_loaded_by_name(installed: dict[str, str], monkeyp
 @pytest.mark.parametrize(
     ("requires", "problem"),
     [
-        (None, "must say which plugin API it works with"),
-        ("", "must say which plugin API it works with"),
-        (1, "must say which plugin API it works with"),
-        (["1"], "must say which plugin API it works with"),
-        ("banana", "must say which plugin API it works with"),
-        (">=2", "works with the plugin API >=2, but this is 1.0"),
-        ("<1", "works with the plugin API <1, but this is 1.0"),
+        (None, "must be a range of versions"),
+        ("", "must be a range of versions"),
+        (1, "must be a range of versions"),
+        (["1"], "must be a range of versions"),
+        ("banana", "must be a range of versions"),
+        (">=2", "requires plugin API >=2, but pvcd has 1.0"),
+        ("<1", "requires plugin API <1, but pvcd has 1.0"),
     ],
 )
 def test_a_plugin_for_another_api_is_refused_with_its_name(
@@ -347,7 +347,7 @@ def test_a_plugin_that_says_no_range_at_all_is_refused(
     installed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed["alpha"] = make_module(monkeypatch, ModuleType("mod_alpha"))
-    assert 'for example REQUIRES_PLUGIN_API = ">=1,<2", not None.' in refused_load()
+    assert "REQUIRES_PLUGIN_API must be a range of versions, such as '>=1,<2'; got None." in refused_load()
 
 
 @pytest.mark.parametrize("requires", [">=1,<2", "~=1.0", "==1.*", ">=0.9"])
@@ -366,7 +366,7 @@ def test_a_plugin_that_cannot_be_imported_is_named_unless_it_is_disabled(
     assert message.startswith(
         f"Plugin 'broken' ({tmp_path / 'broken.py'}) could not be imported: ValueError: out of or"
     )
-    assert "name it in pvc.plugins.disabled" in message
+    assert "add it to pvc.plugins.disabled" in message
     assert load(PluginsSection(directories=(tmp_path,), disabled=frozenset({"broken"}))) == []
     installed["missing"] = "there.is.no.such.module"
     assert "Plugin 'missing' (package there.is.no.such.module) could not be imported" in refused_load()
@@ -435,4 +435,4 @@ def test_the_command_plugins_lists_what_each_declares(tmp_path: Path, monkeypatc
     file.write_text("pvc: {plugins: {required: [policy]}}")
     result = CliRunner().invoke(main, ["plugins"])
     assert result.exit_code == 2
-    assert "  refused: The plugin 'policy', which pvc.plugins.required names, is not there.\n" in result.stdout
+    assert "  refused: Plugin 'policy', which pvc.plugins.required names, is not installed.\n" in result.stdout

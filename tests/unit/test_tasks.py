@@ -37,8 +37,8 @@ from pvcd.process import ProcessIdentity
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT_BYTES, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
-from pvcd.tasks.records import MAX_JOURNALS, MAX_SENTENCE, MAX_VALUES, Claim, TaskSubject, plain
-from pvcd.tasks.runner import IMPATIENCE, MAX_ATTEMPTS, UNDO_TRIES
+from pvcd.tasks.records import MAX_JOURNALS_BYTES, MAX_SENTENCE_CHARACTERS, MAX_VALUES_BYTES, Claim, TaskSubject, plain
+from pvcd.tasks.runner import UNDO_RETRY_SECONDS, MAX_ATTEMPTS, UNDO_TRIES
 from pvcd.testing import SimulatedCluster
 
 from .conftest import plugin
@@ -273,7 +273,7 @@ async def test_one_subject_has_one_task_of_a_kind_at_a_time(site: Site) -> None:
     refused = [result for result in results if isinstance(result, Conflict)]
     assert (len(made), len(refused)) == (1, 4)
     assert refused[0].code == "task-in-progress"
-    assert refused[0].sentence == f"Task {made[0].id} (build) is at work on x."
+    assert refused[0].sentence == f"Cannot start build for 'x': task {made[0].id} is in progress."
     assert len(site.api.store.all(Task)) == 1
     await site.submit("y")
 
@@ -296,8 +296,8 @@ async def test_what_is_unknown_is_said(site: Site) -> None:
 
 
 async def test_what_is_asked_with_is_bounded(site: Site) -> None:
-    with pytest.raises(Invalid, match="What the task is asked with would hold"):
-        await site.submit(data="x" * MAX_VALUES)
+    with pytest.raises(Invalid, match="values of a task must have at most"):
+        await site.submit(data="x" * MAX_VALUES_BYTES)
 
 
 async def test_a_dry_run_says_what_each_step_would_do_and_writes_nothing(site: Site) -> None:
@@ -316,7 +316,7 @@ async def test_a_dry_run_says_what_each_step_would_do_and_writes_nothing(site: S
 async def test_the_steps_run_in_their_order_and_say_how_they_ended(site: Site) -> None:
     await site.start()
     task = await site.ended((await site.submit()).id)
-    assert (task.state, task.sentence, task.leftovers) == ("success", "It is done.", ())
+    assert (task.state, task.sentence, task.leftovers) == ("success", "Done.", ())
     assert states(task) == ["changed"] * 3
     assert [step.sentence for step in task.steps] == ["Made after 0.", "Made after 1.", "Made after 2."]
     assert site.world.lines == [f"make x-{name}" for name in NAMES]
@@ -433,7 +433,7 @@ async def test_a_step_that_cancels_itself_has_failed() -> None:
     async with site_of(Step("build", "strange", 99, "The strange step", strange)) as site:
         await site.start()
         task = await site.ended((await site.submit()).id)
-        assert (task.state, task.sentence) == ("failure", "The strange step: It cancelled itself.")
+        assert (task.state, task.sentence) == ("failure", "The strange step: The step cancelled itself.")
         assert site.world.things == set()
 
 
@@ -460,7 +460,7 @@ async def test_what_was_waited_for_in_vain_is_named_at_once() -> None:
 
     async def wait(run: Run) -> None:
         tries.append(run.context.clock.monotonic())
-        await run.context.clock.sleep(IMPATIENCE)
+        await run.context.clock.sleep(UNDO_RETRY_SECONDS)
         raise Failed("It is still in use.")
 
     async with site_of(Step("odd", "make", 1, "Make", make, wait), Step("odd", "act", 2, "Act", act)) as site:
@@ -506,22 +506,22 @@ async def test_only_what_may_have_acted_is_undone() -> None:
 
 async def test_the_journals_of_a_task_are_bounded_and_so_is_its_record() -> None:
     async def talk(run: Run) -> Outcome:
-        await run.intend(much="x" * (MAX_JOURNALS // 2))
+        await run.intend(much="x" * (MAX_JOURNALS_BYTES // 2))
         return Outcome("changed", "é\n\x1b" * MAX_DOCUMENT_BYTES)
 
     steps = [Step("talk", f"talk{n}", n, f"Talk {n}", talk) for n in range(3)]
     async with site_of(*steps) as site:
         await site.start()
-        task = await tasks.submit(site.api, "talk", "x", {"data": "x" * (MAX_VALUES - 100)})
+        task = await tasks.submit(site.api, "talk", "x", {"data": "x" * (MAX_VALUES_BYTES - 100)})
         task = await site.ended(task.id)
-        assert task.sentence.startswith("Talk 1: The journal of the task would hold")
-        assert len(task.steps[0].sentence) <= MAX_SENTENCE
+        assert task.sentence.startswith("Talk 1: journal of the task must have at most")
+        assert len(task.steps[0].sentence) <= MAX_SENTENCE_CHARACTERS
         assert len(task.encode()) < MAX_DOCUMENT_BYTES
 
 
 def test_a_sentence_is_one_line_of_what_can_be_printed() -> None:
     assert plain(" a\nb\x1b[31m\tc\ud800 ") == "a b [31m c"
-    assert len(plain("x" * 10_000)) == MAX_SENTENCE
+    assert len(plain("x" * 10_000)) == MAX_SENTENCE_CHARACTERS
 
 
 async def test_a_step_that_no_plugin_declares_any_more_is_a_failure(site: Site) -> None:
@@ -531,7 +531,7 @@ async def test_a_step_that_no_plugin_declares_any_more_is_a_failure(site: Site) 
     site.cluster.registry = dataclasses.replace(registry, steps=rest)
     await site.start()
     task = await site.ended(task.id)
-    assert task.sentence == "The second step: No plugin declares the step 'second' any more."
+    assert task.sentence == "The second step: Cannot run or undo step 'second': no plugin declares it any more."
     assert site.world.things == set()
 
 
@@ -551,7 +551,7 @@ async def test_what_is_over_cannot_be_cancelled(site: Site) -> None:
     await site.start()
     task = await site.submit()
     await site.ended(task.id)
-    with pytest.raises(Conflict, match=f"Task {task.id} is over: success."):
+    with pytest.raises(Conflict, match=f"Cannot cancel task {task.id}: it has ended with success."):
         await tasks.cancel(site.api, task.id)
 
 
@@ -613,7 +613,7 @@ async def cancelled_at(moment: int, held: str = "") -> bool:
             assert task.state == "success" and site.world.things == ALL
         else:
             assert task.state == "cancelled" and site.world.things == set(), moment
-            assert task.sentence == "It was cancelled." and not set(states(task)) & {"running", "changed"}
+            assert task.sentence == "Cancelled." and not set(states(task)) & {"running", "changed"}
         return site.world.moments.passed >= moment
 
 
@@ -651,7 +651,7 @@ async def died_at(moment: int, *, of: Exception | None = None, twice: int = 0) -
             assert (task.state, site.world.things) == ("success", ALL), moment
         else:
             assert task.state == "failure" and site.world.things == set() and task.leftovers == (), moment
-            assert "went away" in task.sentence or of
+            assert "died or lost" in task.sentence or of
             assert not set(states(task)) & {"running", "changed"}
         return died
 
@@ -695,7 +695,7 @@ async def test_the_next_worker_says_in_which_step_the_last_one_went_away(site: S
     await site.start("next")
     task = await site.ended(task.id, 3 * LOOK_SECONDS)
     killing.cancel()
-    assert (task.state, task.sentence) == ("failure", "The second step: Its worker went away.")
+    assert (task.state, task.sentence) == ("failure", "The second step: The task worker died or lost ZooKeeper.")
     assert states(task) == ["undone", "failed", "waiting"]
     assert site.world.things == set()
 
@@ -764,7 +764,7 @@ async def test_a_task_whose_workers_all_die_is_given_up_and_says_what_is_left(si
         each.cancel()
     assert task.state == "failure"
     assert task.leftovers == tuple(
-        f"The {name} step: it was not undone, since its worker ended whenever that was tried."
+        f"The {name} step: not undone: the task worker died in every attempt."
         for name in ("second", "first")
     )
 
@@ -779,7 +779,7 @@ async def test_a_worker_that_is_stopped_undoes_what_it_runs_and_takes_nothing_mo
     await one.attend(other.id)
     await stopping
     assert site.task(task.id).state == "failure"
-    assert site.task(task.id).sentence == "The second step: Its worker was stopped."
+    assert site.task(task.id).sentence == "The second step: The task worker was stopped."
     assert (site.world.things, site.task(other.id).state) == (set(), "pending")
 
 
@@ -805,7 +805,7 @@ async def test_a_worker_can_be_stopped_at_every_moment(
     if moment <= 2:  # it was just being taken, so the next worker can do it all
         assert (task.state, site.world.things) == ("success", ALL)
     else:
-        assert (task.sentence, site.world.things) == ("The first step: Its worker was stopped.", set())
+        assert (task.sentence, site.world.things) == ("The first step: The task worker was stopped.", set())
 
 
 async def test_a_worker_that_is_stopped_for_good_leaves_the_rest_to_the_next(site: Site) -> None:
@@ -822,7 +822,7 @@ async def test_a_worker_that_is_stopped_for_good_leaves_the_rest_to_the_next(sit
     assert not site.task(task.id).is_over
     site.world.held["unmake x-second"].set()
     await site.start("next")
-    assert (await site.ended(task.id)).sentence == "The second step: Its worker was stopped."
+    assert (await site.ended(task.id)).sentence == "The second step: The task worker was stopped."
     assert site.world.things == set()
 
 
@@ -860,7 +860,7 @@ async def test_a_worker_without_the_store_stops_acting_before_its_session_can_ha
     assert site.world.at_work == 0
     lines = list(site.world.lines)
     site.cluster.server.heal(site.tree("one"))  # its session lasted: it takes the task again
-    assert (await site.ended(task.id)).sentence == "The second step: Its worker went away."
+    assert (await site.ended(task.id)).sentence == "The second step: The task worker died or lost ZooKeeper."
     assert site.world.lines == [*lines, "unmake x-second", "unmake x-first"]
 
 
@@ -877,7 +877,7 @@ async def test_a_worker_that_was_paused_writes_and_undoes_nothing_more(site: Sit
     task = await site.ended(task.id)
     await site.cluster.advance(5)
     assert task.attempt == 2
-    assert task.sentence == "The second step: Its worker went away."
+    assert task.sentence == "The second step: The task worker died or lost ZooKeeper."
     assert site.world.lines[2:] == ["unmake x-second", "unmake x-first"]
     assert site.task(task.id).version == task.version
 
@@ -925,7 +925,7 @@ async def test_whoever_lost_the_claim_is_refused_its_writes(site: Site, caplog: 
     go.set()
     version = site.task(task.id).version
     with caplog.at_level(logging.WARNING):
-        await site.until(lambda: f"task {task.id} is not ours any more" in caplog.messages)
+        await site.until(lambda: f"task {task.id} is lost: another worker may claim it" in caplog.messages)
     assert site.task(task.id).version == version
 
 
@@ -933,7 +933,7 @@ async def test_whoever_lost_the_claim_is_refused_its_writes(site: Site, caplog: 
 
 
 async def test_what_is_over_is_kept_for_a_time_and_in_a_number(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "MAX_KEPT", 3)
+    monkeypatch.setattr(worker_module, "MAX_KEPT_TASKS", 3)
     monkeypatch.setattr(worker_module, "KEPT_SECONDS", 60)
     await site.start()
     submitted = []

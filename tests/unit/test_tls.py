@@ -130,7 +130,7 @@ def test_a_certificate_that_does_not_serve_leaves_the_old_one_in_use(tmp_path: P
     assert server
     spoil(tmp_path)
     with pytest.raises(
-        SettingsError, match=r"^pvc\.api\.ssl: .*cert\.pem and .*key\.pem are no certificate with its key.*\.$"
+        SettingsError, match=r"^pvc\.api\.ssl: .*cert\.pem and .*key\.pem must be a certificate and its key.*\.$"
     ):
         renew(server, used)
     assert name(handshake(server, trusting)) == "first"

@@ -90,10 +90,10 @@ async def test_created_and_removed_records_come_and_go(bench: Bench) -> None:
 
 
 async def test_a_limit_matches_any_of_the_names(bench: Bench) -> None:
-    assert names(bench.view.those("B", lambda shop: True)) == ["b"]
-    assert names(bench.view.those("^[ab]$", lambda shop: True)) == ["a", "b"]
-    assert names(bench.view.those(None, lambda shop: shop.name != "a")) == ["b", "c"]
-    assert names(bench.view.those("x", lambda shop: True)) == []
+    assert names(bench.view.filter("B", lambda shop: True)) == ["b"]
+    assert names(bench.view.filter("^[ab]$", lambda shop: True)) == ["a", "b"]
+    assert names(bench.view.filter(None, lambda shop: shop.name != "a")) == ["b", "c"]
+    assert names(bench.view.filter("x", lambda shop: True)) == []
 
 
 async def test_a_closed_view_follows_no_more(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Ceph's JSON -> the door's answers: pure functions."""
+"""The JSON of Ceph -> the answers of the door: pure functions."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from pvcd_plugins.ceph.cluster import (
 
 Json = Mapping[str, Any]
 Counters = tuple[float, float, float, float]
-"""Of an OSD since its start: operations and bytes written, operations and bytes read."""
+"""Totals of an OSD since its start: write operations, bytes written, read operations, bytes read."""
 
 
 def text(result: programs.Result) -> str:
-    """What a program wrote."""
+    """Return what a program wrote to stdout."""
     return result.stdout.decode(errors="replace")
 
 
 def document(result: programs.Result) -> Any:
-    """The JSON that a program wrote."""
+    """Return the JSON that a program wrote to stdout."""
     try:
         return json.loads(result.stdout)
     except ValueError:
-        raise CephError(f"Ceph gave an answer that is no JSON: {text(result)[:100]!r}.") from None
+        raise CephError(f"Ceph did not answer in JSON: {text(result)[:100]!r}.") from None
 
 
 def options(dump: Json) -> frozenset[str]:
-    """From `ceph osd dump`."""
+    """Read `ceph osd dump`."""
     flags = set(dump["flags_set"])
-    # It calls one of them by two names.
+    # Ceph lists the flag `pause` as `pauserd` and `pausewr`.
     return frozenset(flags.intersection(OPTIONS) | ({"pause"} if "pauserd" in flags else set()))
 
 
 def monitors(dump: Json) -> Monitors:
-    """From `ceph mon dump`: the first address of each, as clients prefer it."""
+    """Read `ceph mon dump`: the first address of each monitor, which clients prefer."""
     addresses = (each["public_addrs"]["addrvec"][0]["addr"] for each in dump["mons"])
     split = (address.rpartition(":") for address in addresses)
     return Monitors(fsid=dump["fsid"], addresses=tuple((host.strip("[]"), int(port)) for host, _, port in split))
 
 
 def status(text: str, answer: Json) -> Status:
-    """From `ceph status`."""
+    """Read `ceph status`."""
     osds, pgs = answer["osdmap"], answer["pgmap"]
     return Status(
         text=text,
@@ -79,7 +79,7 @@ def status(text: str, answer: Json) -> Status:
 
 
 def utilization(text: str, answer: Json) -> Utilization:
-    """From `rados df`, which counts in KiB."""
+    """Read `rados df`, whose totals are in KiB."""
     return Utilization(
         text=text,
         used_bytes=int(answer["total_used"]) * 1024,
@@ -90,12 +90,12 @@ def utilization(text: str, answer: Json) -> Utilization:
 
 
 def osds(dump: Json, tree: Json, rates: Mapping[int, Counters]) -> list[Osd]:
-    """From `ceph osd dump`, `ceph osd df tree` and what they did per second."""
+    """Read `ceph osd dump` and `ceph osd df tree`, and add the rates."""
     nodes = {each["id"]: each for each in (*tree["nodes"], *tree["stray"])}
     hosts = {
         child: each["name"] for each in nodes.values() if each["type"] == "host" for child in each.get("children", ())
     }
-    # One that was made or purged between the two questions is left out.
+    # An OSD that was made or purged between the two requests is in one answer only.
     known = (each for each in dump["osds"] if each["osd"] in nodes)
     return sorted((_osd(each, nodes[each["osd"]], hosts, rates) for each in known), key=lambda osd: osd.id)
 
@@ -127,7 +127,7 @@ def _osd(dumped: Json, node: Json, hosts: Mapping[int, str], rates: Mapping[int,
 
 
 def counters(text: str, osds: Collection[int]) -> dict[int, Counters]:
-    """From `ceph tell osd.* perf dump osd`: a document of each OSD that answered, named unless there is but one."""
+    """Read `ceph tell osd.* perf dump osd`: one document per OSD that answered, unnamed if there is one OSD only."""
     if len(osds) == 1 and text.lstrip().startswith("{"):
         return dict.fromkeys(osds, _counted(json.loads(text)))
     names = re.finditer(r"^osd\.(\d+): (?=\{)", text, re.MULTILINE)
@@ -140,7 +140,7 @@ def _counted(answer: Json) -> Counters:
 
 
 def rates(before: Mapping[int, Counters], now: Mapping[int, Counters], seconds: float) -> dict[int, Counters]:
-    """What happened per second between two looks; nothing of an OSD that was started anew in between."""
+    """Return the rates per second between two measurements; none for an OSD that restarted in between."""
     found = {}
     for osd in before.keys() & now.keys():
         grown = [new - old for new, old in zip(now[osd], before[osd], strict=True)]
@@ -150,10 +150,10 @@ def rates(before: Mapping[int, Counters], now: Mapping[int, Counters], seconds: 
 
 
 def pools(dump: Json, df: Json, objects: Json) -> list[Pool]:
-    """From `ceph osd dump`, `ceph df` and `rados df`."""
+    """Read `ceph osd dump`, `ceph df` and `rados df`."""
     stored = {each["name"]: each["stats"] for each in df["pools"]}
     counted = {each["name"]: each for each in objects["pools"]}
-    # One that was made or removed between the questions is left out.
+    # A pool that was created or removed between the requests is not in all answers.
     known = (each for each in dump["pools"] if each["pool_name"] in stored.keys() & counted.keys())
     named = (each for each in known if is_name(each["pool_name"]))
     return sorted((_pool(each, stored, counted) for each in named), key=lambda pool: pool.name)
@@ -186,7 +186,7 @@ def _pool(dumped: Json, stored: Mapping[str, Json], counted: Mapping[str, Json])
 
 
 def volumes(pool: str, rows: Iterable[Json]) -> list[ListedVolume]:
-    """From `rbd ls -l`, which has a row for each image and one for each of its snapshots."""
+    """Read `rbd ls -l`, which has a row for each image and each snapshot."""
     images: dict[str, Json] = {}
     snapshots: dict[str, list[str]] = {}
     for row in rows:
@@ -210,18 +210,18 @@ def volumes(pool: str, rows: Iterable[Json]) -> list[ListedVolume]:
 
 
 def unopened(result: programs.Result) -> set[str]:
-    """The names of which `rbd ls -l` complains that there is nothing to open."""
+    """Return the names that `rbd ls -l` could not open because there is no image."""
     found = re.findall(r"^rbd: error opening (.+): \(2\)", result.stderr.decode(errors="replace"), re.MULTILINE)
     return {name for name in found if is_name(name)}
 
 
 def incomplete(pool: str, name: str) -> ListedVolume:
-    """What a name is in the list that has no volume."""
+    """Return the entry of an incomplete volume in the list of its pool."""
     return ListedVolume(pool=pool, name=name, id="", size=0, parent=None, locked=False, snapshots=())
 
 
 def volume(pool: str, info: Json) -> Volume:
-    """From `rbd info`."""
+    """Read `rbd info`."""
     return Volume(
         pool=pool,
         name=info["name"],
@@ -249,7 +249,7 @@ def _parent(row: Json) -> str | None:
 
 
 def snapshots(pool: str, volume: str, rows: Iterable[Json]) -> list[Snapshot]:
-    """From `rbd snap ls`."""
+    """Read `rbd snap ls`."""
     found = (
         Snapshot(
             pool=pool,
@@ -267,10 +267,10 @@ def snapshots(pool: str, volume: str, rows: Iterable[Json]) -> list[Snapshot]:
 
 
 def locks(rows: Iterable[Json]) -> list[Lock]:
-    """From `rbd lock ls`."""
+    """Read `rbd lock ls`."""
     return [Lock(row["id"], row["locker"], row["address"]) for row in rows]
 
 
 def watchers(answer: Json) -> list[Watcher]:
-    """From `rbd status`."""
+    """Read `rbd status`."""
     return [Watcher(f"client.{each['client']}", each["address"]) for each in answer["watchers"]]

@@ -1,4 +1,4 @@
-"""The real cluster, through the programs `ceph`, `rbd` and `rados`, which can be ended when Ceph hangs."""
+"""The real cluster, through the programs `ceph`, `rbd` and `rados`, which can be killed when Ceph hangs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import errno
 import secrets
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from weakref import WeakValueDictionary
 
 from pvcd import Locked, NotFound, PvcdError
@@ -40,15 +40,15 @@ from pvcd_plugins.ceph.cluster import (
 )
 from pvcd_plugins.ceph.cluster.programs import Programs, together
 
-_COUNTERS_LIMIT = 5.0
-"""Seconds for what is nice to know: how busy each OSD is."""
-_COUNTING_PAUSE = 0.2
-_MAKING_LIMIT = 1.0
-"""Seconds after which a name that nobody has was left by somebody, and not taken just now."""
+_COUNTERS_SECONDS = 5.0
+"""Limit for the counters of the OSDs, which are optional."""
+_POLL_SECONDS = 0.2
+_NAME_SECONDS = 1.0
+"""Time after which a taken name that is in no list was left by an interrupted request."""
 
 
 class CliCluster:
-    """A cluster that is found and entered as `conf` says, as `client.<user>`, which must be an administrator."""
+    """The cluster of the file `conf`, used as `client.<user>`, which must be an administrator."""
 
     def __init__(self, conf: str, user: str = "admin", deadline: float = 30.0) -> None:
         self._run = Programs(conf, user, deadline)
@@ -56,54 +56,54 @@ class CliCluster:
         self._busy: tuple[float, dict[int, answers.Counters]] = (0.0, {})
 
     async def status(self) -> Status:
-        """How it is."""
+        """Return the output of `ceph status`."""
         text, answer = await together(self._run.ceph("status"), self._run.ceph("status", "--format", "json"))
         return answers.status(answers.text(text), answers.document(answer))
 
     async def utilization(self) -> Utilization:
-        """How full it is."""
+        """Return the output of `rados df`."""
         text, answer = await together(self._run.rados("df"), self._run.rados("df", "--format", "json"))
         return answers.utilization(answers.text(text), answers.document(answer))
 
     async def options(self) -> frozenset[str]:
-        """Those of `OPTIONS` that are set."""
+        """Return the members of `OPTIONS` that are set."""
         return answers.options(await self._run.ceph_json("osd", "dump"))
 
     async def set_option(self, option: str) -> None:
-        """Set one of `OPTIONS`; fine when it is."""
+        """Set one of `OPTIONS`; no error if it is set."""
         await self._run.ceph("osd", "set", check_option(option))
 
     async def unset_option(self, option: str) -> None:
-        """Unset one of `OPTIONS`; fine when it is not set."""
+        """Unset one of `OPTIONS`; no error if it is not set."""
         await self._run.ceph("osd", "unset", check_option(option))
 
     async def auth_key(self, user: str) -> str:
-        """The secret key of `client.<user>`, in base64."""
+        """Return the secret key of `client.<user>`, in base64."""
         entity = f"client.{check_name('user', user)}"
-        result = await self._run.ceph("auth", "get-key", entity, no={errno.ENOENT: NotFound("Ceph user", user)})
+        result = await self._run.ceph("auth", "get-key", entity, errors={errno.ENOENT: NotFound("Ceph user", user)})
         return answers.text(result).strip()
 
     async def monitors(self) -> Monitors:
-        """Which cluster it is, and where clients find it."""
+        """Return the id of the cluster and the addresses of its monitors."""
         return answers.monitors(await self._run.ceph_json("mon", "dump"))
 
     async def osds(self) -> list[Osd]:
-        """All OSDs, by id."""
+        """Return all OSDs, by id."""
         dump, tree = await together(self._run.ceph_json("osd", "dump"), self._run.ceph_json("osd", "df", "tree"))
         return answers.osds(dump, tree, await self._rates([each["osd"] for each in dump["osds"]]))
 
     async def _rates(self, osds: Collection[int]) -> dict[int, answers.Counters]:
-        """What each does per second, since the last time that somebody asked."""
-        text = await self._run.ceph_at_best("tell", "osd.*", "perf", "dump", "osd", deadline=_COUNTERS_LIMIT)
+        """Return the activity of each OSD since the previous call, per second."""
+        text = await self._run.ceph_best_effort("tell", "osd.*", "perf", "dump", "osd", deadline=_COUNTERS_SECONDS)
         before, self._busy = self._busy, (time.monotonic(), answers.counters(text, osds))
         return answers.rates(before[1], self._busy[1], self._busy[0] - before[0])
 
     async def osd_in(self, osd: int) -> None:
-        """Let it take data; fine when it does."""
+        """Set an OSD in; no error if it is."""
         await self._mark("in", osd)
 
     async def osd_out(self, osd: int) -> None:
-        """Let its data move elsewhere, and return at once; fine when it is out."""
+        """Set an OSD out and return at once, while Ceph moves its data; no error if it is out."""
         await self._mark("out", osd)
 
     async def _mark(self, word: str, osd: int) -> None:
@@ -112,20 +112,20 @@ class CliCluster:
             raise NotFound("OSD", osd)
 
     async def safe_to_destroy(self, osds: Collection[int]) -> frozenset[int]:
-        """Those of them that Ceph calls safe to destroy, which is no promise for one that is out."""
+        """Return those that Ceph calls safe to destroy, nonexistent ones included."""
         if not osds:
             return frozenset()
-        # Asked for JSON it always ends with 0: the list is the answer.
+        # With JSON the exit status is always 0: the list is the answer.
         answer = await self._run.ceph_json("osd", "safe-to-destroy", *map(_osd, osds))
         return frozenset(answer["safe_to_destroy"])
 
     async def purge_osd(self, osd: int) -> None:
-        """Forget one that is down and safe to destroy, with its key; fine when it is forgotten."""
-        in_use = InUse("OSD", osd, "it is not down, or data would lose a copy")
-        await self._run.ceph("osd", "purge", _osd(osd), "--yes-i-really-mean-it", no={errno.EBUSY: in_use})
+        """Purge an OSD that is down and safe to destroy, with its key; no error if there is none."""
+        in_use = InUse("OSD", f"purge OSD {osd}", "it is not down, or data would lose a copy")
+        await self._run.ceph("osd", "purge", _osd(osd), "--yes-i-really-mean-it", errors={errno.EBUSY: in_use})
 
     async def pools(self) -> list[Pool]:
-        """All pools, by name."""
+        """Return all pools, by name."""
         (dump, df), objects = await together(
             together(self._run.ceph_json("osd", "dump"), self._run.ceph_json("df")),
             self._run.rados("df", "--format", "json"),
@@ -133,37 +133,37 @@ class CliCluster:
         return answers.pools(dump, df, answers.document(objects))
 
     async def create_pool(self, pool: str, pgs: int, copies: int, mincopies: int) -> None:
-        """Make a pool for volumes; when a later step fails, it is removed again."""
+        """Create a pool for volumes; it is removed again when a later step fails."""
         check_pool(pool, pgs, copies, mincopies)
         size = ("--size", str(copies), "--autoscale-mode=off")
-        # To two at the same time the monitors would say that they made it.
-        async with self._alone(pool):
+        # The monitors would confirm the creation to two requests at the same time.
+        async with self._exclusive(pool):
             result = await self._run.ceph("osd", "pool", "create", pool, str(pgs), str(pgs), "replicated", *size)
             if b"already exists" in result.stderr:
-                raise AlreadyThere("pool", pool)
+                raise AlreadyThere("pool", f"add pool {pool!r}")
             try:
                 await self._run.ceph("osd", "pool", "set", pool, "min_size", str(mincopies))
                 await self._run.ceph("osd", "pool", "application", "enable", pool, "rbd")
             except PvcdError as error:
-                await self._remove_half_made(pool, error)
+                await self._remove_incomplete_pool(pool, error)
                 raise
             await self._until_counted(pool)
 
     async def _until_counted(self, pool: str) -> None:
-        """Wait until the manager has counted what is in a new pool, for only then it is listed."""
+        """Wait until the manager has counted the objects of a new pool: only then is it listed."""
         begun = time.monotonic()
         while all(each.name != pool for each in await self.pools()):
             if time.monotonic() - begun > self._run.deadline:
-                break  # it is there, and will be listed
-            await asyncio.sleep(_COUNTING_PAUSE)
+                break  # the pool exists, and will be listed later
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def _remove_half_made(self, pool: str, error: PvcdError) -> None:
+    async def _remove_incomplete_pool(self, pool: str, error: PvcdError) -> None:
         try:
             await self.remove_pool(pool)
         except PvcdError as second:
             raise CephError(
-                f"The pool {pool!r} is there, but could not be finished: {error.sentence} "
-                f"And it could not be removed again: {second.sentence}"
+                f"Cannot complete the creation of pool {pool!r}: {error.sentence} "
+                f"Cannot remove the incomplete pool either: {second.sentence}"
             ) from error
 
     async def remove_pool(self, pool: str) -> None:
@@ -174,123 +174,125 @@ class CliCluster:
             raise NotFound("pool", pool)
 
     async def volumes(self, pool: str) -> list[ListedVolume]:
-        """The volumes of a pool with their snapshots, by name. One without an `id` is `Incomplete`."""
+        """Return the volumes of a pool with their snapshots, by name. One without an `id` is incomplete."""
         words = ("ls", "-l", check_name("pool", pool), "--format", "json")
-        result = await self._run.rbd(*words, fine=errno.ENOENT)
+        result = await self._run.rbd(*words, ignore=errno.ENOENT)
         found = answers.volumes(pool, answers.document(result))
         if unopened := answers.unopened(result):
-            # Without those that were just removed.
+            # A name that is no longer listed was just removed.
             found += [answers.incomplete(pool, name) for name in unopened & await self._names(pool)]
         return sorted(found, key=lambda volume: volume.name)
 
     async def volume(self, pool: str, volume: str) -> Volume:
-        """One volume."""
-        looking = self._run.rbd_json("info", _image(pool, volume), no=_no_volume(volume))
-        info, _ = await together(looking, self._need_name(pool, volume))
+        """Return one volume."""
+        looking = self._run.rbd_json("info", _image(pool, volume), errors=_no_volume(pool, volume))
+        info, _ = await together(looking, self._require_name(pool, volume))
         return answers.volume(pool, info)
 
     async def _names(self, pool: str) -> frozenset[str]:
-        """All names in a pool."""
+        """Return all names in a pool, incomplete volumes included."""
         return frozenset(await self._run.rbd_json("ls", check_name("pool", pool)))
 
-    async def _need_name(self, pool: str, volume: str) -> None:
-        """Raise `NotFound` for a name that is in no list, though it may be half of one: see `_name`."""
+    async def _require_name(self, pool: str, volume: str) -> None:
+        """Raise `NotFound` for a name that is not listed, even if `rbd` can open it: see `_name`."""
         if volume not in await self._names(pool):
-            raise NotFound("volume", volume)
+            raise _missing_volume(pool, volume)
 
-    async def _name(self, pool: str, volume: str, *words: str, no: Mapping[int, PvcdError] | None = None) -> None:
-        """Run what gives a volume its name, also when somebody died who gave it the same name, or another one.
+    async def _name(self, pool: str, volume: str, act: str, *words: str, source: str | None = None) -> None:
+        """Run the `rbd` command that gives a volume its name, even if an interrupted one left a part of the name.
 
-        A name is an entry in the list of its pool and an object that leads to the image. Where a volume was renamed
-        by half, such an object without an entry leads to an image of another name, which would be removed with it.
+        A name consists of an entry in the list of its pool and of an object that leads to the image. After an
+        interrupted rename, such an object without an entry leads to an image of another name, which would be removed
+        with it.
         """
-        no = {errno.EEXIST: AlreadyThere("volume", volume), **(no or {})}
+        errors = {errno.EEXIST: AlreadyThere("volume", act), **(_no_volume(pool, source) if source else {})}
         try:
-            await self._run.rbd(*words, no=no)
+            await self._run.rbd(*words, errors=errors)
         except AlreadyThere:
-            for pause in (0.0, _MAKING_LIMIT):
+            for pause in (0.0, _NAME_SECONDS):
                 await asyncio.sleep(pause)
                 if volume in await self._names(pool):
-                    await self._refuse_incomplete(pool, volume)
+                    await self._refuse_incomplete(pool, volume, act)
                     raise
             await self._run.rados("--pool", pool, "rm", f"rbd_id.{volume}")
-            await self._run.rbd(*words, no=no)
+            await self._run.rbd(*words, errors=errors)
 
-    async def _refuse_incomplete(self, pool: str, volume: str) -> None:
+    async def _refuse_incomplete(self, pool: str, volume: str, act: str) -> None:
         try:
             await self.volume(pool, volume)
         except NotFound:
-            raise Incomplete(volume) from None
+            raise Incomplete(act) from None
 
     async def create_volume(self, pool: str, volume: str, size: int) -> None:
-        """Make an empty volume."""
+        """Create an empty volume."""
         image = _image(pool, volume)
-        async with self._alone(image):
-            await self._name(pool, volume, "create", "--size", f"{check_size(size)}B", image)
+        async with self._exclusive(image):
+            await self._name(pool, volume, f"add volume {image!r}", "create", "--size", f"{check_size(size)}B", image)
 
     async def clone_volume(self, pool: str, source: str, volume: str) -> None:
-        """Make a copy of a volume as it is now, in its pool, that needs the source no more."""
+        """Create an independent copy of a volume in the same pool."""
         image = _image(pool, volume)
         snapshot = f"{_image(pool, source)}@{LEFTOVER}{secrets.token_hex(4)}"
-        async with self._alone(image):
-            await self._run.rbd("snap", "create", "--no-progress", snapshot, no=_no_volume(source))
+        async with self._exclusive(image):
+            await self._run.rbd("snap", "create", "--no-progress", snapshot, errors=_no_volume(pool, source))
             try:
-                # Of the second format, so that the snapshot can go at once, into hiding until nobody needs it.
+                # Format 2 lets the snapshot be removed at once: Ceph hides it until no clone depends on it.
                 words = ("clone", "--rbd-default-clone-format", "2", snapshot, image)
-                await self._name(pool, volume, *words, no=_no_volume(source))
+                await self._name(pool, volume, f"add volume {image!r}", *words, source=source)
             finally:
-                await self._run.rbd("snap", "rm", "--no-progress", snapshot, fine=errno.ENOENT)
-            await self._run.rbd_long("flatten", image, on=image, no=_no_volume(volume))
+                await self._run.rbd("snap", "rm", "--no-progress", snapshot, ignore=errno.ENOENT)
+            await self._run.rbd_long("flatten", image, on=image, errors=_no_volume(pool, volume))
 
     async def flatten_volume(self, pool: str, volume: str) -> None:
-        """Let a clone need its source no more; fine when it does not."""
+        """Make a clone independent of its source; no error if it is."""
         image = _image(pool, volume)
-        async with self._alone(image):
+        async with self._exclusive(image):
             parent = (await self.volume(pool, volume)).parent
             if parent is not None:
-                await self._run.rbd_long("flatten", image, on=image, no=_no_volume(volume))
+                await self._run.rbd_long("flatten", image, on=image, errors=_no_volume(pool, volume))
                 if LEFTOVER in parent:
-                    await self._run.rbd("snap", "rm", "--no-progress", parent, fine=errno.ENOENT)
+                    await self._run.rbd("snap", "rm", "--no-progress", parent, ignore=errno.ENOENT)
 
     async def resize_volume(self, pool: str, volume: str, size: int, *, shrink: bool = False) -> None:
-        """Change its size. Less than it has is refused unless `shrink` says that what lies behind may go."""
+        """Change the size. Raises `Shrinks` for a smaller size unless `shrink` is set."""
         image = _image(pool, volume)
         words = ("--size", f"{check_size(size)}B", image, *(("--allow-shrink",) if shrink else ()))
         try:
-            async with self._alone(image):
-                await self._run.rbd_long("resize", *words, on=image, no=_no_volume(volume))
+            async with self._exclusive(image):
+                await self._run.rbd_long("resize", *words, on=image, errors=_no_volume(pool, volume))
         except CephRefused as error:
             if "allow-shrink" in error.sentence:
-                raise Shrinks(volume) from None
+                raise Shrinks(image) from None
             if "equal to original size" not in error.sentence:
                 raise
 
     async def rename_volume(self, pool: str, volume: str, new: str) -> None:
-        """Give it another name."""
+        """Rename a volume."""
         images = _image(pool, volume), _image(pool, new)
-        # At the same time as a removal it would leave a name of nothing.
-        async with self._alone(*images):
-            await self._name(pool, new, "rename", *images, no=_no_volume(volume))
+        # A removal at the same time would leave an incomplete volume.
+        async with self._exclusive(*images):
+            act = f"rename volume {images[0]!r} to {new!r}"
+            await self._name(pool, new, act, "rename", *images, source=volume)
 
     async def remove_volume(self, pool: str, volume: str) -> None:
-        """Remove it. Refused while it has snapshots or somebody has it open."""
+        """Remove a volume that has no snapshots and that no client has open."""
         image = _image(pool, volume)
-        no = {
-            errno.EBUSY: InUse("volume", volume, OPEN),
-            errno.ENOTEMPTY: HasSnapshots(volume),
-            **_no_volume(volume),
+        errors = {
+            errno.EBUSY: InUse("volume", f"remove volume {image!r}", OPEN),
+            errno.ENOTEMPTY: HasSnapshots(image),
+            **_no_volume(pool, volume),
         }
-        async with self._alone(image):
-            await self._need_name(pool, volume)
+        async with self._exclusive(image):
+            await self._require_name(pool, volume)
             try:
-                await self._run.rbd_long("rm", image, on=image, no=no)
+                await self._run.rbd_long("rm", image, on=image, errors=errors)
             except HasSnapshots:
                 await self._remove_leftovers(pool, volume)
-                await self._run.rbd_long("rm", image, on=image, no=no)
+                await self._run.rbd_long("rm", image, on=image, errors=errors)
 
     @contextlib.asynccontextmanager
-    async def _alone(self, *names: str) -> AsyncIterator[None]:
-        """Let nobody else here change these things in this block; `Locked` when others are too long at it."""
+    async def _exclusive(self, *names: str) -> AsyncIterator[None]:
+        """Hold the locks of these pools or images; raises `Locked` when others keep one past the deadline."""
         async with contextlib.AsyncExitStack() as held:
             for name in sorted({*names}):
                 lock = self._locks.setdefault(name, asyncio.Lock())
@@ -298,65 +300,73 @@ class CliCluster:
                     async with asyncio.timeout(self._run.deadline):
                         await held.enter_async_context(lock)
                 except TimeoutError:
-                    raise Locked(f"{name!r} is being changed by somebody else: try again later.") from None
+                    raise Locked(f"Cannot change {name!r}: another request is changing it. Try again later.") from None
             yield
 
     async def _remove_leftovers(self, pool: str, volume: str) -> None:
-        """Remove the snapshots of interrupted clones; refused when that would not be enough."""
+        """Remove the snapshots of interrupted clones; raises an error if the volume has others or a clone."""
         names = [snapshot.name for snapshot in await self.snapshots(pool, volume)]
+        image = _image(pool, volume)
         if not names:
-            raise InUse("volume", volume, "a volume that was cloned from it still needs it")
+            raise InUse("volume", f"remove volume {image!r}", "a clone still depends on it")
         if not all(name.startswith(LEFTOVER) for name in names):
-            raise HasSnapshots(volume)
+            raise HasSnapshots(image)
         for name in names:
             await self.remove_snapshot(pool, volume, name)
 
     async def snapshots(self, pool: str, volume: str) -> list[Snapshot]:
-        """Those of a volume, by name."""
-        rows = await self._run.rbd_json("snap", "ls", _image(pool, volume), no=_no_volume(volume))
+        """Return the snapshots of a volume, by name."""
+        rows = await self._run.rbd_json("snap", "ls", _image(pool, volume), errors=_no_volume(pool, volume))
         return answers.snapshots(pool, volume, rows)
 
     async def create_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
-        """Take one."""
-        no = {errno.EEXIST: AlreadyThere("snapshot", snapshot), **_no_volume(volume)}
+        """Take a snapshot."""
         taken = f"{_image(pool, volume)}@{check_snapshot(snapshot)}"
-        await self._run.rbd("snap", "create", "--no-progress", taken, no=no)
+        errors = {errno.EEXIST: AlreadyThere("snapshot", f"add snapshot {taken!r}"), **_no_volume(pool, volume)}
+        await self._run.rbd("snap", "create", "--no-progress", taken, errors=errors)
 
     async def rename_snapshot(self, pool: str, volume: str, snapshot: str, new: str) -> None:
-        """Give it another name."""
-        no = {errno.EEXIST: AlreadyThere("snapshot", new), **_no_snapshot(snapshot)}
-        names = f"{_snapshot(pool, volume, snapshot)}", f"{_image(pool, volume)}@{check_snapshot(new)}"
-        await self._run.rbd("snap", "rename", *names, no=no)
+        """Rename a snapshot."""
+        names = _snapshot(pool, volume, snapshot), f"{_image(pool, volume)}@{check_snapshot(new)}"
+        taken = AlreadyThere("snapshot", f"rename snapshot {names[0]!r} to {new!r}")
+        errors = {errno.EEXIST: taken, **_no_snapshot(names[0])}
+        await self._run.rbd("snap", "rename", *names, errors=errors)
 
     async def remove_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
-        """Remove it."""
-        no = {errno.EBUSY: InUse("snapshot", snapshot, "it is protected"), **_no_snapshot(snapshot)}
-        await self._run.rbd("snap", "rm", "--no-progress", _snapshot(pool, volume, snapshot), no=no)
+        """Remove a snapshot."""
+        name = _snapshot(pool, volume, snapshot)
+        errors = {errno.EBUSY: InUse("snapshot", f"remove snapshot {name!r}", "it is protected"), **_no_snapshot(name)}
+        await self._run.rbd("snap", "rm", "--no-progress", name, errors=errors)
 
     async def rollback(self, pool: str, volume: str, snapshot: str) -> None:
-        """Let a volume that nobody has open be again what it was."""
-        await self._need_name(pool, volume)
+        """Roll a volume that no client has open back to a snapshot."""
+        image, name = _image(pool, volume), _snapshot(pool, volume, snapshot)
+        in_use = InUse("volume", f"roll back volume {image!r}", OPEN)
+        await self._require_name(pool, volume)
         if await self.watchers(pool, volume):
-            raise InUse("volume", volume, OPEN)
-        no = {errno.EROFS: InUse("volume", volume, OPEN), **_no_snapshot(snapshot)}
-        at = _snapshot(pool, volume, snapshot)
-        await self._run.rbd_long("snap", "rollback", at, on=_image(pool, volume), no=no)
+            raise in_use
+        errors = {errno.EROFS: in_use, **_no_snapshot(name)}
+        await self._run.rbd_long("snap", "rollback", name, on=image, errors=errors)
 
     async def locks(self, pool: str, volume: str) -> list[Lock]:
-        """Its locks."""
-        return answers.locks(await self._run.rbd_json("lock", "ls", _image(pool, volume), no=_no_volume(volume)))
+        """Return the locks of a volume."""
+        return answers.locks(
+            await self._run.rbd_json("lock", "ls", _image(pool, volume), errors=_no_volume(pool, volume))
+        )
 
     async def remove_lock(self, pool: str, volume: str, lock: Lock) -> None:
-        """Break a lock, and keep its holder from writing ever again; fine when it is gone."""
-        await self._run.rbd("lock", "rm", "--", _image(pool, volume), lock.id, lock.locker, fine=errno.ENOENT)
+        """Break a lock and block its holder from ever writing again; no error if it is gone."""
+        await self._run.rbd("lock", "rm", "--", _image(pool, volume), lock.id, lock.locker, ignore=errno.ENOENT)
 
     async def watchers(self, pool: str, volume: str) -> list[Watcher]:
-        """Who has it open."""
-        return answers.watchers(await self._run.rbd_json("status", _image(pool, volume), no=_no_volume(volume)))
+        """Return the clients that have a volume open."""
+        return answers.watchers(
+            await self._run.rbd_json("status", _image(pool, volume), errors=_no_volume(pool, volume))
+        )
 
 
 def _osd(osd: int) -> str:
-    """The number of an OSD as an argument, which must not look like an option."""
+    """Return the id of an OSD as an argument that does not look like an option."""
     if osd < 0:
         raise NotFound("OSD", osd)
     return str(int(osd))
@@ -370,9 +380,13 @@ def _snapshot(pool: str, volume: str, snapshot: str) -> str:
     return f"{_image(pool, volume)}@{check_name('snapshot', snapshot)}"
 
 
-def _no_volume(volume: str) -> dict[int, PvcdError]:
-    return {errno.ENOENT: NotFound("volume", volume)}
+def _missing_volume(pool: str, volume: str) -> NotFound:
+    return NotFound("volume", f"{pool}/{volume}")
 
 
-def _no_snapshot(snapshot: str) -> dict[int, PvcdError]:
-    return {errno.ENOENT: NotFound("snapshot", snapshot)}
+def _no_volume(pool: str, volume: str) -> dict[int, PvcdError]:
+    return {errno.ENOENT: _missing_volume(pool, volume)}
+
+
+def _no_snapshot(name: str) -> dict[int, PvcdError]:
+    return {errno.ENOENT: NotFound("snapshot", name)}

@@ -1,4 +1,4 @@
-"""What Ceph says of itself: the door's answers. All sizes are bytes."""
+"""The answers of the door to Ceph, as plain data. All sizes are in bytes unless their name says otherwise."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the cluster is, from `ceph status`."""
+    """The state of the cluster, from `ceph status`."""
 
     text: str
-    """What `ceph status` prints."""
+    """The output of `ceph status`."""
     health: str
     """HEALTH_OK, HEALTH_WARN or HEALTH_ERR."""
     checks: Mapping[str, str]
-    """What is wrong: the name of each health check and its summary."""
+    """Failing health checks: name -> summary."""
     monitors: int
     monitors_in_quorum: int
     osds: int
@@ -27,17 +27,17 @@ class Status:
     available_bytes: int
     total_bytes: int
     degraded: float
-    """The part of all objects that has too few copies, 0 to 1."""
+    """Fraction of all objects that has too few copies, 0 to 1."""
     misplaced: float
-    """The part of all objects that is on its way to another OSD, 0 to 1."""
+    """Fraction of all objects that is moving to another OSD, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Utilization:
-    """How full the cluster is, from `rados df`."""
+    """The used and free space of the cluster, from `rados df`."""
 
     text: str
-    """What `rados df` prints."""
+    """The output of `rados df`."""
     used_bytes: int
     available_bytes: int
     total_bytes: int
@@ -46,7 +46,7 @@ class Utilization:
 
 @dataclass(frozen=True, slots=True)
 class Monitors:
-    """Where the cluster is, from `ceph mon dump`."""
+    """The addresses of the cluster, from `ceph mon dump`."""
 
     fsid: str
     addresses: tuple[tuple[str, int], ...]
@@ -60,14 +60,14 @@ class Osd:
     id: int
     uuid: str
     node: str | None
-    """The host that the CRUSH map has it on; None for one that never started."""
+    """Its host in the CRUSH map; None for one that never started."""
     up: bool
     in_: bool
     primary_affinity: float
     utilization: float
-    """Per cent of its space."""
+    """Used part of its space, in percent."""
     var: float
-    """Its utilization by the mean of all."""
+    """Its utilization relative to the mean of all OSDs."""
     pgs: int
     kb: int
     """Its size in KiB."""
@@ -78,32 +78,32 @@ class Osd:
     used_bytes: int
     available_bytes: int
     write_ops: float | None
-    """Per second, as those that follow; None until it was asked twice, and for one that does not answer."""
+    """Per second, like the following three; None until it was measured twice, and while the OSD does not answer."""
     write_bytes: float | None
     read_ops: float | None
     read_bytes: float | None
     state: tuple[str, ...]
-    """Ceph's own words, such as exists and up."""
+    """Flags of Ceph such as `exists` and `up`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool, for whatever application it is; volumes are in those for rbd."""
+    """One pool, of any application; volumes are in pools of the application `rbd`."""
 
     name: str
     id: int
     pgs: int
     copies: int
     mincopies: int
-    """Copies without which nothing is written or read."""
+    """The copies that must be available for reads and writes."""
     applications: tuple[str, ...]
-    """`rbd` for ours; nothing for one whose creation was interrupted."""
+    """`rbd` for pools of volumes; empty if the creation was interrupted."""
     free_bytes: int
-    """What can still be stored, with all its copies."""
+    """Data that can still be stored, not counting its copies."""
     used_bytes: int
-    """On the OSDs, so with all copies."""
+    """On the OSDs, all copies included."""
     used_percent: float
-    """0 to 1."""
+    """A fraction, 0 to 1, despite its name in Ceph."""
     num_objects: int
     num_object_clones: int
     num_object_copies: int
@@ -111,7 +111,7 @@ class Pool:
     num_objects_unfound: int
     num_objects_degraded: int
     read_ops: int
-    """Since the pool was made, as those that follow."""
+    """Since the pool was created, like the following three."""
     read_bytes: int
     write_ops: int
     write_bytes: int
@@ -139,7 +139,7 @@ class Volume:
     access_timestamp: str
     modify_timestamp: str
     parent: str | None
-    """`pool/volume@snapshot` that it still needs, as a clone whose making was interrupted does."""
+    """The `pool/volume@snapshot` that it still depends on, such as after an interrupted copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Snapshot:
     name: str
     id: int
     size: int
-    """Of the volume when it was taken."""
+    """The size of the volume when the snapshot was taken."""
     protected: bool
     timestamp: str
     """As Ceph writes it; empty in a list of all volumes."""
@@ -159,16 +159,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class ListedVolume:
-    """What the list of a pool says of a volume."""
+    """A volume as the list of its pool shows it."""
 
     pool: str
     name: str
     id: str
-    """Empty for one that was made or removed by half only: there is no such volume, but its name is taken."""
+    """Empty for an incomplete volume: only its name exists."""
     size: int
     parent: str | None
     locked: bool
-    """Whether a client holds a lock, as every client that writes does."""
+    """True while a client holds a lock; every client that writes holds one."""
     snapshots: tuple[str, ...]
 
 
@@ -184,7 +184,7 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """A client that has a volume open. One that was killed counts for up to half a minute more."""
+    """A client that has a volume open. A killed client is still listed for up to 30 s."""
 
     client: str
     """Such as `client.4123`."""
@@ -198,4 +198,4 @@ class Device:
     path: str
     size: int
     refusal: str | None
-    """Why it cannot become an OSD: a sentence, or None for one that can."""
+    """Why it cannot become an OSD, such as `it is read-only`; None if it can."""

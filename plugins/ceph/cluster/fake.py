@@ -1,4 +1,4 @@
-"""A Ceph in memory, for tests and simulations. What is public beyond the protocol is for the one who scripts it."""
+"""A Ceph in memory, for tests and simulations. Public members beyond the protocol are for scripting it."""
 
 from __future__ import annotations
 
@@ -42,40 +42,40 @@ class FakeOsd:
     uuid: str = field(default_factory=lambda: str(uuid4()))
     in_: bool = True
     drained: float = 0.0
-    """When its data will be elsewhere, if it stays out."""
+    """The time at which its data has moved elsewhere, if it stays out."""
 
 
 class FakeCluster(FakeVolumes):
-    """Pools, volumes and OSDs that exist in name only; what is written into a volume is kept."""
+    """Pools, OSDs and volumes, which keep the data that is written into them."""
 
     def __init__(self, clock: Clock | None = None, *, drain_seconds: float = 0.0) -> None:
         super().__init__(clock or SystemClock())
         self.drain_seconds = drain_seconds
-        """How long the data of an OSD takes to move elsewhere."""
+        """Time in which the data of an OSD moves elsewhere."""
         self._osds: dict[int, FakeOsd] = {}
         self._options: set[str] = set()
         self._users = {"admin": KEY, "libvirt": KEY}
 
     def add_osd(self, node: str | None, weight: float = 1.0, *, up: bool = True) -> int:
-        """Let there be one more OSD; returns its id, the first free one as Ceph does."""
+        """Add an OSD and return its id, which like that of Ceph is the first free one."""
         osd = next(number for number in itertools.count() if number not in self._osds)
         self._osds[osd] = FakeOsd(osd, node, weight, up)
         return osd
 
     def mark(self, osd: int, *, up: bool) -> None:
-        """Let the daemon of an OSD be there, or be gone."""
+        """Set the daemon of an OSD up or down."""
         self._osd(osd).up = up
 
     def is_up(self, osd: int) -> bool:
-        """Whether the daemon of an OSD is there."""
+        """Tell whether the daemon of an OSD is up."""
         return osd in self._osds and self._osds[osd].up
 
     def finish_drain(self, osd: int) -> None:
-        """Let the data of an OSD that is out be elsewhere at once."""
+        """Move the data of an OSD that is out at once."""
         self._osd(osd).drained = self._clock.monotonic()
 
     async def status(self) -> Status:
-        """How it is."""
+        """Return the output of `ceph status`."""
         self._enter("status")
         used, total = self._used(), self._total()
         pgs = sum(pool.pgs for pool in self._pools.values())
@@ -103,7 +103,7 @@ class FakeCluster(FakeVolumes):
         )
 
     async def utilization(self) -> Utilization:
-        """How full it is."""
+        """Return the output of `rados df`."""
         self._enter("utilization")
         used, total = self._used(), self._total()
         objects = sum(_objects(pool) for pool in self._pools.values())
@@ -111,34 +111,34 @@ class FakeCluster(FakeVolumes):
         return Utilization(text, used, total - used, total, objects)
 
     async def options(self) -> frozenset[str]:
-        """Those of `OPTIONS` that are set."""
+        """Return the members of `OPTIONS` that are set."""
         self._enter("options")
         return frozenset(self._options)
 
     async def set_option(self, option: str) -> None:
-        """Set one of `OPTIONS`; fine when it is."""
+        """Set one of `OPTIONS`; no error if it is set."""
         self._enter("set_option")
         self._options.add(check_option(option))
 
     async def unset_option(self, option: str) -> None:
-        """Unset one of `OPTIONS`; fine when it is not set."""
+        """Unset one of `OPTIONS`; no error if it is not set."""
         self._enter("unset_option")
         self._options.discard(check_option(option))
 
     async def auth_key(self, user: str) -> str:
-        """The secret key of `client.<user>`, in base64."""
+        """Return the secret key of `client.<user>`, in base64."""
         self._enter("auth_key")
         if check_name("user", user) not in self._users:
             raise NotFound("Ceph user", user)
         return self._users[user]
 
     async def monitors(self) -> Monitors:
-        """Which cluster it is, and where clients find it."""
+        """Return the id of the cluster and the addresses of its monitors."""
         self._enter("monitors")
         return MONITORS
 
     async def osds(self) -> list[Osd]:
-        """All OSDs, by id."""
+        """Return all OSDs, by id."""
         self._enter("osds")
         return [self._facts(osd) for _, osd in sorted(self._osds.items())]
 
@@ -167,43 +167,43 @@ class FakeCluster(FakeVolumes):
         )
 
     def _pgs(self, osd: FakeOsd) -> int:
-        """Its share of all placement groups, or what it still has of it."""
+        """Return the number of placement groups that an OSD still holds."""
         if self._is_empty(osd):
             return 0
         return max(1, sum(pool.pgs * pool.copies for pool in self._pools.values()) // len(self._osds))
 
     def _is_empty(self, osd: FakeOsd) -> bool:
         elsewhere = any(each.in_ and each.up for each in self._osds.values() if each is not osd)
-        left = not osd.in_ and elsewhere and self._clock.monotonic() >= osd.drained
-        return left or not self._pools
+        drained = not osd.in_ and elsewhere and self._clock.monotonic() >= osd.drained
+        return drained or not self._pools
 
     async def osd_in(self, osd: int) -> None:
-        """Let it take data; fine when it does."""
+        """Set an OSD in; no error if it is."""
         self._enter("osd_in")
         self._osd(osd).in_ = True
 
     async def osd_out(self, osd: int) -> None:
-        """Let its data move elsewhere, and return at once; fine when it is out."""
+        """Set an OSD out and return at once, while Ceph moves its data; no error if it is out."""
         self._enter("osd_out")
         found = self._osd(osd)
         if found.in_:
             found.in_, found.drained = False, self._clock.monotonic() + self.drain_seconds
 
     async def safe_to_destroy(self, osds: Collection[int]) -> frozenset[int]:
-        """Those of them that hold nothing, or that there are not."""
+        """Return those that hold no data or do not exist."""
         self._enter("safe_to_destroy")
         return frozenset(osd for osd in osds if osd not in self._osds or self._is_empty(self._osds[osd]))
 
     async def purge_osd(self, osd: int) -> None:
-        """Forget one that is down and safe to destroy, with its key; fine when it is forgotten."""
+        """Purge an OSD that is down and safe to destroy, with its key; no error if there is none."""
         self._enter("purge_osd")
         found = self._osds.get(osd)
         if found is not None and (found.up or not self._is_empty(found)):
-            raise InUse("OSD", osd, "it is not down, or data would lose a copy")
+            raise InUse("OSD", f"purge OSD {osd}", "it is not down, or data would lose a copy")
         self._osds.pop(osd, None)
 
     async def pools(self) -> list[Pool]:
-        """All pools, by name."""
+        """Return all pools, by name."""
         self._enter("pools")
         return [self._pool_facts(name, pool) for name, pool in sorted(self._pools.items())]
 
@@ -232,11 +232,11 @@ class FakeCluster(FakeVolumes):
         )
 
     async def create_pool(self, pool: str, pgs: int, copies: int, mincopies: int) -> None:
-        """Make a pool for volumes."""
+        """Create a pool for volumes."""
         self._enter("create_pool")
         check_pool(pool, pgs, copies, mincopies)
         if pool in self._pools:
-            raise AlreadyThere("pool", pool)
+            raise AlreadyThere("pool", f"add pool {pool!r}")
         self._pools[pool] = FakePool(next(self._numbers), pgs, copies, mincopies)
 
     async def remove_pool(self, pool: str) -> None:
@@ -258,7 +258,7 @@ class FakeCluster(FakeVolumes):
 
 
 class FakeOsdHost:
-    """The disks of one node, by path; `refusals` says of some why they cannot become OSDs."""
+    """The disks of one node, by path; `refusals` holds the reasons why some cannot become OSDs."""
 
     def __init__(
         self,
@@ -271,31 +271,31 @@ class FakeOsdHost:
         self.used: dict[int, str] = {}
         """The device of each OSD here."""
         self.interrupted: list[int] = []
-        """OSDs that were never finished."""
+        """OSDs whose creation was interrupted."""
         self._devices = sorted({*devices, *self.refusals})
         self._cluster = cluster
         self._node = node
 
     async def devices(self) -> list[Device]:
-        """All block devices of this node, by path."""
+        """Return all block devices of this node, by path."""
         return [Device(path, OSD_BYTES, self._refusal(path)) for path in self._devices]
 
     async def check_device(self, path: str) -> str:
-        """The true path of an unused block device; raises `DeviceRefused` for anything else."""
+        """Return the real path of an unused block device; raises `DeviceRefused` for anything else."""
         refusal = self._refusal(path)
         if refusal is not None:
-            raise DeviceRefused(refusal)
+            raise DeviceRefused(path, refusal)
         return path
 
     def _refusal(self, path: str) -> str | None:
         if path not in self._devices:
-            return f"{path!r} is no block device of this node: name one under /dev, such as '/dev/sdb'."
+            return "it is not a block device of this node. Use one under /dev, such as '/dev/sdb'"
         if path in self.used.values():
-            return f"{path!r} belongs to an OSD, or did so: wipe it first if it is needed no more."
+            return "it belongs or belonged to an OSD. Wipe it first if its data is no longer needed"
         return self.refusals.get(path)
 
     async def prepare_osd(self, device: str, weight: float) -> int:
-        """Make a new OSD of an unused device and start it; returns its id as soon as it is up."""
+        """Make an OSD of an unused device and start it; returns its id as soon as it is up."""
         check_weight(weight)
         self._enter("prepare_osd")
         await self.undo_interrupted()
@@ -305,35 +305,35 @@ class FakeOsdHost:
         return osd
 
     async def undo_interrupted(self) -> None:
-        """Undo what calls of `prepare_osd` left that never ended, as the next one would."""
+        """Clean up after interrupted calls of `prepare_osd`, as the next one would."""
         while self.interrupted:
             osd = self.interrupted.pop()
             await self.remove_osd(osd)
             await self._cluster.purge_osd(osd)
 
     async def local_osds(self) -> list[int]:
-        """Those that have their data on devices of this node, by id."""
+        """Return the OSDs that have their data on devices of this node, by id."""
         return sorted(self.used)
 
     async def osd_running(self, osd: int) -> bool:
-        """Whether its daemon runs here."""
+        """Tell whether the daemon of an OSD runs here."""
         return osd in self.used and self._cluster.is_up(osd)
 
     async def start_osd(self, osd: int) -> None:
-        """Start one that was prepared here; fine when it runs."""
+        """Start an OSD that was prepared here; no error if it runs."""
         if osd not in self.used:
             raise NotFound("OSD", osd)
         self._cluster.mark(osd, up=True)
 
     async def remove_osd(self, osd: int) -> None:
-        """Stop it, wipe its device and forget it here; fine when that is done, also when the device is broken."""
+        """Stop an OSD, wipe its device and delete its folder; no error if that is done or if the device is broken."""
         self._enter("remove_osd")
         if osd in self.used:
             self._cluster.mark(osd, up=False)
             del self.used[osd]
 
     def _enter(self, verb: str) -> None:
-        """Fails as the cluster is told to, for its part is to give a number and to take it back."""
+        """Fail like the cluster, which assigns and frees the ids of OSDs."""
         self._cluster.calls.append(verb)
         if self._cluster.stopped:
             raise CephUnavailable("Ceph did not answer within 30 s.")
@@ -342,7 +342,7 @@ class FakeOsdHost:
 
 
 def _bytes(pool: FakePool) -> int:
-    """What a pool takes of the OSDs."""
+    """Return the bytes that a pool takes on the OSDs."""
     return pool.copies * sum(len(image.data) for image in pool.images.values())
 
 

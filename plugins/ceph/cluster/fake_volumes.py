@@ -1,4 +1,4 @@
-"""The half of the Ceph in memory that holds pools and volumes, with what was written into them."""
+"""The pools and volumes of the Ceph in memory, with the data that was written into them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FakeImage:
     size: int
     made: str
     data: bytes = b""
-    """What was written, from its beginning on."""
+    """The data from its beginning to the last byte written."""
     parent: str | None = None
     snapshots: dict[str, tuple[Snapshot, bytes]] = field(default_factory=dict)
     locks: list[Lock] = field(default_factory=list)
@@ -44,7 +44,7 @@ class FakeImage:
 
     @property
     def objects(self) -> int:
-        """How many there are of its data."""
+        """Return the number of objects that hold its data."""
         return -(-len(self.data) // OBJECT_BYTES)
 
 
@@ -60,13 +60,13 @@ class FakePool:
 
 
 class FakeVolumes:
-    """What `FakeCluster` can do with volumes."""
+    """The part of `FakeCluster` for volumes."""
 
     def __init__(self, clock: Clock) -> None:
         self.stopped = False
-        """Whether nobody answers."""
+        """True while Ceph does not answer."""
         self.failing: dict[str, PvcdError] = {}
-        """What a verb fails with, before it does anything."""
+        """The errors that calls raise before they do anything, by verb."""
         self.calls: list[str] = []
         """The verbs that were called."""
         self._clock = clock
@@ -74,7 +74,7 @@ class FakeVolumes:
         self._numbers = itertools.count(1)
 
     def open_volume(self, pool: str, volume: str) -> Lock:
-        """Let a client have a volume open, and hold a lock on it as all do that write."""
+        """Let a client open a volume and lock it, like every client that writes."""
         image, number = self._image(pool, volume), next(self._numbers)
         lock = Lock(f"auto {number}", f"client.{number}", f"127.0.0.1:0/{number}")
         image.locks.append(lock)
@@ -82,7 +82,7 @@ class FakeVolumes:
         return lock
 
     def close_volume(self, pool: str, volume: str) -> None:
-        """Let nobody have it open any more."""
+        """Let all clients close a volume."""
         image = self._image(pool, volume)
         image.locks, image.watchers = [], []
 
@@ -92,16 +92,16 @@ class FakeVolumes:
         image.data = data + image.data[len(data) :]
 
     def read(self, pool: str, volume: str) -> bytes:
-        """All of a volume."""
+        """Return the whole content of a volume."""
         image = self._image(pool, volume)
         return image.data.ljust(image.size, b"\0")
 
     def interrupt_clone(self, pool: str, volume: str, source: str) -> None:
-        """Let a volume be a clone that was not finished."""
+        """Turn a volume into an interrupted clone."""
         self._image(pool, volume).parent = f"{pool}/{source}@{next(self._numbers)}"
 
     async def volumes(self, pool: str) -> list[ListedVolume]:
-        """The volumes of a pool with their snapshots, by name."""
+        """Return the volumes of a pool with their snapshots, by name."""
         self._enter("volumes")
         return [
             ListedVolume(
@@ -111,7 +111,7 @@ class FakeVolumes:
         ]
 
     async def volume(self, pool: str, volume: str) -> Volume:
-        """One volume."""
+        """Return one volume."""
         self._enter("volume")
         image = self._image(pool, volume)
         return Volume(
@@ -135,100 +135,100 @@ class FakeVolumes:
         )
 
     async def create_volume(self, pool: str, volume: str, size: int) -> None:
-        """Make an empty volume."""
+        """Create an empty volume."""
         self._enter("create_volume")
         self._add(pool, volume, check_size(size))
 
     async def clone_volume(self, pool: str, source: str, volume: str) -> None:
-        """Make a copy of a volume as it is now, in its pool, that needs the source no more."""
+        """Create an independent copy of a volume in the same pool."""
         self._enter("clone_volume")
         check_name("volume", volume)
         image = self._image(pool, source)
         self._add(pool, volume, image.size).data = image.data
 
     async def flatten_volume(self, pool: str, volume: str) -> None:
-        """Let a clone need its source no more; fine when it does not."""
+        """Make a clone independent of its source; no error if it is."""
         self._enter("flatten_volume")
         self._image(pool, volume).parent = None
 
     async def resize_volume(self, pool: str, volume: str, size: int, *, shrink: bool = False) -> None:
-        """Change its size. Less than it has is refused unless `shrink` says that what lies behind may go."""
+        """Change the size. Raises `Shrinks` for a smaller size unless `shrink` is set."""
         self._enter("resize_volume")
         check_size(size)
         image = self._image(pool, volume)
         if size < image.size and not shrink:
-            raise Shrinks(volume)
+            raise Shrinks(f"{pool}/{volume}")
         image.size, image.data = size, image.data[:size]
 
     async def rename_volume(self, pool: str, volume: str, new: str) -> None:
-        """Give it another name."""
+        """Rename a volume."""
         self._enter("rename_volume")
         check_name("volume", new)
         self._image(pool, volume)
         images = self._pool(pool).images
         if new in images:
-            raise AlreadyThere("volume", new)
+            raise AlreadyThere("volume", f"rename volume '{pool}/{volume}' to {new!r}")
         images[new] = images.pop(volume)
 
     async def remove_volume(self, pool: str, volume: str) -> None:
-        """Remove it. Refused while it has snapshots or somebody has it open."""
+        """Remove a volume that has no snapshots and that no client has open."""
         self._enter("remove_volume")
-        image = self._image(pool, volume)
+        image, act = self._image(pool, volume), f"remove volume '{pool}/{volume}'"
         if image.snapshots:
-            raise HasSnapshots(volume)
+            raise HasSnapshots(f"{pool}/{volume}")
         if image.watchers:
-            raise InUse("volume", volume, OPEN)
+            raise InUse("volume", act, OPEN)
         images = self._pool(pool).images
         if any((each.parent or "").startswith(f"{pool}/{volume}@") for each in images.values()):
-            raise InUse("volume", volume, "a volume that was cloned from it still needs it")
+            raise InUse("volume", act, "a clone still depends on it")
         del images[volume]
 
     async def snapshots(self, pool: str, volume: str) -> list[Snapshot]:
-        """Those of a volume, by name."""
+        """Return the snapshots of a volume, by name."""
         self._enter("snapshots")
         return [each for _, (each, _) in sorted(self._image(pool, volume).snapshots.items())]
 
     async def create_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
-        """Take one."""
+        """Take a snapshot."""
         self._enter("create_snapshot")
         check_snapshot(snapshot)
         image = self._image(pool, volume)
         if snapshot in image.snapshots:
-            raise AlreadyThere("snapshot", snapshot)
+            raise AlreadyThere("snapshot", f"add snapshot '{pool}/{volume}@{snapshot}'")
         taken = Snapshot(pool, volume, snapshot, next(self._numbers), image.size, False, self._now())
         image.snapshots[snapshot] = taken, image.data
 
     async def rename_snapshot(self, pool: str, volume: str, snapshot: str, new: str) -> None:
-        """Give it another name."""
+        """Rename a snapshot."""
         self._enter("rename_snapshot")
         check_snapshot(new)
         snapshots = self._snapshots(pool, volume, snapshot)
         if new in snapshots:
-            raise AlreadyThere("snapshot", new)
+            raise AlreadyThere("snapshot", f"rename snapshot '{pool}/{volume}@{snapshot}' to {new!r}")
         taken, data = snapshots.pop(snapshot)
         snapshots[new] = replace(taken, name=new), data
 
     async def remove_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
-        """Remove it."""
+        """Remove a snapshot."""
         self._enter("remove_snapshot")
         del self._snapshots(pool, volume, snapshot)[snapshot]
 
     async def rollback(self, pool: str, volume: str, snapshot: str) -> None:
-        """Let a volume that nobody has open be again what it was."""
+        """Roll a volume that no client has open back to a snapshot."""
         self._enter("rollback")
         image = self._image(pool, volume)
         if image.watchers:
-            raise InUse("volume", volume, OPEN)
+            raise InUse("volume", f"roll back volume '{pool}/{volume}'", OPEN)
         taken, image.data = self._snapshots(pool, volume, snapshot)[snapshot]
         image.size = taken.size
 
     async def locks(self, pool: str, volume: str) -> list[Lock]:
-        """Its locks."""
+        """Return the locks of a volume."""
         self._enter("locks")
         return list(self._image(pool, volume).locks)
 
     async def remove_lock(self, pool: str, volume: str, lock: Lock) -> None:
-        """Break a lock, and keep its holder from writing ever again; fine when it is gone."""
+        """Break a lock and block its holder from ever writing again; no error if it is gone."""
         self._enter("remove_lock")
         check_name("volume", volume)
         image = self._pool(pool).images.get(volume)
@@ -237,7 +237,7 @@ class FakeVolumes:
             image.watchers = [each for each in image.watchers if each.client != lock.locker]
 
     async def watchers(self, pool: str, volume: str) -> list[Watcher]:
-        """Who has it open."""
+        """Return the clients that have a volume open."""
         self._enter("watchers")
         return list(self._image(pool, volume).watchers)
 
@@ -256,19 +256,19 @@ class FakeVolumes:
     def _image(self, pool: str, volume: str) -> FakeImage:
         images = self._pool(pool).images
         if check_name("volume", volume) not in images:
-            raise NotFound("volume", volume)
+            raise NotFound("volume", f"{pool}/{volume}")
         return images[volume]
 
     def _snapshots(self, pool: str, volume: str, snapshot: str) -> dict[str, tuple[Snapshot, bytes]]:
         snapshots = self._image(pool, volume).snapshots
         if check_name("snapshot", snapshot) not in snapshots:
-            raise NotFound("snapshot", snapshot)
+            raise NotFound("snapshot", f"{pool}/{volume}@{snapshot}")
         return snapshots
 
     def _add(self, pool: str, volume: str, size: int) -> FakeImage:
         images = self._pool(pool).images
         if check_name("volume", volume) in images:
-            raise AlreadyThere("volume", volume)
+            raise AlreadyThere("volume", f"add volume '{pool}/{volume}'")
         image = images[volume] = FakeImage(f"{next(self._numbers):012x}", size, self._now())
         return image
 

@@ -1,4 +1,4 @@
-"""Ceph's own programs: run one of them with a deadline, and turn how it ended into an answer or an error."""
+"""Run the programs of Ceph with a deadline, and turn their exit status into a result or an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from pvcd_plugins.ceph.cluster.answers import document
 A = TypeVar("A")
 B = TypeVar("B")
 
-LONG = 3600.0
-"""Seconds for what takes longer the larger a volume is."""
+LONG_SECONDS = 3600.0
+"""Limit for operations that take longer on a larger volume."""
+_HEALTH_SECONDS = 5.0
 
 _REFUSALS = {errno.EINVAL, errno.ERANGE, errno.EBUSY, errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, errno.EFBIG}
 _UNREACHED = re.compile(
@@ -31,7 +32,7 @@ _PROGRESS = re.compile(r"^.*\d+% complete\.\.\.")
 
 
 class Programs:
-    """Runs `ceph`, `rbd` and `rados` against one cluster as one of its users. Only argument vectors, never a shell."""
+    """The programs `ceph`, `rbd` and `rados`, run against one cluster as one of its users, never through a shell."""
 
     def __init__(self, conf: str, user: str, deadline: float) -> None:
         self.deadline = deadline
@@ -39,18 +40,18 @@ class Programs:
         self._user = f"client.{user}"
 
     async def ceph(
-        self, *words: str, input: bytes | None = None, no: Mapping[int, PvcdError] | None = None
+        self, *words: str, input: bytes | None = None, errors: Mapping[int, PvcdError] | None = None
     ) -> programs.Result:
-        """Run `ceph`. `no` holds the error to raise for an exit status that has a meaning of its own."""
+        """Run `ceph`. `errors` holds the error to raise for each exit status that has a specific meaning."""
         argv = ("ceph", *self._options, "--connect-timeout", str(max(1, int(self.deadline))), *words)
-        return self._judge(await self._run(argv, input), no or {})
+        return self._judge(await self._run(argv, input), errors or {})
 
-    async def ceph_json(self, *words: str, no: Mapping[int, PvcdError] | None = None) -> Any:
-        """What `ceph` answers in JSON."""
-        return document(await self.ceph(*words, "--format", "json", no=no))
+    async def ceph_json(self, *words: str, errors: Mapping[int, PvcdError] | None = None) -> Any:
+        """Run `ceph` and return its JSON."""
+        return document(await self.ceph(*words, "--format", "json", errors=errors))
 
-    async def ceph_at_best(self, *words: str, deadline: float) -> str:
-        """What `ceph` writes, whether it succeeds or not; nothing when it does not end in time."""
+    async def ceph_best_effort(self, *words: str, deadline: float) -> str:
+        """Run `ceph` and return its output even if it fails; nothing if it does not end in time."""
         options = (*self._options, "--connect-timeout", str(max(1, int(deadline))))
         with contextlib.suppress(CephUnavailable):
             return (await self._run(("ceph", *options, *words), deadline=deadline)).stdout.decode(errors="replace")
@@ -60,27 +61,27 @@ class Programs:
         """Run `rados`."""
         return self._judge(await self._run(("rados", *self._options, *words)), {})
 
-    async def rbd(self, *words: str, no: Mapping[int, PvcdError] | None = None, fine: int = 0) -> programs.Result:
-        """Run `rbd`. `fine` is an exit status that is no failure either."""
-        return self._judge(await self._run(("rbd", *self._options, *words)), no or {}, fine)
+    async def rbd(self, *words: str, errors: Mapping[int, PvcdError] | None = None, ignore: int = 0) -> programs.Result:
+        """Run `rbd`. `ignore` is an exit status that counts as success."""
+        return self._judge(await self._run(("rbd", *self._options, *words)), errors or {}, ignore)
 
-    async def rbd_json(self, *words: str, no: Mapping[int, PvcdError] | None = None) -> Any:
-        """What `rbd` answers in JSON."""
-        return document(await self.rbd(*words, "--format", "json", no=no))
+    async def rbd_json(self, *words: str, errors: Mapping[int, PvcdError] | None = None) -> Any:
+        """Run `rbd` and return its JSON."""
+        return document(await self.rbd(*words, "--format", "json", errors=errors))
 
-    async def rbd_long(self, *words: str, on: str, no: Mapping[int, PvcdError] | None = None) -> programs.Result:
-        """Run `rbd` for as long as it takes (an hour at most), while Ceph goes on telling of the image `on`."""
+    async def rbd_long(self, *words: str, on: str, errors: Mapping[int, PvcdError] | None = None) -> programs.Result:
+        """Run `rbd` for up to an hour, as long as Ceph keeps answering requests about the image `on`."""
         argv = ("rbd", *self._options, *words, "--no-progress")
-        work = asyncio.create_task(self._run(argv, deadline=LONG))
+        work = asyncio.create_task(self._run(argv, deadline=LONG_SECONDS))
         try:
             while not (await asyncio.wait({work}, timeout=self.deadline / 2))[0]:
-                # Whatever it says, it is alive.
+                # Any answer shows that Ceph is alive.
                 await self._run(("rbd", *self._options, "info", on), deadline=self.deadline / 2)
         finally:
             if not work.done():
                 work.cancel()
                 await asyncio.wait({work})
-        return self._judge(work.result(), no or {})
+        return self._judge(work.result(), errors or {})
 
     @property
     def _options(self) -> tuple[str, ...]:
@@ -89,36 +90,49 @@ class Programs:
     async def _run(
         self, argv: tuple[str, ...], input: bytes | None = None, deadline: float | None = None
     ) -> programs.Result:
+        limit = deadline or self.deadline
         try:
-            return await programs.run(argv, timeout=deadline or self.deadline, input=input, check=False)
+            return await programs.run(argv, timeout=limit, input=input, check=False)
         except TimedOut:
-            raise self._silent() from None
+            raise await self._late(argv[0], limit) from None
         except programs.ProgramFailed as error:
             raise CephUnavailable(error.sentence) from None
 
-    def _silent(self) -> CephUnavailable:
-        return CephUnavailable(f"Ceph did not answer within {self.deadline:g} s.")
+    async def _late(self, program: str, seconds: float) -> CephUnavailable:
+        """Tell a Ceph that does not answer from one whose monitors do, such as when a pool cannot be written."""
+        if program != "ceph":
+            with contextlib.suppress(PvcdError):
+                asked = await programs.run(("ceph", *self._options, "health"), timeout=_HEALTH_SECONDS)
+                health = asked.stdout.decode(errors="replace").strip()
+                return CephUnavailable(f"Ceph did not finish within {seconds:g} s; it reports {health}.")
+        return _silent(seconds)
 
-    def _judge(self, result: programs.Result, no: Mapping[int, PvcdError], fine: int = 0) -> programs.Result:
-        """The result of a program that succeeded; raises for one that did not."""
+    def _judge(self, result: programs.Result, errors: Mapping[int, PvcdError], ignore: int = 0) -> programs.Result:
+        """Return the result of a program that succeeded; raises an error for one that failed."""
         if result.returncode == 0:
             return result
         text = result.stderr.decode(errors="replace")
         if _UNREACHED.search(text):
-            raise self._silent() if "imed out" in text else CephUnavailable(f"Ceph cannot be reached: {words(text)}.")
+            raise (
+                _silent(self.deadline) if "imed out" in text else CephUnavailable(f"Cannot reach Ceph: {words(text)}.")
+            )
         if result.returncode == errno.ENOENT and (pool := re.search(r"error opening pool '(.*?)'", text)):
             raise NotFound("pool", pool[1])
-        if result.returncode == fine:
+        if result.returncode == ignore:
             return result
-        if result.returncode in no:
-            raise no[result.returncode]
+        if result.returncode in errors:
+            raise errors[result.returncode]
         if result.returncode in _REFUSALS or text.startswith("Error EPERM"):
-            raise CephRefused(f"Ceph refuses: {words(text)}.")
+            raise CephRefused(f"Ceph refused: {words(text)}.")
         raise CephError(f"Ceph failed: {words(text) or f'exit status {result.returncode}'}.")
 
 
+def _silent(seconds: float) -> CephUnavailable:
+    return CephUnavailable(f"Ceph did not answer within {seconds:g} s.")
+
+
 def words(text: str) -> str:
-    """What a program said last that is meant for people, without a full stop."""
+    """Return the last line of stderr that is a message for people, without prefixes and full stop."""
     lines = [_PROGRESS.sub("", line).strip() for line in text.splitlines()]
     lines = [line for line in lines if line and line != "failed."]
     plain = [line for line in lines if not _LOG_LINE.match(line)] or [_LOG_LINE.sub("", line) for line in lines]
@@ -126,7 +140,7 @@ def words(text: str) -> str:
 
 
 async def together(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
-    """The results of both; when one fails the other is ended."""
+    """Return both results; when one fails, the other is canceled."""
     tasks = asyncio.create_task(first), asyncio.create_task(second)
     try:
         return await asyncio.gather(*tasks)

@@ -1,16 +1,16 @@
-"""The door to volumes as local block devices: map one, use it as a disk, unmap it.
+"""The door to volumes as local block devices: map a volume, use it as a disk, unmap it.
 
     mapping = await choose(directory, conf=Path("/etc/ceph/ceph.conf"), user="pvcd")
     device = await mapping.map("vms", "web1_sda")
 
-What is mapped stays mapped when this process ends, and is found again below `directory`, which is of one node and not
-kept over its restart: somewhere in /run. Both ways find the key of `client.<user>` in the keyring that `conf` names.
+A mapping outlives this process and is found again below `directory`, which belongs to one node and must not survive
+a reboot, such as a directory in /run. The key of `client.<user>` comes from the keyring that `conf` names.
 
-Who maps a volume for a task writes that into the journal before, as `mapped`, a list of facts with `pool` and `volume`:
-a worker that starts unmaps what no task claims in this way that is not over.
+Before a task maps a volume, it writes `mapped` into its journal: a list of facts with `pool` and `volume`. A task
+worker that starts unmaps orphaned mappings, which no unfinished task claims.
 
-A client that was killed, by itself or with its node, counts as a user of its volume for half a minute more. Until then
-the volume can be neither removed nor mapped elsewhere; mapping it anew on the same node waits for it.
+Ceph lists a killed client as a user of its volume for up to 30 s more. Until then the volume can be neither removed nor
+mapped on another node; mapping it again on the same node waits.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ __all__ = ["InUse", "IsMapped", "Mapped", "Mapping", "MappingFailed"]
 
 
 class MappingFailed(Failed):
-    """A volume could not be mapped or unmapped; the sentence says what stands in the way or is left."""
+    """A volume could not be mapped or unmapped; the sentence names the obstacle or the leftovers."""
 
     code = "mapping-failed"
 
 
 class IsMapped(Conflict):
-    """It is mapped on this node already."""
+    """The volume is already mapped on this node."""
 
     code = "volume-mapped"
 
     def __init__(self, pool: str, volume: str, device: Path) -> None:
-        super().__init__(f"The volume {pool}/{volume} is mapped already, as {device}.")
+        super().__init__(f"Cannot map volume '{pool}/{volume}': it is already mapped on this node as {device}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A volume that is mapped here."""
+    """A volume that is mapped on this node."""
 
     pool: str
     volume: str
     device: Path | None
-    """None when what held it was killed, or never came to an end: `unmap` and `clean` remove what is left of it."""
+    """None for a mapping whose daemon was killed or whose creation was interrupted: `unmap` and `clean` remove it."""
 
 
 class Mapping(Protocol):
     """Volumes as block devices of this node.
 
-    Every verb ends within a deadline. While one is at work on a volume, another one of this node gets `Locked`.
+    Every call ends within a deadline. While one works on a volume, others on this node raise `Locked`.
     """
 
     async def map(self, pool: str, volume: str) -> Path:
-        """The device that is the volume from now on.
+        """Map a volume and return its device, which keeps its size until the volume is mapped again.
 
-        Raises `IsMapped` when it is mapped here, `InUse` when anybody else has it open, and `NotFound`. What a killed
-        process left of it is removed before. Its size counts as it is now: after a resize it is mapped anew.
+        Raises `IsMapped` when it is mapped here, `InUse` when another client has it open, and `NotFound`. Leftovers of
+        a killed process are removed first.
         """
 
     async def unmap(self, pool: str, volume: str) -> None:
-        """Let all that was written reach the volume, and take its device away; fine when it is not mapped.
+        """Flush a volume and remove its device; no error if it is not mapped.
 
-        Raises `InUse` while the device is mounted or otherwise held, whoever does it.
+        Raises `InUse` while the device is mounted or held in another way.
         """
 
     async def mapped(self) -> list[Mapped]:
-        """What is mapped here by us, by pool and volume."""
+        """Return the mappings of pvcd on this node, by pool and volume."""
 
     async def clean(self) -> list[Mapped]:
-        """Remove what killed processes left behind, with the file systems that are mounted of it; what was removed.
+        """Remove what killed processes left behind, unmount its file systems, and return what was removed.
 
-        What is whole stays, as does what somebody is at work on. Raises `MappingFailed` with all that stays besides.
+        Complete mappings and locked ones stay. Raises `MappingFailed` with everything else that stays.
         """

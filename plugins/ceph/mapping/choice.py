@@ -1,4 +1,4 @@
-"""Which way volumes are mapped on this node: by the kernel's own rbd, or by a storage daemon and loop devices."""
+"""Choose how this node maps volumes: with the kernel's rbd, or with a storage daemon and loop devices."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from pvcd_plugins.ceph.mapping.fuse import FuseMapping
 from pvcd_plugins.ceph.mapping.krbd import KernelMapping
 
 PROGRAMS = {"qemu-storage-daemon": "qemu-system-common", "losetup": "mount", "rbd": "ceph-common"}
-"""What the way without the kernel's rbd needs, and Debian's package for it; beside these qemu-block-extra."""
+"""The programs that are needed without the kernel's rbd -> their Debian packages; qemu-block-extra is needed too."""
 BUS = Path("/sys/bus/rbd")
 
 
 class LazyMapping:
-    """A mapping that is chosen when something is asked of it, and refuses where there can be none."""
+    """A mapping that is chosen on first use; it raises `Refused` where volumes cannot be mapped."""
 
     def __init__(self, directory: Path, conf: Path, user: str) -> None:
         self._arguments = (directory, conf, user)
         self._mapping: Mapping | None = None
 
     async def map(self, pool: str, volume: str) -> Path:
-        """The device that is the volume from now on."""
+        """Map a volume and return its device."""
         return await (await self._chosen()).map(pool, volume)
 
     async def unmap(self, pool: str, volume: str) -> None:
-        """Take its device away."""
+        """Flush a volume and remove its device."""
         await (await self._chosen()).unmap(pool, volume)
 
     async def mapped(self) -> list[Mapped]:
-        """What is mapped here by us."""
+        """Return the mappings of pvcd on this node."""
         return await (await self._chosen()).mapped()
 
     async def clean(self) -> list[Mapped]:
@@ -48,32 +48,32 @@ class LazyMapping:
 
 
 async def choose(directory: Path, *, conf: Path, user: str) -> Mapping:
-    """The kernel's own rbd where there is one, else a storage daemon with a loop device for each volume."""
+    """Return the mapping of the kernel's rbd if there is one, else that of a storage daemon."""
     if await _kernel_has_rbd():
         return KernelMapping(directory, conf=conf, user=user)
-    absent = {what: package for what, package in PROGRAMS.items() if shutil.which(what) is None}
+    absent = {program: package for program, package in PROGRAMS.items() if shutil.which(program) is None}
     if absent:
         raise Refused(
-            f"Volumes cannot be mapped here: the kernel has no rbd, and {', '.join(absent)} is not installed "
-            f"(apt-get install {' '.join(absent.values())} qemu-block-extra).",
+            f"Cannot map volumes on this node: the kernel has no rbd, and {', '.join(absent)} is not installed. "
+            f"Run apt-get install {' '.join(absent.values())} qemu-block-extra.",
             code="mapping-not-available",
         )
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise Refused(
-            "Volumes cannot be mapped here: the kernel has no rbd, and there is no /dev/fuse for us.",
+            "Cannot map volumes on this node: the kernel has no rbd, and /dev/fuse is missing or not accessible.",
             code="mapping-not-available",
         )
     return FuseMapping(directory, conf=conf, user=user)
 
 
 async def _kernel_has_rbd() -> bool:
-    if not await _is_there(BUS):
+    if not await _exists(BUS):
         try:
             await programs.run(["modprobe", "rbd"], timeout=10)
         except PvcdError:
             return False
-    return await _is_there(BUS)
+    return await _exists(BUS)
 
 
-async def _is_there(path: Path) -> bool:
+async def _exists(path: Path) -> bool:
     return await asyncio.to_thread(path.exists)

@@ -11,25 +11,25 @@ from pvcd_plugins.ceph.mapping import IsMapped, Mapped
 
 
 class FakeMapping:
-    """Volumes that are files below a directory. What is public beyond the protocol is for the one who scripts it."""
+    """Volumes as files below a directory. Public members beyond the protocol are for scripting it."""
 
     def __init__(self, directory: Path, volumes: Iterable[tuple[str, str]] = (), *, size: int = 1024 * 1024) -> None:
         self.volumes = set(volumes)
-        """Those that there are."""
+        """The existing volumes."""
         self.open_elsewhere: set[tuple[str, str]] = set()
-        """Those that somebody else has open."""
+        """The volumes that another client has open."""
         self.held: set[tuple[str, str]] = set()
-        """Those whose device is mounted."""
+        """The volumes whose device is mounted."""
         self._directory = directory
         self._size = size
         self._mapped: dict[tuple[str, str], Path | None] = {}
 
     def kill(self, pool: str, volume: str) -> None:
-        """Let what holds a mapping die."""
+        """Let the daemon of a mapping die."""
         self._mapped[pool, volume] = None
 
     async def map(self, pool: str, volume: str) -> Path:
-        """The file that is the volume from now on."""
+        """Map a volume and return its file."""
         key = check_name("pool", pool), check_name("volume", volume)
         device = self._mapped.get(key)
         if device is not None:
@@ -37,7 +37,7 @@ class FakeMapping:
         if key not in self.volumes:
             raise NotFound("volume", f"{pool}/{volume}")
         if key in self.open_elsewhere:
-            raise InUse("volume", f"{pool}/{volume}", "another client has it open")
+            raise InUse("volume", f"map volume '{pool}/{volume}'", "another client has it open")
         path = self._directory / pool / volume
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
@@ -47,20 +47,20 @@ class FakeMapping:
         return path
 
     async def unmap(self, pool: str, volume: str) -> None:
-        """Take the device away; fine when it is not mapped."""
+        """Remove the device; no error if the volume is not mapped."""
         key = check_name("pool", pool), check_name("volume", volume)
         device = self._mapped.get(key)
         if device is not None and key in self.held:
-            raise InUse("volume", f"{pool}/{volume}", f"its device {device} is mounted or held otherwise")
+            raise InUse("volume", f"unmap volume '{pool}/{volume}'", f"its device {device} is mounted or held")
         self.held.discard(key)
         self._mapped.pop(key, None)
 
     async def mapped(self) -> list[Mapped]:
-        """What is mapped, by pool and volume."""
+        """Return the mappings, by pool and volume."""
         return [Mapped(*key, device=device) for key, device in sorted(self._mapped.items())]
 
     async def clean(self) -> list[Mapped]:
-        """Remove what was killed; what was removed."""
+        """Remove the mappings whose daemon died, and return them."""
         removed = [each for each in await self.mapped() if each.device is None]
         for each in removed:
             await self.unmap(each.pool, each.volume)

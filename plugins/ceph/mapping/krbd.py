@@ -1,4 +1,4 @@
-"""Volumes as devices of the kernel's own rbd, where it has one."""
+"""Volumes as devices of the kernel's rbd."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pvcd_plugins.ceph.mapping import IsMapped, Mapped, MappingFailed
 from pvcd_plugins.ceph.mapping.places import Places
 from pvcd_plugins.ceph.mapping.rbd import Rbd
 
-MAP_LIMIT, UNMAP_LIMIT = 30.0, 60.0
+MAP_SECONDS, UNMAP_SECONDS = 30.0, 60.0
 
 
 class KernelMapping:
-    """`rbd map`. What is mapped is known by the kernel; a file `mapped` per volume says that it is ours."""
+    """The mapping with `rbd map`. The kernel lists its devices; a file `mapped` marks those of pvcd."""
 
     def __init__(self, directory: Path, *, conf: Path, user: str) -> None:
         self._places = Places(directory)
         self._rbd = Rbd(conf, user)
 
     async def map(self, pool: str, volume: str) -> Path:
-        """The device that is the volume from now on."""
+        """Map a volume and return its device."""
         with self._places.hold(pool, volume) as place:
             device = (await self._devices()).get((pool, volume))
             if device is not None:
@@ -32,31 +32,31 @@ class KernelMapping:
             mark = place / "mapped"
             mark.touch(mode=0o600)
             try:
-                # Exclusive: the lock is not handed over to whoever asks for it while it is mapped.
+                # Exclusive: the lock is not handed over to another client that requests it.
                 options = ("--exclusive", "--pool", pool, "--image", volume)
-                output = await self._rbd("map", *options, timeout=MAP_LIMIT)
-            except BaseException:  # also when we are cancelled, and the kernel may have done it all the same
+                output = await self._rbd("map", *options, timeout=MAP_SECONDS)
+            except BaseException:  # also when canceled: the kernel may have mapped the volume all the same
                 if (pool, volume) not in await self._devices():
                     mark.unlink()
                 raise
             return Path(output.decode().strip())
 
     async def unmap(self, pool: str, volume: str) -> None:
-        """Let all that was written reach the volume, and take its device away; fine when it is not mapped."""
+        """Flush a volume and remove its device; no error if it is not mapped."""
         with self._places.hold(pool, volume) as place:
             mark = place / "mapped"
             device = (await self._devices()).get((pool, volume))
             if device is not None and mark.exists():
-                await self._rbd("unmap", str(device), timeout=UNMAP_LIMIT)  # which says itself when it is held
+                await self._rbd("unmap", str(device), timeout=UNMAP_SECONDS)  # which fails while the device is held
             mark.unlink(missing_ok=True)
 
     async def mapped(self) -> list[Mapped]:
-        """What is mapped here by us, by pool and volume."""
+        """Return the mappings of pvcd on this node, by pool and volume."""
         devices = await self._devices()
         return [Mapped(*key, device=devices.get(key)) for key in self._places.all()]
 
     async def clean(self) -> list[Mapped]:
-        """Forget what the kernel does not have any more; nothing else of a killed process is left here."""
+        """Forget mappings that the kernel no longer has, the only leftovers of a killed process."""
         removed = []
         for each in await self.mapped():
             if each.device is None:
@@ -66,11 +66,11 @@ class KernelMapping:
         return removed
 
     async def _devices(self) -> dict[tuple[str, str], Path]:
-        """The devices of this node's kernel, whoever mapped them; not those of snapshots and namespaces."""
+        """Return all rbd devices of this node, except those of snapshots and namespaces."""
         try:
             listed: list[dict[str, Any]] = json.loads(await self._rbd("device", "list", "--format", "json") or "[]")
         except (PvcdError, ValueError) as error:
-            raise MappingFailed(f"It cannot be seen what is mapped here: {error}") from error
+            raise MappingFailed(f"Cannot list the mapped volumes of this node: {error}") from error
         return {
             (each["pool"], each["name"]): Path(each["device"])
             for each in listed

@@ -1,4 +1,4 @@
-"""Where a mapping keeps what it must find again: one directory per volume, which is also the volume's lock."""
+"""The directories with the state of mappings: one per volume, which is also the lock of the volume."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from pvcd_plugins.ceph.cluster import check_name
 
 
 class Places:
-    """The directories of all volumes, as <directory>/<pool>/<volume>."""
+    """The directories of all volumes, <directory>/<pool>/<volume>."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = Path(os.path.abspath(directory))
 
     def at(self, pool: str, volume: str) -> Path:
-        """The directory of a volume, whether or not it is there."""
+        """Return the path of the directory of a volume, which may not exist."""
         return self._directory / check_name("pool", pool) / check_name("volume", volume)
 
     def all(self) -> list[tuple[str, str]]:
-        """The pool and volume of every directory."""
+        """Return the pool and volume of every directory."""
         return sorted((place.parent.name, place.name) for place in self._directory.glob("*/*"))
 
     @contextlib.contextmanager
     def hold(self, pool: str, volume: str) -> Iterator[Path]:
-        """The directory of a volume, made if it must be, for one at a time; removed in the end if it is empty."""
+        """Lock the directory of a volume, created if needed; remove it in the end if it is empty."""
         place = self.at(pool, volume)
         descriptor = _lock(place)
         if descriptor is None:
-            raise Locked(f"The volume {pool}/{volume} is being mapped or unmapped just now.")
+            raise Locked(f"Cannot lock volume '{pool}/{volume}': it is being mapped or unmapped. Try again later.")
         try:
             yield place
         finally:
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # the directory is not empty
                 place.rmdir()
                 place.parent.rmdir()
             os.close(descriptor)
 
 
 def _lock(place: Path) -> int | None:
-    """A directory, locked; None when somebody else holds it. Whoever held it before may have removed it."""
+    """Create and lock a directory, which its last holder may remove meanwhile; None if it is locked."""
     while True:
         try:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The door to this node's links: its bridges, how they are joined with those of other nodes, and gateway addresses."""
+"""The door to this node's links: its bridges, their links to those of other nodes, and gateway addresses."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Gateway = IPv4Interface | IPv6Interface
 
 
 class Kind(StrEnum):
-    """How the bridges of a network are joined; the manual's `nettype`."""
+    """How the bridges of a network are connected across nodes; the manual's `nettype`."""
 
     BRIDGED = "bridged"
-    """By a VLAN of the site, whose tag is the network's VNI."""
+    """By a VLAN of the site; the VNI is its tag."""
     MANAGED = "managed"
     """By VXLAN tunnels between the nodes."""
 
@@ -29,74 +29,78 @@ class Bridge:
     kind: Kind
 
 
-LIMITS = {Kind.BRIDGED: 4094, Kind.MANAGED: 2**24 - 1}
-"""The highest VNI of each kind."""
+MAX_VNI = {Kind.BRIDGED: 4094, Kind.MANAGED: 2**24 - 1}
+"""VLAN tags have 12 bits, of which two values are reserved; VXLAN ids have 24."""
 ROUTER = IPv6Interface("fe80::1/64")
-"""Is had wherever there is an IPv6 gateway: routers advertise themselves from a link's own address, which has to move
-with them, or hosts would go on sending to the one that was."""
+"""Held with every IPv6 gateway. Hosts send to the link-local address that advertised the router, so it must move along
+with the gateway."""
 
 
 def bridge_name(vni: int) -> str:
-    """The name of a network's bridge on every node."""
+    """Name a network's bridge, the same on every node."""
     return f"vmbr{vni}"
 
 
 def uplink_name(bridge: Bridge) -> str:
-    """The name of the link that joins a bridge with those of other nodes."""
+    """Name the link that connects a bridge with those of other nodes."""
     return f"{'vxlan' if bridge.kind is Kind.MANAGED else 'vlan'}{bridge.vni}"
 
 
 def with_router(gateways: Collection[Gateway]) -> frozenset[Gateway]:
-    """Gateways, and `ROUTER` where one of them is of IPv6."""
+    """Add `ROUTER` to gateways if one of them is IPv6."""
     six = any(gateway.version == 6 for gateway in gateways)
     return frozenset((*gateways, ROUTER)) if six else frozenset(gateways)
 
 
-def wrong(bridge: Bridge) -> str | None:
-    """What is wrong with a bridge wherever it is to be."""
-    limit = LIMITS[bridge.kind]
-    if 1 <= bridge.vni <= limit:
+def wrong(vni: int, kind: Kind) -> str | None:
+    """The sentence for a VNI that no network of this kind can have."""
+    if 1 <= vni <= MAX_VNI[kind]:
         return None
-    return f"The VNI of a {bridge.kind} network is from 1 to {limit}, not {bridge.vni}."
+    return f"vni of a {kind} network must be from 1 to {MAX_VNI[kind]}; got {vni}."
 
 
 def taken(name: str) -> str:
-    """The sentence for a link that has the name of one of ours."""
-    return f"There is a link {name} already that pvcd did not make: remove or rename it."
+    """The sentence for a foreign link that has the name of one of ours."""
+    return f"Cannot create link {name!r}: one that pvcd did not create has this name. Remove or rename it."
+
+
+def unreachable(device: str) -> str:
+    """The sentence for a link that cannot carry tunnels."""
+    return f"Cannot create tunnels over link {device!r}: it has no address that other nodes can reach."
 
 
 def apart(peer: Address, here: Address) -> str:
-    """The sentence for a node to which no tunnel can lead."""
-    return f"The node at {peer} cannot be reached by a tunnel from {here}."
+    """The sentence for a node whose address has the other version of IP."""
+    return f"Cannot create a tunnel from {here} to {peer}: one is IPv4 and the other IPv6."
 
 
 def absent(vni: int) -> str:
-    """The sentence for gateways of a network that has no bridge here."""
-    return f"There is no bridge {bridge_name(vni)} that could have a gateway."
+    """The sentence for a gateway of a network without a bridge here."""
+    return f"Cannot set the gateway of bridge {bridge_name(vni)!r}: there is no such bridge."
 
 
 class Bridges(Protocol):
-    """The links of one node. Only those that it made itself are ever changed or removed."""
+    """The links of one node. Links that pvcd did not create are never changed or removed."""
 
     async def address(self) -> Address:
-        """Where other nodes reach this one with their tunnels; raises `Failed` with what is missing."""
+        """Return where the tunnels of other nodes reach this one; raises `Failed` if there is no such address."""
 
     async def apply(self, wanted: Collection[Bridge], peers: Collection[Address]) -> dict[int, str]:
-        """Make these bridges what there is, whatever there was; `peers` are the other nodes' addresses.
+        """Have exactly these bridges, with tunnels to `peers`, the addresses of the other nodes.
 
-        Returns by VNI one sentence for each bridge that could not be made, and goes on with the others.
+        Returns one sentence by VNI for each bridge that could not be created; the others are.
         """
 
     async def mtu(self) -> int:
-        """The MTU of managed networks on this node; raises `Failed` as `address` does."""
+        """Return the MTU of managed networks on this node; raises `Failed` as `address` does."""
 
     async def hold(self, gateways: Mapping[int, Collection[Gateway]], seconds: float) -> dict[int, str]:
-        """Have these addresses, by VNI, on the bridges and no others, and announce the ones that are new.
+        """Have exactly these addresses, by VNI, on the bridges, and announce the new ones.
 
-        They vanish by themselves after `seconds`, unless they are held anew: a node that cannot act keeps none.
-        Where there is an IPv6 gateway there is `ROUTER` too. Addresses without an end are never ours and stay.
-        Returns by VNI one sentence for each network whose addresses could not be had.
+        They expire after `seconds` unless held again, so that a node that hangs loses them. `ROUTER` is added to
+        every IPv6 gateway. Permanent addresses are not ours and stay.
+        Returns one sentence by VNI for each network whose addresses could not be set.
         """
 
     async def aclose(self) -> None:
-        """Announce no more. Bridges stay, since VMs use them; addresses vanish when their time is over."""
+        """Stop announcing. Bridges stay for the VMs that use them; gateway addresses expire."""

@@ -1,4 +1,4 @@
-"""Tells a network's hosts that an address has moved to this node: gratuitous ARP and unsolicited advertisements."""
+"""Gratuitous ARP and unsolicited neighbor advertisements: an address has moved to this node."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pvcd import Clock
 from pvcd_plugins.network.bridge import Address
 
-PAUSES = (0.0, 1.0, 1.0)
-"""Seconds before each time: a host may have missed one, or not yet have been ready to change its mind."""
+PAUSE_SECONDS = (0.0, 1.0, 1.0)
+"""Pauses before each of the announcements: a host may miss one, or ignore it while its own entry is fresh."""
 
 _ARP, _IPV6 = 0x0806, 0x86DD
 _ALL = b"\xff" * 6
@@ -34,7 +34,7 @@ class Announced:
     address: Address
 
     def frame(self) -> bytes:
-        """What is sent."""
+        """Return the Ethernet frame that announces it."""
         mac = bytes.fromhex(self.mac.replace(":", ""))
         if isinstance(self.address, IPv4Address):
             return gratuitous_arp(mac, self.address)
@@ -42,13 +42,13 @@ class Announced:
 
 
 def gratuitous_arp(mac: bytes, address: IPv4Address) -> bytes:
-    """A question of everybody for an address, by the one who has it (RFC 5227)."""
+    """An ARP request to all for the sender's own address (RFC 5227)."""
     question = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + address.packed + bytes(6) + address.packed
     return _ALL + mac + struct.pack("!H", _ARP) + question
 
 
 def advertisement(mac: bytes, address: IPv6Address) -> bytes:
-    """An advertisement to all nodes that nobody asked for, by a router (RFC 4861, 7.2.6)."""
+    """An unsolicited neighbor advertisement by a router to all nodes (RFC 4861, 7.2.6)."""
     body = struct.pack("!I", _ROUTER_OVERRIDE) + address.packed + b"\x02\x01" + mac
     length = 4 + len(body)
     pseudo = address.packed + _ALL_NODES.packed + struct.pack("!II", length, socket.IPPROTO_ICMPV6)
@@ -65,7 +65,7 @@ def _checksum(data: bytes) -> int:
 
 
 class Announcer:
-    """Announces addresses several times, in the background, for as long as they are held."""
+    """Announces addresses several times, in the background, while they are held."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -74,18 +74,18 @@ class Announcer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def hold(self, held: Collection[Announced], until: float) -> None:
-        """Tell of these only, and until then only: a late word would take an address from the node that has it."""
+        """Limit announcements to these, until then: a late one would take an address from the node that now has it."""
         self._held, self._until = frozenset(held), until
 
     def announce(self, new: Collection[Announced]) -> None:
-        """Begin to tell of these."""
+        """Start to announce these."""
         if new:
             task = asyncio.create_task(self._announce(new))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Tell no more."""
+        """Stop announcing."""
         self._held = frozenset()
         tasks = list(self._tasks)
         for task in tasks:
@@ -93,25 +93,25 @@ class Announcer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _announce(self, new: Collection[Announced]) -> None:
-        for pause in PAUSES:
+        for pause in PAUSE_SECONDS:
             await self._clock.sleep(pause)
             if self._clock.monotonic() < self._until:
                 send([each for each in new if each in self._held])
 
 
 def send(announced: Collection[Announced]) -> None:
-    """Put the frames on the wire without waiting; one that is lost is made up for by the next."""
+    """Send the frames without waiting. A lost one does not matter: each address is announced several times."""
     try:
         with contextlib.closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as packets:
             packets.setblocking(False)
             for each in announced:
                 _send(packets, each)
     except OSError as error:
-        _log.warning("Addresses cannot be announced: %s", error.strerror)
+        _log.warning("cannot announce addresses: %s", error.strerror)
 
 
 def _send(packets: socket.socket, announced: Announced) -> None:
     try:
         packets.sendto(announced.frame(), (announced.bridge, 0))
     except OSError as error:
-        _log.info("%s could not be announced on %s: %s", announced.address, announced.bridge, error.strerror)
+        _log.info("cannot announce %s on %s: %s", announced.address, announced.bridge, error.strerror)

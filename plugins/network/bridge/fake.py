@@ -1,4 +1,4 @@
-"""Bridges in memory, for tests and simulations. What is public beyond the protocol is for the one who scripts it."""
+"""Bridges in memory, for tests and simulations. What is public beyond the protocol scripts them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pvcd_plugins.network.bridge import (
     apart,
     bridge_name,
     taken,
+    unreachable,
     uplink_name,
     with_router,
     wrong,
@@ -31,36 +32,36 @@ class FakeBridges:
         """None where the node has no address for tunnels."""
         self.width = mtu
         self.bridges: dict[int, Bridge] = {}
-        """All that there are, by VNI."""
+        """The existing ones, by VNI."""
         self.peers: dict[int, frozenset[Address]] = {}
-        """Where the tunnels of each lead."""
+        """The far ends of the tunnels, by VNI."""
         self.foreign: set[str] = set()
-        """Names of links that somebody else made."""
+        """Names of links that pvcd did not create."""
         self.broken: dict[int, str] = {}
-        """Sentences about bridges that cannot be made."""
+        """Sentences by VNI for bridges that cannot be created."""
         self.announced: list[tuple[int, Gateway]] = []
-        """What was told to the hosts of networks, in order."""
+        """The announcements, in order."""
         self._clock = clock or SystemClock()
         self._ends: dict[tuple[int, Gateway], float] = {}
 
     def addresses(self, vni: int) -> frozenset[Gateway]:
-        """What the bridge has now."""
+        """Return the current addresses of a bridge."""
         now = self._clock.monotonic()
         return frozenset(one for (of, one), end in self._ends.items() if of == vni and now < end)
 
     async def address(self) -> Address:
-        """Where other nodes reach this one."""
+        """Return where other nodes reach this one."""
         if self.here is None:
-            raise Failed("The link up0 has no address at which other nodes could reach this one.")
+            raise Failed(unreachable("up0"))
         return self.here
 
     async def mtu(self) -> int:
-        """The MTU of managed networks."""
+        """Return the MTU of managed networks."""
         await self.address()
         return self.width
 
     async def apply(self, wanted: Collection[Bridge], peers: Collection[Address]) -> dict[int, str]:
-        """Make these bridges what there is."""
+        """Have exactly these bridges."""
         failures: dict[int, str] = {}
         for vni in self.bridges.keys() - {bridge.vni for bridge in wanted}:
             self._forget(vni)
@@ -86,14 +87,14 @@ class FakeBridges:
                 await self.address()
             except Failed as error:
                 return error.sentence
-        return wrong(bridge) or self.broken.get(bridge.vni)
+        return wrong(bridge.vni, bridge.kind) or self.broken.get(bridge.vni)
 
     def _forget(self, vni: int) -> None:
         del self.bridges[vni], self.peers[vni]
         self._ends = {key: end for key, end in self._ends.items() if key[0] != vni}
 
     async def hold(self, gateways: Mapping[int, Collection[Gateway]], seconds: float) -> dict[int, str]:
-        """Have these addresses for so long, and no others."""
+        """Have exactly these addresses for this time."""
         wanted = {(vni, one) for vni, some in gateways.items() for one in with_router(some)}
         there = {(vni, one) for vni, one in wanted if vni in self.bridges}
         self.announced += sorted(
@@ -103,4 +104,4 @@ class FakeBridges:
         return {vni: absent(vni) for vni, _ in wanted - there}
 
     async def aclose(self) -> None:
-        """Nothing goes on in the background here."""
+        """Do nothing: the fake has no background work."""

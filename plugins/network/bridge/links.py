@@ -1,4 +1,4 @@
-"""What `ip` and `bridge` tell of this node's links, and how they are told to change them."""
+"""Reads and changes this node's links with `ip` and `bridge`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from typing import Any
 from pvcd import programs
 from pvcd_plugins.network.bridge import Address, Gateway, bridge_name
 
-READ = 10.0
-"""Seconds for reading."""
-WRITE = 60.0
-"""Seconds for a batch; the kernel needs about 10 ms for each link that is removed."""
+READ_SECONDS = 10.0
+WRITE_SECONDS = 60.0
+"""For a batch; the kernel needs about 10 ms to remove a link."""
 
 ALIAS = "pvcd"
-"""Tells people whose a link is."""
+"""Marks our links for people."""
 GROUP = "1886806884"
-"""Tells us the same: `pvcd` as a number. Unlike an alias it is there from the moment at which the link is made."""
+"""Marks our links for pvcd: its name as a number. Unlike an alias it is set in the step that creates the link."""
 DOOMED = "1886806885"
-"""The group of links that are to be removed: the kernel removes a group faster than its links one by one."""
+"""The group of links to remove: the kernel removes a group faster than its links one by one."""
 
 FOREVER = 2**32 - 1
 FLOOD = "00:00:00:00:00:00"
@@ -40,7 +39,7 @@ class Assigned:
     scope: str
     forever: bool
     usable: bool = True
-    """Neither being tried nor on its way out."""
+    """Neither tentative nor deprecated."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ class Link:
     mac: str = ""
     master: str | None = None
     device: str | None = None
-    """The one beneath it."""
+    """The link below it."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What is peculiar to its kind."""
+    """Properties of its kind."""
     addresses: tuple[Assigned, ...] = ()
 
 
@@ -68,24 +67,24 @@ class Step:
     vni: int
     words: tuple[str, ...]
     makes: str | None = None
-    """The link that is there afterwards."""
+    """The link that it creates."""
     needs: str = ""
-    """The module without which the kernel cannot do it."""
+    """The kernel module that it takes."""
 
 
 async def look() -> dict[str, Link]:
-    """All links by name."""
+    """Read all links, by name."""
     links, addresses = await asyncio.gather(_read("ip", "-d", "link", "show"), _read("ip", "address", "show"))
     return links_of(links, addresses)
 
 
 async def floods() -> dict[str, set[Address]]:
-    """By tunnel: where what is meant for all goes."""
+    """Read by tunnel where broadcast frames are sent."""
     return floods_of(await _read("bridge", "fdb", "show"))
 
 
 async def default_device() -> str | None:
-    """The device of the default route."""
+    """Find the device of the default route."""
     for family in ("-4", "-6"):
         routes = [route for route in await _read("ip", family, "route", "show", "default") if "dev" in route]
         if routes:
@@ -95,13 +94,13 @@ async def default_device() -> str | None:
 
 
 async def _read(program: str, *words: str) -> list[dict[str, Any]]:
-    text = (await programs.run((program, "-j", *words), timeout=READ)).stdout
-    # With nothing to tell some versions write nothing, others `[]` or `[{}]`.
+    text = (await programs.run((program, "-j", *words), timeout=READ_SECONDS)).stdout
+    # Without results some versions write nothing, others `[]` or `[{}]`.
     return [each for each in json.loads(text.strip() or b"[]") if each]
 
 
 def links_of(links: Sequence[Mapping[str, Any]], addresses: Sequence[Mapping[str, Any]]) -> dict[str, Link]:
-    """The links, from what `ip -j` tells."""
+    """Parse the output of `ip -j`."""
     infos = {each["ifname"]: each.get("addr_info", ()) for each in addresses}
     return {each["ifname"]: _link(each, infos.get(each["ifname"], ())) for each in links}
 
@@ -132,7 +131,7 @@ def _assigned(info: Mapping[str, Any]) -> Assigned:
 
 
 def floods_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, set[Address]]:
-    """The same as `floods`, from what `bridge -j` tells."""
+    """Parse the output of `bridge -j` for `floods`."""
     found: dict[str, set[Address]] = {}
     for entry in entries:
         if entry.get("mac") == FLOOD and "dst" in entry:
@@ -141,26 +140,29 @@ def floods_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, set[Address]]:
 
 
 class Batch:
-    """Lets `ip` or `bridge` take steps, and remembers what was made and which network's step failed and why."""
+    """Runs steps with `ip` or `bridge`, and collects the links they made and why which network failed.
 
-    def __init__(self, undone: str) -> None:
+    `aim` begins the sentence of a failure: `Cannot create bridge {!r}`.
+    """
+
+    def __init__(self, aim: str) -> None:
         self.failures: dict[int, str] = {}
-        """One sentence by VNI; no more steps are taken for these."""
+        """One sentence by VNI; no more steps are run for these."""
         self.made: dict[int, list[str]] = {}
-        """Links by VNI."""
-        self._undone = undone
+        """Names of links by VNI."""
+        self._aim = aim
 
     async def take(self, program: str, steps: Sequence[Step]) -> None:
-        """Take the steps in turn. After one that fails, the others of its network are left out."""
+        """Run the steps in order. After one that fails, the others of its network are left out."""
         while steps := [step for step in steps if step.vni not in self.failures]:
             text = "".join(f"{' '.join(step.words)}\n" for step in steps).encode()
-            result = await programs.run((program, "-batch", "-"), timeout=WRITE, input=text, check=False)
+            result = await programs.run((program, "-batch", "-"), timeout=WRITE_SECONDS, input=text, check=False)
             if result.returncode == 0:
                 self._note(steps)
                 return
             line, reason = failure(result.stderr.decode(errors="replace"))
             if line is None:
-                # It gave up without telling where.
+                # It failed without naming a line.
                 for step in steps:
                     self.fail(step.vni, reason)
                 return
@@ -169,8 +171,8 @@ class Batch:
             steps = steps[line:]
 
     def fail(self, vni: int, reason: str) -> None:
-        """Take no more steps for a network."""
-        self.failures.setdefault(vni, f"{self._undone.format(bridge_name(vni))}: {reason}.")
+        """Run no more steps for a network."""
+        self.failures.setdefault(vni, f"{self._aim.format(bridge_name(vni))}: {reason}.")
 
     def _note(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -181,13 +183,13 @@ class Batch:
         if failed.needs and any(text in reason for text in _UNSUPPORTED):
             for step in steps:
                 if step.needs == failed.needs:
-                    self.fail(step.vni, f"this kernel lacks the module {failed.needs} ({reason})")
+                    self.fail(step.vni, f"this kernel lacks the module {failed.needs!r} ({reason})")
         else:
             self.fail(failed.vni, reason)
 
 
 def failure(errors: str) -> tuple[int | None, str]:
-    """At which line a batch stopped, if that is told, and why."""
+    """Parse the error output of a batch: the line where it stopped, if it says so, and the reason."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     number = None
     if lines and lines[-1].startswith("Command failed -:"):
@@ -197,8 +199,10 @@ def failure(errors: str) -> tuple[int | None, str]:
 
 
 async def remove(names: Collection[str]) -> None:
-    """Remove links; one that cannot be removed is left for the next time."""
+    """Remove links; the next call retries those that cannot be removed now."""
     text = "".join(f"link set dev {name} group {DOOMED}\n" for name in names) + f"link del group {DOOMED}\n"
-    result = await programs.run(("ip", "-force", "-batch", "-"), timeout=WRITE, input=text.encode(), check=False)
+    result = await programs.run(
+        ("ip", "-force", "-batch", "-"), timeout=WRITE_SECONDS, input=text.encode(), check=False
+    )
     if result.returncode:
-        _log.warning("Not all of %s could be removed: %s", ", ".join(names), failure(result.stderr.decode())[1])
+        _log.warning("cannot remove all of %s: %s", ", ".join(names), failure(result.stderr.decode())[1])

@@ -1,6 +1,6 @@
-"""The links of this node: the kernel's, in the network namespace of this process, by way of `ip` and `bridge`.
+"""The kernel's links in the network namespace of this process, read and changed with `ip` and `bridge`.
 
-Ours are told from others by a mark that they bear from the moment at which they are made; others are never touched.
+Ours carry a mark from their creation on; others are never touched.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pvcd_plugins.network.bridge import (
     plan,
     sysctls,
     taken,
+    unreachable,
     uplink_name,
     with_router,
     wrong,
@@ -32,8 +33,7 @@ from pvcd_plugins.network.bridge.announce import Announced, Announcer
 from pvcd_plugins.network.bridge.links import Batch, Link, Step, default_device, floods, look, remove
 from pvcd_plugins.network.bridge.plan import Underlay, Uplink
 
-DEADLINE = 10.0
-"""Seconds for the kernel's settings."""
+SYSCTL_SECONDS = 10.0
 _OURS = re.compile(r"(vmbr|vxlan|vlan)\d+")
 
 
@@ -49,9 +49,9 @@ class LinuxBridges:
         *,
         clock: Clock | None = None,
     ) -> None:
-        """`device` carries the tunnels (else that of the default route, else `lo`), `vlan_device` the VLANs.
+        """`device` carries the tunnels (default: that of the default route, or `lo`), `vlan_device` the VLANs.
 
-        `mtu` counts as that of `device`, instead of what the device says.
+        `mtu` overrides the MTU of `device`.
         """
         self._device = device
         self._vlan_device = vlan_device
@@ -70,32 +70,32 @@ class LinuxBridges:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Announce no more. Bridges stay, since VMs use them; addresses vanish when their time is over."""
+        """Stop announcing. Bridges stay for the VMs that use them; gateway addresses expire."""
         await self._announcer.aclose()
 
     async def address(self) -> Address:
-        """Where other nodes reach this one with their tunnels."""
+        """Return where the tunnels of other nodes reach this one."""
         return (await self._underlay(await look())).address
 
     async def mtu(self) -> int:
-        """The MTU of managed networks on this node."""
+        """Return the MTU of managed networks on this node."""
         return (await self._underlay(await look())).mtu
 
     async def _underlay(self, links: Mapping[str, Link]) -> Underlay:
         if self._device is None:
-            # Remembered: tunnels must not move because a default route is gone for a while.
+            # Remembered: tunnels must not move when the default route disappears for a while.
             self._device = await default_device()
         device = _device(links, self._device or "lo")
         address = plan.underlay_address(device)
         if address is None:
-            raise Failed(f"The link {device.name} has no address at which other nodes could reach this one.")
+            raise Failed(unreachable(device.name))
         return Underlay(device.name, address, self._port, plan.tunnel_mtu(device, address, self._mtu))
 
     async def apply(self, wanted: Collection[Bridge], peers: Collection[Address]) -> dict[int, str]:
-        """Make these bridges what there is: look, make what is missing, remove what is not wanted."""
+        """Have exactly these bridges: create what is missing, repair what differs, remove the rest."""
         async with self._changing:
             links, flooded = await asyncio.gather(look(), floods())
-            batch = Batch("The bridge {} could not be made")
+            batch = Batch("Cannot create bridge {!r}")
             uplinks = await self._uplinks(wanted, links, batch.failures)
             if uplinks:
                 await _settle(sysctls.pass_by_filters)
@@ -105,15 +105,15 @@ class LinuxBridges:
             await batch.take("ip", _steps(plan.raising(vni, uplink, links) for vni, uplink in uplinks.items()))
             names = {name for bridge in wanted for name in (bridge_name(bridge.vni), uplink_name(bridge))}
             unwanted = [link.name for link in links.values() if _ours(link) and link.name not in names]
-            half_made = [name for vni in batch.failures for name in batch.made.get(vni, ())]
-            if unwanted or half_made:
-                await remove(unwanted + half_made)
+            incomplete = [name for vni in batch.failures for name in batch.made.get(vni, ())]
+            if unwanted or incomplete:
+                await remove(unwanted + incomplete)
             return sentences | batch.failures
 
     async def _uplinks(
         self, wanted: Collection[Bridge], links: Mapping[str, Link], failures: dict[int, str]
     ) -> dict[int, Uplink]:
-        """How each bridge is to be joined with others, unless something stands in the way."""
+        """Plan the uplink of each bridge; `failures` gets the sentences for those that cannot have one."""
         uplinks = {}
         try:
             under: Underlay | Failed = await self._underlay(links)
@@ -127,7 +127,7 @@ class LinuxBridges:
         return uplinks
 
     def _uplink(self, bridge: Bridge, links: Mapping[str, Link], under: Underlay | Failed) -> Uplink:
-        if sentence := wrong(bridge):
+        if sentence := wrong(bridge.vni, bridge.kind):
             raise Failed(sentence)
         for name in (bridge_name(bridge.vni), uplink_name(bridge)):
             if name in links and not _ours(links[name]):
@@ -140,11 +140,11 @@ class LinuxBridges:
 
     def _vlan(self, vni: int, links: Mapping[str, Link]) -> Uplink:
         if self._vlan_device is None:
-            raise Failed(f"The bridge {bridge_name(vni)} needs a device for VLANs, and this node was given none.")
+            raise Failed(f"Cannot create bridge {bridge_name(vni)!r}: pvc.network.vlan_device is not set on this node.")
         return plan.vlan(vni, _device(links, self._vlan_device))
 
     async def hold(self, gateways: Mapping[int, Collection[Gateway]], seconds: float) -> dict[int, str]:
-        """Have these addresses for so long and no others of ours, and announce the ones that are new."""
+        """Have exactly these addresses for this time, and announce the new ones."""
         async with self._holding:
             links = await look()
             until = self._clock.monotonic() + seconds
@@ -152,7 +152,7 @@ class LinuxBridges:
             wanted = {vni: with_router(some) for vni, some in gateways.items() if some}
             held = [_announced(bridges[vni], one) for vni, some in wanted.items() if vni in bridges for one in some]
             self._announcer.hold(held, until)
-            batch = Batch("The gateway of {} could not be set")
+            batch = Batch("Cannot set the gateway of bridge {!r}")
             batch.failures.update((vni, absent(vni)) for vni in wanted if vni not in bridges)
             await _route(wanted)
             own = {vni: wanted.get(vni, frozenset()) for vni in bridges}
@@ -173,7 +173,7 @@ def _ours(link: Link) -> bool:
 
 def _device(links: Mapping[str, Link], name: str) -> Link:
     if name not in links:
-        raise Failed(f"There is no link {name} on this node.")
+        raise Failed(f"There is no link {name!r} on this node.")
     return links[name]
 
 
@@ -186,7 +186,7 @@ def _steps(some: Iterable[Iterable[Step]]) -> list[Step]:
 
 
 async def _isolate(batch: Batch, uplinks: Mapping[int, Uplink], links: Mapping[str, Link]) -> None:
-    """Keep the node out of networks that are not up yet."""
+    """Keep the node itself out of networks that are not up yet."""
     down = [vni for vni, uplink in uplinks.items() if any(plan.raising(vni, uplink, links))]
 
     def isolate() -> None:
@@ -207,7 +207,7 @@ async def _join(
     links: Mapping[str, Link],
     flooded: Mapping[str, Collection[Address]],
 ) -> dict[int, str]:
-    """Let tunnels lead to the peers. Returns by VNI a sentence about peers to which none can lead."""
+    """Point tunnels at the peers. Returns a sentence by VNI if a peer cannot be reached."""
     steps, sentences = [], {}
     for vni, uplink in uplinks.items():
         if (local := uplink.local) is None:
@@ -224,7 +224,7 @@ async def _join(
 
 
 async def _route(wanted: Mapping[int, Collection[Gateway]]) -> None:
-    """Be a router where there are gateways."""
+    """Make the node a router for networks with gateways."""
 
     def route() -> None:
         for vni, gateways in wanted.items():
@@ -235,9 +235,9 @@ async def _route(wanted: Mapping[int, Collection[Gateway]]) -> None:
 
 
 async def _settle(work: Callable[[], None]) -> None:
-    """Write settings of the kernel, in a thread."""
+    """Write kernel parameters in a thread."""
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(SYSCTL_SECONDS):
             await asyncio.to_thread(work)
     except TimeoutError:
-        raise TimedOut(f"The kernel did not take its settings within {DEADLINE:g} s.") from None
+        raise TimedOut(f"Cannot set kernel parameters: no answer within {SYSCTL_SECONDS:g} s.") from None

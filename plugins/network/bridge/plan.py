@@ -1,4 +1,4 @@
-"""Compares the links that are there with those that should be: pure functions, which say what to do."""
+"""Compares existing links with wanted ones. Pure functions, which return the steps to take."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pvcd_plugins.network.bridge.links import ALIAS, FLOOD, GROUP, Link, Step
 OVERHEAD = {4: 50, 6: 70}
 """Bytes that a tunnel adds to each frame, by the version of IP beneath."""
 LOOPBACK_MTU = 1500
-"""Tunnels over the loopback device, which takes 64 KiB, are as wide as over any other, as guests expect it."""
+"""For tunnels over the loopback device, whose own MTU of 64 KiB no guest expects."""
 
 
 @dataclass(frozen=True)
 class Underlay:
-    """What carries this node's tunnels."""
+    """The link that carries this node's tunnels."""
 
     device: str
     address: Address
@@ -30,43 +30,43 @@ class Underlay:
 
 @dataclass(frozen=True)
 class Uplink:
-    """The link that joins a bridge with those of other nodes, as it should be."""
+    """The link that connects a bridge with those of other nodes, as it should be."""
 
     name: str
     device: str
     mtu: int
     kind: str
     add: tuple[str, ...]
-    """How `ip` is told to make it."""
+    """The arguments of `ip` that create it."""
     needs: str
     details: Mapping[str, Any]
-    """What `ip` must tell of it."""
+    """Its properties as `ip` must show them."""
     mac: str
-    """The bridge's own. Were it the same on several nodes, each would take frames to the gateway for its own."""
+    """Of the bridge. It differs by node, since a node would take frames to the gateway of another one for its own."""
     local: Address | None = None
-    """Where a tunnel begins."""
+    """The near end of a tunnel."""
 
     def fits(self, link: Link) -> bool:
-        """Whether a link is this one; its MTU can be changed and does not count."""
+        """Return whether a link is this one, apart from its MTU, which can be changed."""
         same = link.kind == self.kind and link.device == self.device
         return same and self.details.items() <= link.details.items()
 
 
 def tunnel_mtu(device: Link, address: Address, mtu: int | None) -> int:
-    """The MTU of networks whose tunnels run over a device, or over one with that MTU."""
-    told = min(device.mtu, LOOPBACK_MTU) if device.name == "lo" else device.mtu
-    return (mtu or told) - OVERHEAD[address.version]
+    """Return the MTU of networks whose tunnels run over a device; `mtu` overrides that of the device."""
+    own = min(device.mtu, LOOPBACK_MTU) if device.name == "lo" else device.mtu
+    return (mtu or own) - OVERHEAD[address.version]
 
 
 def underlay_address(device: Link) -> Address | None:
-    """The address of a device that other nodes can reach; an IPv4 one if there is one."""
+    """Choose the address of a device that other nodes can reach, IPv4 preferred."""
     scopes = ("global", "host") if device.name == "lo" else ("global",)
     usable = [each.interface.ip for each in device.addresses if each.usable and each.scope in scopes]
     return min(usable, key=lambda address: address.version, default=None)
 
 
 def tunnel(vni: int, under: Underlay) -> Uplink:
-    """The uplink of a managed network."""
+    """Plan the uplink of a managed network."""
     name, local = uplink_name(Bridge(vni, Kind.MANAGED)), str(under.address)
     link = ("link", "add", "name", name, "group", GROUP, "type", "vxlan", "id", str(vni))
     add = (*link, "local", local, "dstport", str(under.port), "dev", under.device)
@@ -75,21 +75,21 @@ def tunnel(vni: int, under: Underlay) -> Uplink:
 
 
 def vlan(vni: int, device: Link) -> Uplink:
-    """The uplink of a bridged network."""
+    """Plan the uplink of a bridged network."""
     name = uplink_name(Bridge(vni, Kind.BRIDGED))
     add = ("link", "add", "link", device.name, "name", name, "group", GROUP, "type", "vlan", "id", str(vni))
     return Uplink(name, device.name, device.mtu, "vlan", add, "8021q", {"id": vni}, bridge_mac(device.mac, vni))
 
 
 def bridge_mac(node: str, vni: int) -> str:
-    """The bridge's own address: fixed, whatever ports come and go, and another one on each node."""
+    """Derive the MAC address of a bridge: independent of its ports, different on each node."""
     octets = bytearray(sha256(f"{node} {vni}".encode()).digest()[:6])
-    octets[0] = octets[0] & 0xFC | 0x02  # locally administered, of one station
+    octets[0] = octets[0] & 0xFC | 0x02  # locally administered, unicast
     return octets.hex(":")
 
 
 def making(vni: int, uplink: Uplink, links: Mapping[str, Link]) -> Iterator[Step]:
-    """Have the bridge and its uplink, as they should be but for being up."""
+    """Create or repair the bridge and its uplink, without setting them up."""
     bridge = bridge_name(vni)
     seen, seen_bridge = links.get(uplink.name), links.get(bridge)
     if seen and not uplink.fits(seen):
@@ -103,7 +103,7 @@ def making(vni: int, uplink: Uplink, links: Mapping[str, Link]) -> Iterator[Step
     for name, link, master in ((bridge, seen_bridge, None), (uplink.name, seen, bridge)):
         changes: tuple[str, ...] = () if link else ("alias", ALIAS)
         if not link or link.mtu != uplink.mtu:
-            # A bridge that was told its MTU does not take that of its narrowest port.
+            # A bridge whose MTU was set does not adopt that of its narrowest port.
             changes += ("mtu", str(uplink.mtu))
         if master and (not link or link.master != master):
             changes += ("master", master)
@@ -112,7 +112,7 @@ def making(vni: int, uplink: Uplink, links: Mapping[str, Link]) -> Iterator[Step
 
 
 def raising(vni: int, uplink: Uplink, links: Mapping[str, Link]) -> Iterator[Step]:
-    """Let those be up that are not."""
+    """Set up the uplink and the bridge that are down."""
     for name in (uplink.name, bridge_name(vni)):
         link = links.get(name)
         if not link or not link.up or (name == uplink.name and not uplink.fits(link)):
@@ -120,19 +120,19 @@ def raising(vni: int, uplink: Uplink, links: Mapping[str, Link]) -> Iterator[Ste
 
 
 def flooding(vni: int, name: str, peers: Collection[Address], seen: Collection[Address]) -> Iterator[Step]:
-    """Send what is meant for all to these peers, and no others."""
-    for word, those in (("append", set(peers) - set(seen)), ("del", set(seen) - set(peers))):
-        for peer in sorted(those, key=str):
+    """Send broadcast frames to exactly these peers."""
+    for word, changed in (("append", set(peers) - set(seen)), ("del", set(seen) - set(peers))):
+        for peer in sorted(changed, key=str):
             yield Step(vni, ("fdb", word, FLOOD, "dev", name, "dst", str(peer)))
 
 
 def holding(vni: int, link: Link, wanted: Collection[Gateway], seconds: float) -> Iterator[Step]:
-    """Have these addresses for so long, and no others that have an end."""
+    """Have exactly these addresses for this time, beside permanent ones."""
     for each in link.addresses:
         if not each.forever and each.interface not in wanted:
             yield Step(vni, ("address", "del", str(each.interface), "dev", link.name))
     limit = str(max(1, ceil(seconds)))
     for gateway in sorted(wanted, key=str):
         words = ("address", "replace", str(gateway), "dev", link.name, "valid_lft", limit, "preferred_lft", limit)
-        # The one that had it before may not have let it go yet.
+        # The node that had the address before may not have given it up yet.
         yield Step(vni, (*words, "nodad") if gateway.version == 6 else words)

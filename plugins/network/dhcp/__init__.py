@@ -1,4 +1,4 @@
-"""The door to DHCP, router advertisements and the names of one network's hosts, as the primary serves them."""
+"""The door to DHCP, router advertisements and host names of each network, which the primary serves."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True)
 class Reservation:
-    """An address that a host always gets."""
+    """A static lease: an address that a host always gets."""
 
     mac: str
-    """`52:54:00:3c:81:a0`, in small letters."""
+    """`52:54:00:3c:81:a0`, in lower case."""
     address: IPv4Address
     hostname: str | None = None
 
 
 @dataclass(frozen=True)
 class Served:
-    """A managed network as its hosts are to see it."""
+    """A managed network as its hosts should see it."""
 
     vni: int
     domain: str
     mtu: int
     ip4: IPv4Interface | None = None
-    """The gateway with its network's length."""
+    """The gateway with the prefix length of its network."""
     ip6: IPv6Interface | None = None
-    """The same; where it is given there are router advertisements, and DHCPv6: for options only where there is IPv4
-    too, else also for addresses."""
+    """The same. It turns on router advertisements and DHCPv6, which gives options only if there is `ip4`, else also
+    addresses."""
     dhcp4: tuple[IPv4Address, IPv4Address] | None = None
     """First and last address of the pool; without it there is no DHCPv4."""
     reservations: tuple[Reservation, ...] = ()
     name_servers: tuple[Address, ...] = ()
-    """Who is asked for names of other domains; nobody if there is none."""
+    """Where names of other domains are looked up; without any they are unknown."""
 
     @property
     def network4(self) -> IPv4Network | None:
@@ -50,34 +50,34 @@ class Leased:
 
     address: Address
     mac: str | None
-    """Of DHCPv6 it may be unknown."""
+    """May be unknown with DHCPv6."""
     client_id: str
-    """As dnsmasq writes it: the client's identifier, or its DUID; `*` when there is none."""
+    """As dnsmasq writes it: the client's identifier, or its DUID; `*` without one."""
     hostname: str | None
     expires: float
     """Seconds since 1970."""
     iaid: int | None = None
-    """Of DHCPv6."""
+    """DHCPv6 only."""
 
 
 class Leases(Protocol):
-    """Where leases are remembered, so that they follow the primary: given to the door by whoever opens it."""
+    """The lease store, shared by all nodes so that leases follow the primary."""
 
     async def known(self, vni: int) -> Sequence[Leased]:
-        """All that hold in a network."""
+        """Return the unexpired leases of a network."""
 
     async def taken(self, vni: int, lease: Leased) -> None:
-        """One was taken or renewed."""
+        """Store a lease that was taken or renewed."""
 
     async def ended(self, vni: int, address: Address) -> None:
-        """One was given back or has expired."""
+        """Remove a lease that was given back or has expired."""
 
 
 class Dhcp(Protocol):
     """The servers of all managed networks. They end when the door is closed, or with this process."""
 
     async def apply(self, wanted: Collection[Served]) -> dict[int, str]:
-        """Serve these networks and no others; what did not change goes on undisturbed, what ended is started again.
+        """Serve exactly these networks. Unchanged servers run on undisturbed; ended ones are started again.
 
-        Returns by VNI one sentence for each network that could not be served.
+        Returns one sentence by VNI for each network that is not served.
         """

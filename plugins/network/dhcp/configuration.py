@@ -1,7 +1,8 @@
-"""From a network as it is to be served to the files of its dnsmasq. Pure functions.
+"""Renders the files of a network's dnsmasq. Pure functions.
 
-Nothing of what is put into a file can be more than one value: addresses are written from their numbers, and names must
-be names. Hosts' names stand only in the file of names, since `dhcp-host` takes some for a keyword (`ignore`, `12h`).
+Every value is checked, so that none can add a line or an option: addresses are rendered from their numbers, and names
+must be valid names. Host names stand only in the file of names, because `dhcp-host` takes some for keywords (`ignore`,
+`12h`).
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 
 from pvcd import Invalid
-from pvcd_plugins.network.bridge import bridge_name
+from pvcd_plugins.network.bridge import Kind, bridge_name, wrong
 from pvcd_plugins.network.dhcp import Address, Reservation, Served
 from pvcd_plugins.network.dnsmasq import BASE
 
 LEASE4, LEASE6 = "48h", "24h"
 METADATA = "169.254.169.254/32"
-MOST_LEASES = 10_000
-"""How many leases one network may have; guests can make up as many clients as they like."""
+MAX_LEASES = 10_000
+"""Per network; guests can invent as many clients as they like."""
 DYNAMIC6 = 0xFFFF
 """The last address that DHCPv6 gives out, counted from the first of the network."""
 RA_SECONDS, ROUTER_SECONDS = 60, 180
-"""How often the router is announced, and how long guests believe in it: short, since it moves with the primary."""
+"""Interval of router advertisements, and how long guests use the router: short, because it moves with the primary."""
 SLAAC = 64
-"""The length of a network in which hosts make up addresses; dnsmasq knows of no shorter ones."""
+"""The prefix length with which hosts choose their own addresses; dnsmasq supports no shorter one."""
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOSTNAME = re.compile(_LABEL)
@@ -36,43 +37,43 @@ _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of one network lie."""
+    """The paths of one network's files."""
 
     directory: Path
 
     @property
     def configuration(self) -> Path:
-        """What dnsmasq is started with."""
+        """The configuration of dnsmasq."""
         return self.directory / "dnsmasq.conf"
 
     @property
     def script(self) -> Path:
-        """What it runs for each lease."""
+        """The script that dnsmasq runs for each lease."""
         return self.directory / "lease-script"
 
     @property
     def known(self) -> Path:
-        """The leases that it begins with."""
+        """The leases that dnsmasq starts with."""
         return self.directory / "known"
 
     @property
     def reservations(self) -> Path:
-        """The directory with one file for each reserved address."""
+        """The directory with a file for each static lease."""
         return self.directory / "reservations"
 
     @property
     def names(self) -> Path:
-        """The directory with the names of hosts."""
+        """The directory with a file for each host name."""
         return self.directory / "names"
 
 
 def configuration(served: Served, place: Place) -> str:
-    """The text of the configuration, which says nothing of reservations; raises `Invalid` for what cannot be served."""
+    """Render the configuration, without static leases; raises `Invalid` for a network that cannot be served."""
     return "".join(f"{line}\n" for line in (*BASE, *_names(served, place), *_dhcp4(served, place), *_dhcp6(served)))
 
 
 def reservations(served: Served) -> dict[str, str]:
-    """The files with what is reserved, by their names."""
+    """Render the files of the static leases, by file name."""
     files = {}
     for each in served.reservations:
         mac = _matching(_MAC, each.mac, "MAC address", served)
@@ -81,7 +82,7 @@ def reservations(served: Served) -> dict[str, str]:
 
 
 def names(served: Served) -> dict[str, str]:
-    """The files with the names of those hosts, by the names of the files."""
+    """Render the files of their host names, by file name."""
     files = {}
     for each in served.reservations:
         if each.hostname is not None:
@@ -93,22 +94,22 @@ def names(served: Served) -> dict[str, str]:
 
 
 def text_of(address: Address) -> str:
-    """An address as text; raises `Invalid` for one with a zone, which could be any text."""
+    """Render an address; raises `Invalid` for one with a zone, which could be any text."""
     if not isinstance(address, IPv4Address | IPv6Address) or (isinstance(address, IPv6Address) and address.scope_id):
-        raise Invalid(f"{str(address)!r:.100} is not an address that a name server can have or give.")
+        raise Invalid(f"address must be an IPv4 or IPv6 address without a zone; got {str(address)!r:.100}.")
     return str(address)
 
 
 def checked_domain(domain: str) -> str:
-    """A domain's name that can stand in a configuration; raises `Invalid` for any other."""
+    """Return a domain that can stand in a configuration; raises `Invalid` for any other text."""
     if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
-        raise Invalid(f"{domain!r:.300} is not the name of a domain.")
+        raise Invalid(f"domain must be the name of a DNS domain; got {domain!r:.300}.")
     return domain
 
 
 def _names(served: Served, place: Place) -> Iterator[str]:
-    if not 0 < served.vni < 1 << 24:
-        raise Invalid(f"{served.vni!r} is not a VNI.")
+    if sentence := wrong(served.vni, Kind.MANAGED):
+        raise Invalid(sentence)
     yield f"interface={bridge_name(served.vni)}"
     yield from ("except-interface=lo", "no-resolv", f"hostsdir={place.names}")
     if served.domain:
@@ -122,22 +123,22 @@ def _names(served: Served, place: Place) -> Iterator[str]:
 
 def _dhcp4(served: Served, place: Place) -> Iterator[str]:
     if not 576 <= served.mtu <= 65535:
-        raise Invalid(f"{served.mtu!r} is not an MTU that network {served.vni} can have.")
+        raise Invalid(f"mtu of network {served.vni} must be from 576 to 65535; got {served.mtu!r}.")
     yield from ("leasefile-ro", "script-on-renewal", f"dhcp-script={place.script}", "dhcp-authoritative", "no-ping")
     yield from ("quiet-dhcp", "quiet-dhcp6", "quiet-ra", f"dhcp-lease-max={_most_leases(served)}")
-    # A guest of this name would be asked by browsers for a proxy.
+    # Browsers would ask a guest of this name for their proxy settings.
     yield from ("dhcp-name-match=set:wpad,wpad", "dhcp-ignore-names=tag:wpad")
     if served.dhcp4 is None:
         return
     first, last = served.dhcp4
     if served.ip4 is None or not first <= last or {first, last} - {*_hosts(served, first, last)}:
-        raise Invalid(f"The DHCP range {first!s:.50} to {last!s:.50} is not within network {served.vni}.")
+        raise Invalid(f"DHCP range must be within network {served.vni}; got {first!s:.50} to {last!s:.50}.")
     gateway, mask = text_of(served.ip4.ip), served.ip4.network.netmask
     yield f"dhcp-range={text_of(first)},{text_of(last)},{text_of(mask)},{LEASE4}"
     yield f"dhcp-hostsdir={place.reservations}"
     yield from (f"dhcp-option=option:{name},{gateway}" for name in ("router", "dns-server", "ntp-server"))
     yield f"dhcp-option=option:mtu,{served.mtu:d}"
-    # Who understands these routes takes no other router, hence the default route.
+    # Clients that support this option ignore the router option, so it must contain the default route too.
     yield f"dhcp-option=option:classless-static-route,{METADATA},{gateway},0.0.0.0/0,{gateway}"
     if served.domain:
         yield f"dhcp-option=option:domain-search,{checked_domain(served.domain)}"
@@ -160,19 +161,19 @@ def _dhcp6(served: Served) -> Iterator[str]:
 
 
 def _is_stateless(served: Served) -> bool:
-    """Whether hosts make up their IPv6 addresses, which is so where they have one of IPv4 too and it is possible."""
+    """Return whether hosts choose their own IPv6 addresses: if they have IPv4 too and the network is large enough."""
     return served.ip4 is not None and served.ip6 is not None and served.ip6.network.prefixlen <= SLAAC
 
 
 def _network6(network: IPv6Network, gateway: IPv6Address) -> IPv6Network:
-    """The part of a network that is served: of a large one that in which the gateway is."""
+    """Return the part of a network that is served: the /64 of the gateway, or all of a smaller one."""
     if network.prefixlen >= SLAAC:
         return network
     return IPv6Network((int(gateway), SLAAC), strict=False)
 
 
 def _pool6(served: Served) -> tuple[IPv6Address, IPv6Address] | None:
-    """The addresses that DHCPv6 gives out."""
+    """Return the first and last address that DHCPv6 gives out."""
     if served.ip6 is None or _is_stateless(served) or served.ip6.network.prefixlen > 126:
         return None
     network = _network6(served.ip6.network, served.ip6.ip)
@@ -181,14 +182,14 @@ def _pool6(served: Served) -> tuple[IPv6Address, IPv6Address] | None:
 
 
 def _most_leases(served: Served) -> int:
-    """As many as the pools have, and reservations beside them; not by the reservations, which may change any time."""
+    """Count the addresses of the pools, plus room for static leases, which may change without a restart."""
     pools = [served.dhcp4, _pool6(served)]
     sizes = sum(int(pool[1]) - int(pool[0]) + 1 for pool in pools if pool is not None)
-    return min(sizes, MOST_LEASES) + 1000
+    return min(sizes, MAX_LEASES) + 1000
 
 
 def _hosts(served: Served, *addresses: Address) -> list[Address]:
-    """Those of the addresses that hosts of the network can have."""
+    """Filter the addresses that hosts of the network can have."""
     if served.ip4 is None:
         return []
     network, outer = served.ip4.network, set[Address]()
@@ -199,11 +200,11 @@ def _hosts(served: Served, *addresses: Address) -> list[Address]:
 
 def _inside(reservation: Reservation, served: Served) -> str:
     if not _hosts(served, reservation.address):
-        raise Invalid(f"The address {reservation.address!s:.50} is not within network {served.vni}.")
+        raise Invalid(f"Reserved address must be within network {served.vni}; got {reservation.address!s:.50}.")
     return text_of(reservation.address)
 
 
 def _matching(pattern: re.Pattern[str], value: str, what: str, served: Served) -> str:
     if not pattern.fullmatch(value):
-        raise Invalid(f"{value!r:.100} is not a {what} that network {served.vni} can serve.")
+        raise Invalid(f"{what} of a host in network {served.vni} must be valid; got {value!r:.100}.")
     return value

@@ -1,10 +1,10 @@
-"""The real servers: one dnsmasq for each network, whose leases are remembered elsewhere.
+"""The real servers: one dnsmasq for each network, which keeps its leases in the lease store.
 
-<directory>/leases              the socket at which the scripts are answered
-           /<vni>/dnsmasq.conf  a network's settings
-                 /lease-script  what its dnsmasq tells of leases with
-                 /reservations  a file for each reserved address; a new one counts at once
-                 /names         a file for the name of each reserved address
+<directory>/leases              the socket that answers the lease scripts
+           /<vni>/dnsmasq.conf  a network's configuration
+                 /lease-script  reports the leases of its dnsmasq
+                 /reservations  a file for each static lease; a new one takes effect at once
+                 /names         a file for the host name of each static lease
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ from pvcd_plugins.network.dhcp.configuration import Place, configuration, names,
 from pvcd_plugins.network.dhcp.memory import Memory
 from pvcd_plugins.network.dnsmasq import Account, Server, account, prepare, write
 
-AT_ONCE = 8
-"""How many networks are started side by side."""
+MAX_PARALLEL_STARTS = 8
 PYTHON = Path(sys.executable).resolve()
-"""The interpreter of the script, which needs no more than the standard library."""
+"""The interpreter of the script, which needs only the standard library."""
 SCRIPT = "script.py"
 LAUNCHER = """#!/bin/sh
-# At its start, and when it reads its files again, dnsmasq repeats every lease: Python would take 30 ms for each.
+# dnsmasq repeats every lease when it starts and when it rereads its files; Python would take 30 ms for each.
 same() {{
     grep -qxF -e "$DNSMASQ_LEASE_EXPIRES $2 $3 ${{4:-*}} ${{DNSMASQ_CLIENT_ID:-*}}" \\
         -e "$DNSMASQ_LEASE_EXPIRES $DNSMASQ_IAID $3 ${{4:-*}} $2" {known}
@@ -46,17 +45,17 @@ exec {python} -SEI {script} {vni} "$@"
 
 @dataclass
 class _Network:
-    """A network as it is served now."""
+    """A network as it is currently served."""
 
     served: Served
     configuration: str
     bridge: int
-    """The number of the bridge; a new one of the same name has another."""
+    """The interface index of the bridge, which tells a new bridge of the same name from the old one."""
     server: Server
 
 
 class DnsmasqDhcp:
-    """Serves each network with a dnsmasq of its own, between `open` and `close`."""
+    """Serves each network with its own dnsmasq, between `open` and `close`."""
 
     def __init__(self, directory: Path, leases: Leases) -> None:
         self._directory = directory
@@ -66,22 +65,22 @@ class DnsmasqDhcp:
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
-        """Prepare the directory, from which what a killed process left behind is removed."""
+        """Prepare the directory, without the leftovers of a killed process."""
         self._directory, self._account = await asyncio.to_thread(_prepare, self._directory)
         await self._memory.open(self._directory, self._account)
 
     async def close(self) -> None:
-        """End all servers, after they have told of all leases."""
+        """Stop all servers, after they have reported all leases."""
         try:
             await self.apply(())
         finally:
             await self._memory.close()
 
     async def apply(self, wanted: Collection[Served]) -> dict[int, str]:
-        """Serve these networks and no others; by VNI a sentence for each that is not served."""
+        """Serve exactly these networks. Returns one sentence by VNI for each that is not served."""
         async with self._lock:
             await self._memory.retry()
-            places = asyncio.Semaphore(AT_ONCE)
+            places = asyncio.Semaphore(MAX_PARALLEL_STARTS)
             tasks: dict[int, asyncio.Task[str | None]] = {}
             async with asyncio.TaskGroup() as group:
                 for vni in self._networks.keys() - {each.vni for each in wanted}:
@@ -98,14 +97,14 @@ class DnsmasqDhcp:
         return now is not None and now.served == served and now.bridge == _index(served)
 
     async def _change(self, served: Served, places: asyncio.Semaphore) -> str | None:
-        """Let what is served become this; why it cannot."""
+        """Serve a network as it should be now. Returns a sentence if that is not possible."""
         place = Place(self._directory / f"{served.vni:d}")
         try:
             text = configuration(served, place)
             files = {place.names: names(served), place.reservations: reservations(served)}
             now, bridge = self._networks.get(served.vni), _index(served)
             if now is not None and (now.configuration, now.bridge) == (text, bridge):
-                # Files that are new count at once, all else when they are read again.
+                # dnsmasq reads new files at once, but changed and removed ones only when told to.
                 if await asyncio.to_thread(_sync, files):
                     now.server.reload()
                 now.served = served
@@ -114,7 +113,7 @@ class DnsmasqDhcp:
             if served.ip4 is None and served.ip6 is None:
                 return None
             if bridge is None:
-                return f"Network {served.vni} is not served yet: there is no {bridge_name(served.vni)}."
+                return f"Cannot serve network {served.vni}: there is no bridge {bridge_name(served.vni)!r} yet."
             async with places:
                 await asyncio.to_thread(_fill, place, text, files)
                 before = partial(self._remind, served.vni, place.known)
@@ -122,13 +121,13 @@ class DnsmasqDhcp:
                 self._networks[served.vni] = _Network(served, text, bridge, server)
                 await server.start()
         except OSError as error:
-            return f"Network {served.vni} is not served: its files cannot be written: {error.strerror}."
+            return f"Cannot write the DHCP files of network {served.vni}: {error.strerror}."
         except PvcdError as error:
             return error.sentence
         return None
 
     async def _remind(self, vni: int, path: Path) -> None:
-        """Write down the leases that a server begins with."""
+        """Write the leases that a server starts with."""
         text = lines.known(vni, await self._memory.known(vni))
         await asyncio.to_thread(write, path, text, 0o600, self._account)
 
@@ -138,14 +137,14 @@ class DnsmasqDhcp:
             await network.server.stop()
 
     async def _end(self, vni: int) -> None:
-        """Serve a network no more."""
+        """Stop serving a network."""
         await self._stop(vni)
         self._memory.forget(vni)
         await asyncio.to_thread(shutil.rmtree, self._directory / f"{vni:d}", ignore_errors=True)
 
 
 def _index(served: Served) -> int | None:
-    """The number of a network's bridge, if there is one: without it dnsmasq would serve every link."""
+    """Return the interface index of a network's bridge, if any. Without a bridge dnsmasq would serve every link."""
     try:
         return socket.if_nametoindex(bridge_name(served.vni))
     except OSError:
@@ -155,12 +154,10 @@ def _index(served: Served) -> int | None:
 def _prepare(directory: Path) -> tuple[Path, Account | None]:
     directory = prepare(directory)
     if os.statvfs(directory).f_flag & os.ST_NOEXEC:
-        raise Failed(
-            f"The directory {directory} cannot be used for dnsmasq: no program may be run from there (noexec)."
-        )
-    for left in directory.iterdir():
-        if left.name.isdecimal():
-            shutil.rmtree(left)
+        raise Failed(f"Cannot use directory {str(directory)!r} for dnsmasq: it is mounted noexec.")
+    for leftover in directory.iterdir():
+        if leftover.name.isdecimal():
+            shutil.rmtree(leftover)
     write(directory / SCRIPT, Path(script.__file__).read_text())
     return directory, account(directory, PYTHON)
 
@@ -178,7 +175,7 @@ def _fill(place: Place, text: str, files: dict[Path, dict[str, str]]) -> None:
 
 
 def _sync(files: dict[Path, dict[str, str]]) -> bool:
-    """Let directories hold these files and no others; whether one has gone or changed."""
+    """Have exactly these files in their directories. Returns whether an existing one was changed or removed."""
     altered = False
     for directory, wanted in files.items():
         there = {file.name: file.read_text() for file in directory.iterdir() if not file.name.startswith(".")}

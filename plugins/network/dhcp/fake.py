@@ -1,4 +1,4 @@
-"""DHCP and names in memory, for tests and simulations. What is public beyond the protocol is for who scripts it."""
+"""DHCP and host names in memory, for tests and simulations. What is public beyond the protocol scripts them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ LEASE_SECONDS = 48 * 3600.0
 
 
 class FakeDhcp:
-    """Serves networks in name only; hosts take leases with `request`."""
+    """Serves networks without any server; hosts take leases with `request`."""
 
     def __init__(self, leases: Leases, clock: Clock | None = None) -> None:
         self.served: dict[int, Served] = {}
         self.broken: dict[int, str] = {}
-        """By VNI, what is wrong with a network's server."""
+        """Sentences by VNI for networks whose server does not work."""
         self.leased: dict[int, dict[Address, Leased]] = {}
         self._leases = leases
         self._clock = clock or SystemClock()
 
     async def open(self) -> None:
-        """Begin with nothing served."""
+        """Start without any network."""
 
     async def close(self) -> None:
-        """Serve nothing more."""
+        """Stop serving."""
         await self.apply(())
 
     async def apply(self, wanted: Collection[Served]) -> dict[int, str]:
-        """Serve these networks and no others."""
+        """Serve exactly these networks."""
         sentences = dict[int, str]()
         for vni in self.served.keys() - {each.vni for each in wanted}:
             del self.served[vni], self.leased[vni]
@@ -50,7 +50,7 @@ class FakeDhcp:
         return sentences
 
     async def request(self, vni: int, mac: str, hostname: str | None = None) -> Leased | None:
-        """Take or renew the lease of a host; None if it gets no answer or no address."""
+        """Take or renew the lease of a host. Returns None if there is no server or no free address."""
         served = self.served.get(vni)
         if served is None or served.dhcp4 is None or vni in self.broken:
             return None
@@ -71,12 +71,12 @@ class FakeDhcp:
         return lease
 
     async def release(self, vni: int, address: Address) -> None:
-        """Let a host give its lease back."""
+        """Give back the lease of a host."""
         if vni in self.served and self.leased[vni].pop(address, None) is not None:
             await self._leases.ended(vni, address)
 
     def names(self, vni: int) -> dict[str, Address]:
-        """The hosts that the network's name server knows, by their names with the domain."""
+        """Return the addresses that the network's name server knows, by full host name."""
         served = self.served.get(vni)
         if served is None or vni in self.broken:
             return {}
@@ -86,14 +86,14 @@ class FakeDhcp:
 
 
 def _check(served: Served) -> None:
-    """Refuse what the real one refuses."""
+    """Refuse the networks that the real door refuses."""
     configuration(served, Place(Path("/")))
     reservations(served)
     names(served)
 
 
 def _free(served: Served, held: Collection[Address]) -> set[IPv4Address]:
-    """The addresses of the pool that a new host may get."""
+    """Return the addresses of the pool that a new host may get."""
     assert served.dhcp4 is not None and served.ip4 is not None  # noqa: S101
     first, last = served.dhcp4
     reserved = {one.address for one in served.reservations}

@@ -1,4 +1,4 @@
-"""What the script tells of a lease, and how dnsmasq reads those that are known: pure functions."""
+"""Parses the calls of the lease script, and renders known leases for dnsmasq. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ _FIELDS = 9
 
 
 @dataclass(frozen=True)
-class Told:
+class LeaseEvent:
     """One call of the script."""
 
     vni: int
     action: str
-    """`add`, `old` or `del`, or what is none of our business."""
+    """`add`, `old` or `del`; others do not concern leases."""
     address: Address | None = None
     lease: Leased | None = None
-    """As it is now, if it is not `del`."""
+    """None for `del`."""
 
 
-def read(line: str) -> Told:
-    """What the script says; raises `Invalid` when it says what dnsmasq never does."""
+def read(line: str) -> LeaseEvent:
+    """Parse a call of the script; raises `Invalid` for one that dnsmasq never makes."""
     fields = line.split("\0")
     try:
         if len(fields) != _FIELDS:
             raise ValueError
         vni, action, hardware, address, hostname, expires, client_id, iaid, mac = fields
         if action not in ("add", "old", "del"):
-            return Told(int(vni), action)
+            return LeaseEvent(int(vni), action)
         where = ip_address(address)
         if action == "del":
-            return Told(int(vni), action, where)
+            return LeaseEvent(int(vni), action, where)
         lease = Leased(where, hardware, client_id or NONE, hostname or None, float(expires))
         if isinstance(where, IPv6Address):
             # A temporary address has a T before its number.
             lease = Leased(where, mac or None, hardware, hostname or None, float(expires), int(iaid.lstrip("T")))
-        return Told(int(vni), action, where, lease)
+        return LeaseEvent(int(vni), action, where, lease)
     except ValueError:
-        raise Invalid(f"dnsmasq told of a lease in words that are not understood: {line!r:.300}") from None
+        raise Invalid(f"Cannot parse a lease reported by dnsmasq: {line!r:.300}.") from None
 
 
 def server_id(vni: int) -> str:
-    """The DHCPv6 server's identifier, which must be the same wherever it runs: a DUID made of a UUID."""
+    """Return the DHCPv6 server's DUID, the same on every node (RFC 6355, from a UUID)."""
     return (b"\0\4" + uuid5(NAMESPACE_URL, f"pvcd:network:{vni}").bytes).hex(":")
 
 
 def known(vni: int, leases: Iterable[Leased]) -> str:
-    """What dnsmasq reads at its start; leases that it could not read are left out."""
+    """Render the leases that dnsmasq reads at its start, without those that it could not parse."""
     lines = [_line(lease) for lease in sorted(leases, key=lambda each: (each.address.version, int(each.address)))]
-    # Those of IPv6 come after the identifier, which none but they need.
+    # dnsmasq expects IPv6 leases after the DUID.
     return "".join(f"{line}\n" for line in [f"duid {server_id(vni)}", *filter(None, lines)])
 
 

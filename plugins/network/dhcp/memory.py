@@ -1,4 +1,4 @@
-"""Where the script is answered: the leases that it tells of are remembered."""
+"""The socket that answers the lease scripts, and passes leases on to the lease store."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pvcd_plugins.network.dhcp.script import OK, SOCKET
 from pvcd_plugins.network.dnsmasq import Account
 
 log = logging.getLogger(__name__)
-LIMIT = 5.0
-"""Seconds until it is said that leases cannot be asked for, or not be remembered yet."""
+ANSWER_SECONDS = 5.0
+"""For the lease store, and for a script to send and receive."""
 
 
 class Memory:
-    """Stands between the scripts and `Leases`. What could not be remembered at once is kept, and `retry` does it."""
+    """Passes leases from the scripts to the store. Those that could not be stored are kept for `retry`."""
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
         self._server: asyncio.Server | None = None
         self._seen: dict[tuple[int, Address], Leased] = {}
-        """What `Leases` knows, so that what dnsmasq repeats costs nothing."""
+        """The content of the store, so that repetitions by dnsmasq cost nothing."""
         self._unsaved: dict[tuple[int, Address], Leased | None] = {}
         self._talks: set[asyncio.Task[None]] = set()
 
     async def open(self, directory: Path, account: Account | None) -> None:
-        """Answer at a socket in the directory, which only the account that runs the scripts may use."""
-        # By way of a descriptor, since the path of a socket may not be long.
+        """Listen on a socket in the directory that only the account of the scripts may use."""
+        # By way of a descriptor, because the path of a socket must be short.
         descriptor = os.open(directory, os.O_PATH)
         try:
             path = f"/proc/self/fd/{descriptor}/{SOCKET}"
@@ -44,7 +44,7 @@ class Memory:
             os.close(descriptor)
 
     async def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
@@ -52,7 +52,7 @@ class Memory:
             await asyncio.wait(self._talks)
 
     async def known(self, vni: int) -> list[Leased]:
-        """All leases of a network, of which the newest may not be remembered yet."""
+        """Return all leases of a network, including those not stored yet."""
         async with _in_time():
             known = {(vni, lease.address): lease for lease in await self._leases.known(vni)}
         self._seen = {key: lease for key, lease in self._seen.items() if key[0] != vni} | known
@@ -60,17 +60,17 @@ class Memory:
         return [lease for lease in newest.values() if lease is not None]
 
     async def retry(self) -> None:
-        """Remember what could not be remembered when it happened."""
+        """Store the leases that could not be stored before."""
         for (vni, address), lease in list(self._unsaved.items()):
             try:
                 async with _in_time():
                     await self._remember(vni, address, lease)
             except PvcdError as error:
-                log.warning("leases are not remembered yet: %s", error)
+                log.warning("cannot store leases yet: %s", error)
                 return
 
     def forget(self, vni: int) -> None:
-        """A network is not served any more: what is not remembered of it by now never will be."""
+        """Drop all leases of a network that is no longer served, stored or not."""
         for key in [key for key in (*self._seen, *self._unsaved) if key[0] == vni]:
             self._seen.pop(key, None)
             self._unsaved.pop(key, None)
@@ -81,10 +81,10 @@ class Memory:
         self._talks.add(talk)
         try:
             with contextlib.suppress(ConnectionError, ValueError, TimeoutError):
-                async with asyncio.timeout(LIMIT):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     line = (await reader.readline()).decode(errors="replace").rstrip("\n")
                 writer.write((await self._answer(line)).encode())
-                async with asyncio.timeout(LIMIT):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     await writer.drain()
         finally:
             writer.close()
@@ -92,10 +92,10 @@ class Memory:
 
     async def _answer(self, line: str) -> str:
         try:
-            told = lines.read(line)
-            if told.address is not None:
+            event = lines.read(line)
+            if event.address is not None:
                 async with _in_time():
-                    await self._remember(told.vni, told.address, told.lease)
+                    await self._remember(event.vni, event.address, event.lease)
         except PvcdError as error:
             return error.sentence
         return OK
@@ -111,14 +111,14 @@ class Memory:
         else:
             await self._leases.taken(vni, lease)
             self._seen[key] = lease
-        if self._unsaved.get(key) == lease:  # and not a newer one by now
+        if self._unsaved.get(key) == lease:  # unless a newer one arrived meanwhile
             self._unsaved.pop(key, None)
 
 
 @contextlib.asynccontextmanager
 async def _in_time() -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(ANSWER_SECONDS):
             yield
     except TimeoutError:
-        raise TimedOut(f"What keeps the leases did not answer within {LIMIT:g} s.") from None
+        raise TimedOut(f"The lease store did not answer within {ANSWER_SECONDS:g} s.") from None

@@ -1,4 +1,4 @@
-"""The door to the one name server of the primary that knows the domains of all networks."""
+"""The door to the primary's name server for the domains of all networks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Address = IPv4Address | IPv6Address
 
 @dataclass(frozen=True)
 class Zone:
-    """The domain of one network, and whom to ask for the names and addresses of its hosts."""
+    """The domain of one network, and the server that knows its hosts."""
 
     domain: str
     server: Address
     """The gateway, where the network's own server answers."""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Whose addresses it has names for."""
+    """The address ranges that it has names for."""
 
 
 class Dns(Protocol):
     """The server; it ends when the door is closed, or with this process."""
 
     async def apply(self, zones: Collection[Zone]) -> None:
-        """Answer for these domains; raises `Failed` with what is wrong."""
+        """Answer for exactly these domains; raises `Failed` if the server does not run."""

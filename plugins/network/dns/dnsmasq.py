@@ -1,4 +1,4 @@
-"""The real name server: a dnsmasq that asks the server of each network for what is its own."""
+"""The real name server: a dnsmasq that forwards each domain to the server of its network."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RESOLV = Path("/etc/resolv.conf")
 
 
 class DnsmasqDns:
-    """One dnsmasq between the first `apply` and `close`; at `addresses`, also at those that come later.
+    """One dnsmasq between the first `apply` and `close`, at `addresses`, also those that the node gets later.
 
-    All that is in none of the domains is asked of the upstream servers, or of those of this host if there are none.
+    Other names are looked up at the `upstream` servers, by default those of this host.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class DnsmasqDns:
         self._account = await asyncio.to_thread(account, self._directory)
 
     async def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         async with self._lock:
             server, self._server = self._server, None
             if server is not None:
                 await server.stop()
 
     async def apply(self, zones: Collection[Zone]) -> None:
-        """Answer for these domains; raises `Failed` with what is wrong."""
+        """Answer for exactly these domains; raises `Failed` if the server does not run."""
         text = "".join(f"{line}\n" for zone in sorted(zones, key=lambda each: each.domain) for line in _forward(zone))
         async with self._lock:
             if self._addresses:

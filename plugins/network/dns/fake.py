@@ -11,22 +11,22 @@ from pvcd_plugins.network.dns import Address, Zone
 
 
 class FakeDns:
-    """Knows whom it would ask."""
+    """Knows which server it would ask."""
 
     def __init__(self) -> None:
         self.zones: tuple[Zone, ...] = ()
         self.broken: str | None = None
-        """What is wrong with it."""
+        """Why the server does not run."""
 
     async def open(self) -> None:
-        """Begin with no zones."""
+        """Start without zones."""
 
     async def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self.zones = ()
 
     async def apply(self, zones: Collection[Zone]) -> None:
-        """Answer for these domains."""
+        """Answer for exactly these domains."""
         for zone in zones:
             checked_domain(zone.domain)
             text_of(zone.server)
@@ -35,7 +35,8 @@ class FakeDns:
         self.zones = tuple(zones)
 
     def asked(self, question: str) -> Address | None:
-        """The server that is asked for a name, or for the name of an address; None stands for the ones upstream."""
+        """Return the server that is asked for a name or for the name of an address; None means upstream."""
+
         try:
             address = ip_address(question)
         except ValueError:

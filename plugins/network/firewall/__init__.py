@@ -1,4 +1,4 @@
-"""The door to this node's packet filter: what may pass into and out of each network."""
+"""The door to this node's packet filter: which packets may enter and leave each network."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-RULE_LENGTH = 1000
-"""Characters that the text of one rule may have."""
+MAX_RULE_LENGTH = 1000
+"""In characters."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """The rules of one managed network, in the order in which they are asked; each is the text of one nftables rule."""
+    """The rules of one managed network in order of evaluation; each is the text of one nftables rule."""
 
     vni: int
     inward: tuple[str, ...] = ()
-    """For what is forwarded to the network's bridge."""
+    """For packets forwarded to the network's bridge."""
     outward: tuple[str, ...] = ()
-    """For what is forwarded from it."""
+    """For packets forwarded from it."""
 
 
 class Firewall(Protocol):
-    """The packet filter of one node. Only the one table of ours is ever touched."""
+    """The packet filter of one node. Only our own table is ever touched."""
 
     async def check(self, rule: str) -> str:
-        """The text of a rule as it may be stored; `Invalid` says what is wrong with it, in one sentence.
+        """Return the text of a valid rule without surrounding blanks; raises `Invalid` for any other.
 
-        It is what was typed, without blanks around it. Nothing in it needs to be looked up: names are refused.
+        Names of hosts, services and protocols are refused, because nodes may resolve them differently.
         """
 
     async def apply(self, filters: Collection[Filter]) -> None:
-        """Let these count, and no others of ours, from one moment to the next; without any, our table is gone.
+        """Replace all our filters by these in one step; without any, our table is removed.
 
-        Raises `Failed` where that cannot be, naming the rule and its network; then what counted before still does.
+        Raises `Failed` with the rule and its network if that is not possible; then the previous filters stay.
         """

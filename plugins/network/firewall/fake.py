@@ -1,4 +1,4 @@
-"""A packet filter in memory, for tests and simulations. What is public beyond the protocol is for who scripts it."""
+"""A packet filter in memory, for tests and simulations. What is public beyond the protocol scripts it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _RULE = re.compile(
 
 
 class FakeFirewall:
-    """Follows rules of the form `tcp dport 22 accept`; others may be set, and meet no packet."""
+    """Follows rules of the form `tcp dport 22 accept`; others can be set, but match no packet."""
 
     def __init__(self) -> None:
         self.filters: tuple[Filter, ...] = ()
-        """Those that count."""
+        """The filters in force."""
         self.loads = 0
-        """How often something has changed."""
+        """Number of changes."""
         self.unknown: set[str] = set()
-        """Words that a rule may be stored with, but that this node cannot load."""
+        """Words of valid rules that this node cannot load."""
         self._loaded: tuple[Filter, ...] | None = None
 
     async def check(self, rule: str) -> str:
-        """The text of a rule as it may be stored; `Invalid` says what is wrong with it, in one sentence."""
+        """Return the text of a valid rule; raises `Invalid` for any other."""
         text = spelled(rule)
         if not set(re.sub(r'"[^"]*"', "", text).split()) & set(VERDICTS):
             raise undecided()
         return text
 
     async def apply(self, filters: Collection[Filter]) -> None:
-        """Let these count, and no others of ours, from one moment to the next; without any, our table is gone."""
+        """Replace all our filters by these in one step; without any, our table is removed."""
         wanted = tuple(sorted(filters, key=lambda each: each.vni))
         if self._loaded == wanted:
             return
@@ -47,22 +47,22 @@ class FakeFirewall:
 
     def _load(self, origin: Origin) -> None:
         for word in self.unknown.intersection(origin.rule.split()):
-            raise Failed(f"nftables does not take {origin}: it knows no {word}. What counted before still does.")
+            raise Failed(f"Cannot load {origin}: unknown word {word}. The previous rules stay in force.")
 
     def tamper(self) -> None:
-        """Let somebody else remove our table."""
+        """Remove our table, as another program may."""
         self.filters, self._loaded = (), None
         self.loads += 1
 
     def passes(self, source: int | None, target: int | None, port: int, protocol: str = "tcp") -> bool:
-        """Whether the first packet from a guest in one network gets to one in another; None is what is not ours."""
+        """Return whether a guest in one network can open a connection to one in another; None is a foreign network."""
         by_vni = {each.vni: each for each in self.filters}
         outward = by_vni[source].outward if source in by_vni else ()
         inward = by_vni[target].inward if target in by_vni else ()
         return _lets_pass(outward, port, protocol) and _lets_pass(inward, port, protocol)
 
     def admits(self, source: int | None, port: int, protocol: str = "tcp", address: str | None = None) -> bool:
-        """Whether a packet of a guest is let in to the node, at the gateway's address or another."""
+        """Return whether a guest's packet reaches the node, at the gateway's address or another."""
         if all(each.vni != source for each in self.filters):
             return True
         if port == NAMES or (protocol == "udp" and port in DATAGRAMS):

@@ -1,7 +1,7 @@
-"""The packet filter of the kernel, by `nft`. Rules are checked in namespaces that are thrown away.
+"""The packet filter of the kernel, by `nft`. Rules are checked in temporary namespaces.
 
-Whether somebody has touched our table is seen at two prices: the kernel counts all changes of all tables, which costs
-nothing to ask for; only where that number has moved is the table listed and compared.
+Changes of our table by other programs are noticed cheaply: the kernel counts the changes of all tables, and only if
+that number has moved is our table listed and compared.
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from pvcd_plugins.network.firewall.ruleset import TABLE, Ruleset, ruleset
 
 CHECK_SECONDS = 5.0
 LOAD_SECONDS = 30.0
-CHECKS = 4
-"""Rules that are checked side by side."""
+MAX_PARALLEL_CHECKS = 4
 
 _NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 _OWN_USER = ("unshare", "--map-root-user", "--net")
 _NET_ADMIN = tuple(f"--{kind}=-all,+net_admin" for kind in ("inh-caps", "ambient-caps", "bounding-set"))
 _DESCRIPTORS = range(4, 8)
-"""How few files nft may have open at once: so few that it has none left for looking up a name."""
+"""Limits of open files for nft, so low that none is left for resolving a name."""
 
 _LOAD_ERROR = re.compile(r"^/dev/stdin:(\d+):\S+ Error: (.+)$", re.MULTILINE)
 
@@ -41,7 +40,7 @@ _REQUEST = 1
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What counts since our last load."""
+    """The state after our last load."""
 
     filters: tuple[Filter, ...]
     generation: int
@@ -54,31 +53,31 @@ class NftFirewall:
     def __init__(self) -> None:
         self._loaded: _Loaded | None = None
         self._lock = asyncio.Lock()
-        self._checks = asyncio.Semaphore(CHECKS)
+        self._checks = asyncio.Semaphore(MAX_PARALLEL_CHECKS)
         self._way: Sequence[str] | None = None
         self._search = asyncio.Lock()
 
     async def check(self, rule: str) -> str:
-        """The text of a rule as it may be stored; `Invalid` says what is wrong with it, in one sentence."""
+        """Return the text of a valid rule without surrounding blanks; raises `Invalid` for any other."""
         text = spelled(rule)
         async with self._checks:
             way = await self._found_way()
             result = await _read(way, text)
         if result.returncode:
             found = complaint(text, result.stderr.decode(errors="replace"))
-            raise found or Failed(f"The rule could not be checked: {_first_line(result)}.")
+            raise found or Failed(f"Cannot check the rule: {_first_line(result)}.")
         judge(json.loads(result.stdout))
         return text
 
     async def apply(self, filters: Collection[Filter]) -> None:
-        """Let these count, and no others of ours, from one moment to the next; without any, our table is gone."""
+        """Replace all our filters by these in one step; without any, our table is removed."""
         wanted = tuple(sorted(filters, key=lambda each: each.vni))
         async with self._lock:
-            if not await self._counts(wanted):
+            if not await self._is_loaded(wanted):
                 await self._load(wanted)
 
-    async def _counts(self, wanted: tuple[Filter, ...]) -> bool:
-        """Whether the table is there as we loaded it, with these filters."""
+    async def _is_loaded(self, wanted: tuple[Filter, ...]) -> bool:
+        """Return whether the table is as we loaded it, with these filters."""
         if self._loaded is None or self._loaded.filters != wanted:
             return False
         now = generation()
@@ -86,7 +85,7 @@ class NftFirewall:
             return True
         if await _listing() != self._loaded.listing:
             return False
-        # A change since `now` is one that the next call finds.
+        # The next call notices a change since `now`.
         self._loaded = replace(self._loaded, generation=now)
         return True
 
@@ -98,12 +97,12 @@ class NftFirewall:
         if result.returncode:
             raise Failed(_refusal(rules, result.stderr.decode(errors="replace")))
         listing = await _listing()
-        # Who else made a change meanwhile may have made it to our table: then it is loaded again by the next call.
+        # Another program may have changed our table meanwhile: then the next call loads it again.
         if generation() == before + 1:
             self._loaded = _Loaded(wanted, before + 1, listing)
 
     async def _found_way(self) -> Sequence[str]:
-        """How rules can be read here without harm; found out once."""
+        """Find once how rules can be checked safely on this machine."""
         async with self._search:
             if self._way is None:
                 self._way = await _find_way()
@@ -111,19 +110,19 @@ class NftFirewall:
 
 
 async def _find_way() -> Sequence[str]:
-    """The first way in which a rule that is fine is accepted, and one that needs the name of a host is not."""
-    why = "names would be looked up"
+    """Find the first way that accepts a plain rule and refuses one with a host name."""
+    why = "names would be resolved"
     for way in _ways():
         fine = await _read(way, "accept")
         if fine.returncode:
             why = _first_line(fine)
         elif (await _read(way, "ip saddr localhost accept")).returncode:
             return way
-    raise Failed(f"Rules cannot be checked on this machine: {why}.")
+    raise Failed(f"Cannot check rules on this machine: {why}.")
 
 
 def _ways() -> Iterator[Sequence[str]]:
-    """What to put before `nft`, best first: nobody in namespaces of its own, or with no right but that to networks."""
+    """Yield prefixes for `nft`, safest first: as user nobody in own namespaces, or with only the right to networks."""
     for descriptors in _DESCRIPTORS:
         limit = ("prlimit", f"--nofile={descriptors}:{descriptors}")
         if os.geteuid():
@@ -134,20 +133,20 @@ def _ways() -> Iterator[Sequence[str]]:
 
 
 async def _read(way: Sequence[str], text: str) -> programs.Result:
-    """Let nftables read a text. It is an argument, since nobody may open a pipe of root's."""
+    """Let nftables parse a text. It is an argument, because the user nobody cannot open a pipe of root."""
     try:
         return await programs.run((*way, "nft", "-e", "-j", scratch(text)), timeout=CHECK_SECONDS, check=False)
     except TimedOut:
-        raise TimedOut(f"nftables did not say within {CHECK_SECONDS:g} s what it thinks of the rule.") from None
+        raise TimedOut(f"Cannot check the rule: nftables did not answer within {CHECK_SECONDS:g} s.") from None
 
 
 def _first_line(result: programs.Result) -> str:
-    """What a program said when it failed for a reason of its own."""
-    return printable(result.stderr.decode(errors="replace").partition("\n")[0]) or "nft does not say why"
+    """Return the first line of a program's errors."""
+    return printable(result.stderr.decode(errors="replace").partition("\n")[0]) or "nft gave no reason"
 
 
 async def _listing() -> bytes:
-    """A digest of our table as it is in the kernel, without what it counts; the same whenever it is not there."""
+    """Return a digest of our table in the kernel, without counters."""
     result = await programs.run(
         ("nft", "-s", "-nn", "list", "table", *TABLE.split()), timeout=LOAD_SECONDS, check=False
     )
@@ -155,27 +154,26 @@ async def _listing() -> bytes:
 
 
 def _refusal(rules: Ruleset, errors: str) -> str:
-    """One sentence for why nftables did not load the rules."""
+    """Make the sentence for rules that nftables did not load."""
     error = _LOAD_ERROR.search(errors)
     origin = rules.origins.get(int(error[1])) if error else None
-    message = error[2] if error else errors.strip().partition("\n")[0] or "it does not say why"
-    what = origin or "the rules of the networks"
-    return f"nftables does not take {what}: {printable(message)}. What counted before still does."
+    message = error[2] if error else errors.strip().partition("\n")[0] or "nft gave no reason"
+    return f"Cannot load {origin or 'the rules'}: {printable(message)}. The previous rules stay in force."
 
 
 def generation() -> int:
-    """How often the tables of this namespace have been changed, by whomever; the kernel answers at once."""
-    # nlmsghdr and nfgenmsg; the answer's first attribute (NFTA_GEN_ID) begins behind 20 + 4 bytes.
+    """Ask the kernel how often any table of this namespace has been changed; it answers at once."""
+    # nlmsghdr and nfgenmsg; the answer's first attribute (NFTA_GEN_ID) begins after 20 + 4 bytes.
     request = struct.pack("=IHHIIBBH", 20, _GET_GENERATION, _REQUEST, 1, 0, 0, 0, 0)
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
             netlink.send(request)
             answer = netlink.recv(4096, socket.MSG_DONTWAIT)
     except OSError as error:
-        raise Failed(f"The kernel's packet filter cannot be asked: {error.strerror}.") from error
+        raise Failed(f"Cannot query the kernel's packet filter: {error.strerror}.") from error
     (kind,) = struct.unpack_from("=H", answer, 4)
     if kind != _NEW_GENERATION:
         (negative,) = struct.unpack_from("=i", answer, 16)
-        raise Failed(f"The kernel's packet filter cannot be asked: {os.strerror(-negative)}.")
+        raise Failed(f"Cannot query the kernel's packet filter: {os.strerror(-negative)}.")
     (number,) = struct.unpack_from(">I", answer, 24)
     return int(number)

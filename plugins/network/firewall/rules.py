@@ -1,9 +1,9 @@
-"""What the text of one rule may be: it may look at packets and let them pass or not, and nothing else.
+"""Validates the text of a rule: it may match packets and decide whether they pass, and nothing else.
 
-A text is judged three times, since nftables' own check (`nft -c`) is none: a text may hold more than one command.
-`spelled` looks at its characters and words, then nftables reads it as the only rule of a table in a namespace that is
-thrown away, and `judge` looks at what it became there. A text that stands all this is kept as it was typed. It means
-the same on every node, because nothing in it is looked up: names of hosts, services and protocols are refused.
+nftables' own check (`nft -c`) is not enough, because a text may contain several commands. So there are three checks:
+`spelled` looks at characters and words, then nftables parses the text as the only rule of a table in a temporary
+namespace, and `judge` looks at the result. A valid text is stored as typed. It means the same on every node, because
+names of hosts, services and protocols, which would have to be resolved, are refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from pvcd import Invalid
-from pvcd_plugins.network.firewall import RULE_LENGTH
+from pvcd_plugins.network.firewall import MAX_RULE_LENGTH
 
 VERDICTS = ("accept", "drop", "reject", "return")
 
@@ -31,11 +31,11 @@ _FORBIDDEN = re.compile(
     r"|masquerade|redirect|tproxy|synproxy|index|handle|position|[io]if(name|group|type)?|[io]brname|sdif(name)?)"
     r"(?![\w-])"
 )
-"""Words that no rule needs which only looks at packets."""
+"""Words that a rule which only matches packets never needs."""
 
 _LOG = re.compile(r"prefix|level|flags|group|snaplen|queue-threshold")
 _QUIET = re.compile(r"err|warn|notice|info|debug")
-"""Levels of a log that do not cry out on every terminal."""
+"""Log levels that are not written to every terminal."""
 _KEYS = {
     "meta": re.compile(r"l4proto|nfproto|protocol|length|pkttype"),
     "ct": re.compile(
@@ -47,22 +47,22 @@ _OPERATORS = frozenset({"&", "|", "^", "<<", ">>", "concat", "set", "range", "pr
 
 
 def spelled(rule: str) -> str:
-    """The text without blanks around it, if its characters and words can be those of one rule; else `Invalid`."""
+    """Return the text without surrounding blanks; raises `Invalid` unless its characters and words can form a rule."""
     text = rule.strip()
     if not text:
-        raise Invalid("A rule must not be empty.")
-    if len(text) > RULE_LENGTH:
-        raise Invalid(f"A rule has at most {RULE_LENGTH} characters; this one has {len(text)}.")
+        raise Invalid("rule must not be empty.")
+    if len(text) > MAX_RULE_LENGTH:
+        raise Invalid(f"rule must have at most {MAX_RULE_LENGTH} characters; got {len(text)}.")
     bare = _QUOTED.sub(" ", text)
     if other := _OTHER.search(bare):
-        raise Invalid(f"A rule must not hold the character {other[0]!a}.")
+        raise Invalid(f"rule must not contain the character {other[0]!a}.")
     if '"' in bare:
-        raise Invalid("A quotation in the rule does not end, or holds a character that it must not hold.")
+        raise Invalid("rule must close each quotation, and quote only letters, digits, blanks and plain punctuation.")
     _balanced(bare)
     if word := _FORBIDDEN.search(bare):
         raise _forbidden(word[0])
     if octal := _OCTAL.search(bare):
-        raise Invalid(f"{octal[0]!r} in the rule is no address: its numbers must not begin with 0.")
+        raise Invalid(f"rule must not contain addresses with leading zeros; got {octal[0]!r}.")
     return text
 
 
@@ -73,24 +73,24 @@ def _balanced(bare: str) -> None:
         if depth < 0:
             break
     if depth:
-        raise Invalid("The braces in the rule do not match.")
+        raise Invalid("rule must have matching braces.")
 
 
 def scratch(text: str) -> str:
-    """Commands that make a text the only rule of a new table, where packets are forwarded."""
+    """Return the commands that make a text the only rule of a new table."""
     return f"{_BEFORE}{_SCRATCH}{text}"
 
 
 def complaint(text: str, errors: str) -> Invalid | None:
-    """What nftables has against a text, from its errors for `scratch(text)`; nothing if it did not get to read it.
+    """Parse the errors of nftables for `scratch(text)`. Returns None if it failed before parsing.
 
-    Only its message is repeated, and the words of the text that it points at; what it shows of its input is not.
+    Only its message is repeated, with the words of the text that it points at, and not its excerpts of the input.
     """
     message = _ERROR.search(errors)
     if message is None:
         return None
     if message[1].startswith("Could not resolve"):
-        why = "names are not looked up; write addresses, ports and protocols as numbers"
+        why = "names are not resolved. Write addresses, ports and protocols as numbers"
     else:
         why = printable(message[1])
     marked = _MARKED.search(errors, message.end())
@@ -98,22 +98,22 @@ def complaint(text: str, errors: str) -> Invalid | None:
     if marked is not None:
         start = marked.start(1) - marked.start() - len(_SCRATCH)
         place = text[max(start, 0) : max(start + len(marked[1]), 0)].strip()
-    return Invalid(f"nftables does not accept the rule{f' at {place!r}' if place else ''}: {why}.")
+    return Invalid(f"Cannot accept the rule{f' at {place!r}' if place else ''}: {why}.")
 
 
 def printable(message: str) -> str:
-    """A message of nftables as a part of a sentence of ours."""
+    """Make a message of nftables part of a sentence."""
     return re.sub(r"[^ -~]", "?", message)[:200].strip().rstrip(".")
 
 
 def judge(answer: Any) -> None:
-    """Raise `Invalid` unless what nftables says that it has made is the table, the chain and one rule that may be."""
+    """Raise `Invalid` unless nftables made exactly the table, the chain and one allowed rule."""
     made = [each.get("add") or {} for each in answer["nftables"]]
     if [next(iter(each), "") for each in made] != ["table", "chain", "rule"]:
-        raise Invalid("The text is more than one rule.")
+        raise _not_single()
     rule = made[2]["rule"]
     if (rule["family"], rule["table"], rule["chain"]) != ("inet", "scratch", "only"):
-        raise Invalid("The text is more than one rule.")
+        raise _not_single()
     statements = [next(iter(each.items())) for each in rule["expr"]]
     for kind, what in statements:
         _judge_statement(kind, what)
@@ -121,9 +121,13 @@ def judge(answer: Any) -> None:
         raise undecided()
 
 
+def _not_single() -> Invalid:
+    return Invalid("rule must be a single rule; got more than one command.")
+
+
 def undecided() -> Invalid:
-    """A rule without a verdict."""
-    return Invalid(f"The rule decides nothing: end it with one of {', '.join(VERDICTS)}.")
+    """The error for a rule without a verdict."""
+    return Invalid(f"rule must end with one of {', '.join(VERDICTS)}.")
 
 
 def _judge_statement(kind: str, what: Any) -> None:
@@ -143,7 +147,7 @@ def _judge_log(options: dict[str, Any]) -> None:
         if not _LOG.fullmatch(option):
             raise _forbidden(f"log {option}")
     if not _QUIET.fullmatch(level := options.get("level", "warn")):
-        raise Invalid(f"A rule must not log at level {level!r}.")
+        raise Invalid(f"rule must not log at level {level!r}.")
 
 
 def _judge_expression(what: Any) -> None:
@@ -166,8 +170,8 @@ def _judge_expression(what: Any) -> None:
             elif kind not in _FIELDS and kind not in _KEYS:
                 raise _forbidden(kind)
         case _:
-            raise Invalid("The rule holds something that no rule may hold.")
+            raise Invalid("rule must not contain an expression unknown to pvcd.")
 
 
 def _forbidden(word: str) -> Invalid:
-    return Invalid(f"A rule must not use {word!r}: it may look at packets and let them pass or not, nothing else.")
+    return Invalid(f"rule must not use {word!r}: it may only match packets and decide whether they pass.")

@@ -1,7 +1,7 @@
-"""Filters -> the text that makes nftables follow them: the table `inet pvc` as a whole, in one transaction.
+"""Renders filters for nftables: the whole table `inet pvc`, replaced in one transaction.
 
-What is not of our bridges meets nothing but one look into a map. What a guest sends to another network is asked for
-twice, on leaving and on entering, in chains of two hooks: an `accept` of one network never speaks for the other.
+Packets of other links cost one lookup in a map. Packets between two networks are filtered twice, on leaving and on
+entering, in the chains of two hooks, so that an `accept` of one network does not bypass the rules of the other.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ REMOVAL = f"table {TABLE}\ndelete table {TABLE}\n"
 NAMES = 53
 """DNS, asked with TCP and UDP."""
 DATAGRAMS = (67, 123, 547)
-"""DHCP, NTP and DHCPv6, which guests find at the node."""
+"""DHCP, NTP and DHCPv6 servers of the node."""
 METADATA = ("169.254.169.254", 80)
 
 _KNOWN = "ct state established,related accept"
-"""Whatever the rules say now, a connection goes on that was let in."""
+"""Established connections survive a change of the rules."""
 
 _SERVICES = f"""\
   chain services {{
@@ -42,27 +42,27 @@ _SERVICES = f"""\
 
 @dataclass(frozen=True)
 class Origin:
-    """Which rule of a network a line comes from."""
+    """The rule of a network that a line comes from."""
 
     vni: int
     direction: str
-    number: int
+    order: int
     rule: str
 
     def __str__(self) -> str:
-        return f"rule {self.number} of what goes {self.direction} network {self.vni} ({self.rule!r})"
+        return f"rule {self.order} in direction {self.direction!r} of network {self.vni} ({self.rule!r})"
 
 
 @dataclass(frozen=True)
 class Ruleset:
-    """What is given to nftables, and where its lines come from, counted from 1."""
+    """The input of nftables, and the origins of its lines, counted from 1."""
 
     text: str
     origins: Mapping[int, Origin]
 
 
 def ruleset(filters: Sequence[Filter]) -> Ruleset:
-    """The table for these networks. Raises `Failed` for a rule that cannot be one, however it came to be there."""
+    """Render the table for these networks; raises `Failed` for an invalid rule."""
     if not filters:
         return Ruleset(REMOVAL, {})
     lines = [*REMOVAL.splitlines(), f"table {TABLE} {{"]
@@ -74,7 +74,7 @@ def ruleset(filters: Sequence[Filter]) -> Ruleset:
     lines.append("}")
     origins: dict[int, Origin] = {}
     for name, rules in chains.items():
-        # A line for each: what is in it can neither end the line nor the chain.
+        # One line for each rule: its text can end neither the line nor the chain.
         for origin in rules:
             lines.append(f"add rule {TABLE} {name} {_sure(origin)}")
             origins[len(lines)] = origin
@@ -82,16 +82,16 @@ def ruleset(filters: Sequence[Filter]) -> Ruleset:
 
 
 def _chains(filters: Sequence[Filter]) -> Iterator[tuple[str, list[Origin]]]:
-    """The chains that hold rules of users, by name."""
+    """Yield the chains for the rules of users, by name."""
     for each in filters:
-        for direction, way, rules in (("into", "in", each.inward), ("out of", "out", each.outward)):
+        for direction, rules in (("in", each.inward), ("out", each.outward)):
             if rules:
-                origins = [Origin(each.vni, direction, number, rule) for number, rule in enumerate(rules)]
-                yield f"net{each.vni}-{way}", origins
+                origins = [Origin(each.vni, direction, order, rule) for order, rule in enumerate(rules)]
+                yield f"net{each.vni}-{direction}", origins
 
 
 def _hooks(filters: Sequence[Filter]) -> Iterator[str]:
-    """The chains that packets come through; behind those of the host, whose refusals stand in any case."""
+    """Yield the base chains, which run after those of the host, so that the host's own refusals stay in force."""
     leaving = {bridge_name(each.vni): f"net{each.vni}-out" for each in filters if each.outward}
     entering = {bridge_name(each.vni): f"net{each.vni}-in" for each in filters if each.inward}
     bridges = ", ".join(f'"{bridge_name(each.vni)}"' for each in filters)
@@ -109,7 +109,7 @@ def _hook(name: str, hook: str, priority: int, rule: str) -> Iterator[str]:
 
 
 def _map(chains: Mapping[str, str]) -> str:
-    """One look, however many networks there are."""
+    """Render a map, which takes one lookup for any number of networks."""
     elements = ", ".join(f'"{bridge}" : jump {chain}' for bridge, chain in chains.items())
     return f"vmap {{ {elements} }}"
 
@@ -118,4 +118,4 @@ def _sure(origin: Origin) -> str:
     try:
         return spelled(origin.rule)
     except Invalid as error:
-        raise Failed(f"The firewall does not take {origin}: {error.sentence}") from error
+        raise Failed(f"Cannot load {origin}: {error.sentence}") from error

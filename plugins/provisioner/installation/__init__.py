@@ -1,11 +1,11 @@
-"""The door to installing: a user's `install()` is run over the disks of a VM that is being made.
+"""The door to running scripts: `install()` of a user's script, over the disks of a VM that is being built.
 
     installation = ChildInstallation()
     await installation.install(job, output=run.log, limit=3600)
 
-Whatever the script mounts, starts or leaves in /tmp is gone when `install` comes to an end, however it does: the script
-runs with namespaces of its own, and no file system of the job is ever mounted where others see it. It is no prison: it
-runs as root, with the network and the disks of this node, as installing a system needs it.
+The script runs in namespaces of its own. Everything that it mounts, starts or leaves in /tmp is gone when `install`
+ends, however it ends, and no other process sees the filesystems of the job. This is not a sandbox: the script runs as
+root, with the network and the disks of this node, which installing a system requires.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ __all__ = [
 Output = Callable[[str], Awaitable[None]]
 """Called with each line that a script writes."""
 
-TEMPORARY_DIRECTORY = "/tmp/target"  # noqa: S108 - of a /tmp that only the script sees
-"""Where a script finds its disks mounted."""
+TEMPORARY_DIRECTORY = "/tmp/target"  # noqa: S108 - in a /tmp that only the script sees
+"""Where the disks are mounted for the script."""
 MOUNTED = {"ext2": "", "ext3": "", "ext4": "", "xfs": "nouuid", "btrfs": "", "vfat": ""}
-"""The file systems that can be mounted, and what the kernel is told beside: a clone of XFS has its source's UUID."""
+"""Filesystems that can be mounted, and their mount options: a clone of XFS has the UUID of its source."""
 
 
 class InstallFailed(Failed):
-    """A script did not do its part; the sentence says how it ended, and in which of its lines."""
+    """A script failed; the sentence says how it ended and in which line."""
 
     code = "install-failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk of the VM, as a script is told of it."""
+    """A disk of the VM, as the script sees it."""
 
     pool: str
     disk_id: str
@@ -54,12 +54,12 @@ class Disk:
     filesystem: str | None = None
     filesystem_args: tuple[str, ...] = ()
     device: Path | None = None
-    """What it is here; None for one that is not mapped."""
+    """Its device on this machine; None if it is not mapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a script is run with."""
+    """A script and what it is run with."""
 
     script: str
     vm_name: str
@@ -68,15 +68,15 @@ class Job:
     networks: tuple[int, ...] = ()
     """VNIs, in the order of the VM's interfaces."""
     arguments: Mapping[str, str] = field(default_factory=dict)
-    """What the script gets beside what every script gets."""
+    """For the script, in addition to what every script gets."""
 
 
 class Installation(Protocol):
-    """Where scripts run."""
+    """Runs scripts."""
 
     async def install(self, job: Job, *, output: Output, limit: float) -> None:
-        """Mount the disks that have a mountpoint, run `install()`, and write all of it back.
+        """Mount the disks that have a mountpoint, run `install()`, and write everything back.
 
         Raises `Invalid` before anything runs, `InstallFailed`, and `TimedOut` after `limit` seconds. In each case, and
-        when the caller is cancelled, nothing of the script is left when this ends.
+        when the caller is cancelled, nothing of the script is left when this returns.
         """

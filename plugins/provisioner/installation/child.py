@@ -1,4 +1,4 @@
-"""Installing for real: `inside.py` as a child process, watched from here until nothing of it is left."""
+"""The real installation: `inside.py` as a child process, watched until nothing of it is left."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ ENVIRONMENT = (
     *("HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"),
 )
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
-"""All of our own environment that a script gets, in small or capital letters: what it downloads with."""
-END_LIMIT = 20.0
-"""Seconds for the kernel to take apart what was killed, file systems included."""
-PROGRAM_LIMIT = 10.0
+"""Variables of this process's environment, in small or capital letters, that a script gets for its downloads."""
+END_SECONDS = 20.0
+"""Time for the kernel to remove what was killed, file systems included."""
+PROGRAM_SECONDS = 10.0
 
 
 class ChildInstallation:
-    """Scripts run in namespaces of their own."""
+    """Runs scripts in namespaces of their own."""
 
     async def install(self, job: Job, *, output: Output, limit: float) -> None:
         """Mount the disks that have a mountpoint, run `install()`, and write all of it back."""
         text = json.dumps(document(job)).encode()
         proxies = [f"{name}={value}" for name, value in os.environ.items() if name.lower() in PROXIES]
-        argv = ["env", "-i", *ENVIRONMENT, *proxies, sys.executable, "-I", "-u", str(INSIDE), str(os.getpid())]
+        inside = [sys.executable, "-I", "-u", str(INSIDE), programs.confine.__file__, str(os.getpid())]
+        argv = ["env", "-i", *ENVIRONMENT, *proxies, *inside]
         child = _Child(await programs.start(argv, stdin=PIPE, stdout=PIPE, stderr=PIPE))
         try:
             async with asyncio.timeout(limit):
@@ -62,10 +63,10 @@ class _Child:
         self.answers: dict[str, Any] = {}
         self._process = process
         self._init: int | None = None
-        """A descriptor of process 1 of the namespaces, with which all else in them ends."""
+        """A descriptor of process 1 of the namespaces; when it ends, all other processes in them end."""
 
     async def begin(self, text: bytes) -> None:
-        """Hand over the job, and let it be done as soon as it is known what to end."""
+        """Hand over the job, and start it once the process to end is known."""
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -79,7 +80,7 @@ class _Child:
                     await stdin.drain()
 
     async def follow(self, output: Output) -> None:
-        """Pass on what the script writes until nobody can write any more."""
+        """Pass on the output until every process that could write has ended."""
         assert self._process.stdout is not None  # noqa: S101
         lines = Lines()
         while chunk := await self._process.stdout.read(65536):
@@ -89,39 +90,39 @@ class _Child:
             await output(line)
 
     async def end(self) -> None:
-        """Kill whatever is left, and wait until it is gone."""
+        """Kill what is left, and wait until it is gone."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         try:
-            async with asyncio.timeout(END_LIMIT):
+            async with asyncio.timeout(END_SECONDS):
                 if self._init is not None:
                     await _killed(self._init)
                 while await self._listen():
                     pass
                 await self._process.wait()
         except TimeoutError:
-            log.error("what a script has started does not end: it waits for a device")
+            log.error("processes of a script do not end: they wait for a device")
         finally:
             if self._init is not None:
                 os.close(self._init)
-            # What does not end holds the pipes: let go of our ends.
+            # A process that does not end holds the pipes: close this side of them.
             self._process._transport.close()  # type: ignore[attr-defined]
         await _detach(self.answers.get("files", ()))
 
     async def _listen(self) -> bool:
-        """Take in what it says of itself; whether there was any more."""
+        """Read one line of its reports; return False at the end of them."""
         assert self._process.stderr is not None  # noqa: S101
         line = await self._process.stderr.readline()
         try:
             self.answers |= json.loads(line or b"{}")
-        except ValueError:  # Python's own complaint, when it cannot run this at all
-            log.error("a script is not run: %s", line.decode(errors="replace").rstrip())
+        except ValueError:  # Python's own error, when it cannot run the program
+            log.error("cannot run a script: %s", line.decode(errors="replace").rstrip())
         return bool(line)
 
 
 async def _killed(descriptor: int) -> None:
-    """Kill a process, and wait until it has ended."""
+    """Kill a process and wait for its end."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(descriptor, ended.set)
     try:
@@ -133,16 +134,16 @@ async def _killed(descriptor: int) -> None:
 
 
 async def _detach(file_systems: Collection[int]) -> None:
-    """Detach the loop devices of files that were on the script's file systems: they alone belong to no namespace."""
+    """Detach the loop devices of files on the script's file systems: they belong to no namespace."""
     if not file_systems:
         return
     numbers = {f"{os.major(each)}:{os.minor(each)}" for each in file_systems}
     try:
         result = await programs.run(
-            ["losetup", "--list", "--json", "--output", "NAME,BACK-MAJ:MIN"], timeout=PROGRAM_LIMIT
+            ["losetup", "--list", "--json", "--output", "NAME,BACK-MAJ:MIN"], timeout=PROGRAM_SECONDS
         )
         for each in json.loads(result.stdout or '{"loopdevices": []}')["loopdevices"]:
-            if (each["back-maj:min"] or "").strip() in numbers:  # of the file of a dead server nothing is known
-                await programs.run(["losetup", "--detach", each["name"]], timeout=PROGRAM_LIMIT)
+            if (each["back-maj:min"] or "").strip() in numbers:  # empty for a file on a dead server
+                await programs.run(["losetup", "--detach", each["name"]], timeout=PROGRAM_SECONDS)
     except PvcdError as error:
-        log.error("loop devices that a script may have left are not detached: %s", error)
+        log.error("cannot detach loop devices of a script: %s", error)

@@ -1,4 +1,4 @@
-"""Installing in memory, for tests and simulations: nothing is mounted, and scripts run here: let them be harmless."""
+"""Scripts run in this process, for tests and simulations: nothing is mounted, and scripts must be harmless."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pvcd_plugins.provisioner.installation.inside import call, describe
 
 
 class FakeInstallation:
-    """What is public beyond the protocol is for the one who scripts it."""
+    """Scripts run in this process. Public names beyond the protocol are for tests."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.jobs: list[Job] = []
-        """Those that began, oldest first."""
+        """The jobs that were started, oldest first."""
         self.hangs = False
-        """Whether scripts come to no end."""
+        """Set to let scripts run until they time out."""
         self._clock = clock or SystemClock()
 
     async def install(self, job: Job, *, output: Output, limit: float) -> None:
-        """Call the script's `install()`, in which `print` writes to the output."""
+        """Call the script's `install()`; its `print` writes to the output."""
         kwargs = document(job)["kwargs"]
         self.jobs.append(job)
         if self.hangs:
@@ -29,7 +29,7 @@ class FakeInstallation:
         failed = None
         try:
             call(job.script, kwargs, print=lambda *words: lines.extend(" ".join(map(str, words)).split("\n")))
-        except (Exception, SystemExit) as error:  # a script may raise whatever it likes
+        except (Exception, SystemExit) as error:  # a script may raise anything
             failed = describe(error)
         for line in lines:
             await output(line)

@@ -1,19 +1,19 @@
-"""What a script writes, as lines: of bounded length, and no more of them than a log should hold."""
+"""The output of a script as lines, limited in length and number."""
 
 from __future__ import annotations
 
 import re
 
-MAX_LINE = 2000
+MAX_LINE_CHARACTERS = 2000
 MAX_LINES = 20_000
 MAX_BYTES = 4 * 1024 * 1024
-"""Of one script; what it writes beyond them is counted only."""
+"""Of one script; further lines are only counted."""
 
-_ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")  # colours and the like
+_ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")  # colors and the like
 
 
 class Lines:
-    """The lines in what is fed. Of what a program writes over, like a progress bar, only the last state is a line."""
+    """Split chunks of output into lines. Of a line that is overwritten, like a progress bar, the last state is kept."""
 
     def __init__(self) -> None:
         self._line = b""
@@ -21,7 +21,7 @@ class Lines:
         self._dropped = 0
 
     def feed(self, chunk: bytes) -> list[str]:
-        """The lines that are whole now."""
+        """Return the lines that are complete now."""
         if self._is_full():
             self._dropped, self._line = self._dropped + chunk.count(b"\n"), b""
             return []
@@ -34,17 +34,17 @@ class Lines:
         return kept
 
     def finish(self) -> list[str]:
-        """What is left, and a sentence when something was dropped."""
+        """Return the rest, and a sentence if lines were dropped."""
         kept = self._end() if self._line else []
         if self._dropped:
-            kept.append(f"{self._dropped} more lines were written and are not kept.")
+            kept.append(f"{self._dropped} more lines were dropped.")
         return kept
 
     def _is_full(self) -> bool:
         return self._lines >= MAX_LINES or self._bytes >= MAX_BYTES
 
     def _begin(self, part: bytes) -> None:
-        self._line = (self._line + part[: 2 * MAX_LINE])[: 2 * MAX_LINE]
+        self._line = (self._line + part[: 2 * MAX_LINE_CHARACTERS])[: 2 * MAX_LINE_CHARACTERS]
 
     def _end(self) -> list[str]:
         line, self._line = self._line, b""
@@ -54,7 +54,7 @@ class Lines:
         self._lines += 1
         self._bytes += len(line)
         text = _ESCAPES.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2]).decode(errors="replace")
-        return ["".join(map(_shown, text[:MAX_LINE]))]
+        return ["".join(map(_shown, text[:MAX_LINE_CHARACTERS]))]
 
 
 def _shown(letter: str) -> str:

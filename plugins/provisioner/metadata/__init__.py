@@ -1,6 +1,6 @@
-"""The metadata API: how a guest learns who it is, by the address that clouds have for that, as EC2 and as NoCloud.
+"""The door to guests that ask who they are: the metadata API, as EC2 and NoCloud, at the address that clouds use.
 
-The primary has the address and answers there. A guest is told of its own VM alone: see callers.py.
+The primary holds the address and answers there. A guest learns about its own VM only: see callers.py.
 """
 
 from __future__ import annotations
@@ -11,49 +11,41 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from pvcd import Context
+from pvcd_plugins.provisioner.records import GuestMetadata
 from pvcd_plugins.vm.service import VM
 
 ADDRESS = "169.254.169.254"
 PORT = 80
 SERIAL = f"ds=nocloud;dsmode=net;s=http://{ADDRESS}/nocloud/"
-"""The serial number in a VM's SMBIOS: by it cloud-init asks here in any image, and as NoCloud. Without `dsmode` some of
-its versions ask, and then do nothing."""
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a VM is told besides what its record says."""
-
-    userdata: str = ""
-    ssh_keys: tuple[str, ...] = ()
-    """Each as it stands in a line of `authorized_keys`."""
+"""The serial number in a VM's SMBIOS, which makes cloud-init ask here, as NoCloud, in any image. Without `dsmode` some
+versions of it ask and then do nothing."""
 
 
 def ssh_keys_of(arguments: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys in the argument `ssh_key` of a profile or of a request, one in each line."""
+    """Return the keys in the argument `ssh_key` of a profile or a request, one per line."""
     return tuple(filter(None, map(str.strip, arguments.get("ssh_key", "").splitlines())))
 
 
-Describe = Callable[[Context, VM], Awaitable[Told]]
-"""Says what a VM is told; may raise `PvcdError`."""
+Describe = Callable[[Context, VM], Awaitable[GuestMetadata]]
+"""Returns the metadata of a guest; may raise `PvcdError`."""
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """Where a connection comes from, as the kernel knows it: nothing of it is said by the client."""
+    """Where a connection comes from, according to the kernel; the client has no say in it."""
 
     interface: str
-    """Through which it came."""
+    """The link that it came through."""
     address: IPv4Address
     mac: str
-    """Of the neighbour there that has the address."""
+    """Of the neighbor on that link that has the address."""
 
 
 class Metadata(Protocol):
     """The address and the server on it."""
 
     async def hold(self, seconds: float) -> None:
-        """Have the address for so long, and answer there. It vanishes by itself unless it is held anew."""
+        """Hold the address for some seconds, and answer there. It expires unless it is held again."""
 
     async def close(self) -> None:
-        """Answer no more, and give the address up."""
+        """Stop answering, and give up the address."""

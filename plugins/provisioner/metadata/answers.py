@@ -1,4 +1,4 @@
-"""What is answered to a request: a text, for a caller that is known, and one sentence in all other cases."""
+"""Answers to the requests of guests: a text for a caller that is identified, one sentence in all other cases."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from uuid import UUID
 from aiohttp import hdrs, web
 
 from pvcd import Context, PvcdError, TimedOut
-from pvcd_plugins.provisioner.metadata import Arrival, Describe, Told
+from pvcd_plugins.provisioner.metadata import Arrival, Describe
 from pvcd_plugins.provisioner.metadata.callers import Caller, identify
 from pvcd_plugins.provisioner.metadata.contents import VERSIONS, find, tree_of
-from pvcd_plugins.provisioner.metadata.settings import MetadataSettings
-from pvcd_plugins.provisioner.metadata.tokens import LONGEST, Tokens
+from pvcd_plugins.provisioner.metadata.tokens import MAX_SECONDS, Tokens
+from pvcd_plugins.provisioner.records import GuestMetadata
+from pvcd_plugins.provisioner.settings import MetadataSettings
 from pvcd_plugins.vm.service import VM
 
 TOKEN = "X-aws-ec2-metadata-token"  # noqa: S105 (a header)
 TTL = f"{TOKEN}-ttl-seconds"
 TOKEN_PATH = "/latest/api/token"  # noqa: S105
-FRESH = 5.0
-"""Seconds for which a guest is told the same without its userdata being rendered again."""
-DEADLINE = 10.0
-"""Seconds for rendering it."""
+FRESH_SECONDS = 5.0
+"""How long the metadata of a guest is kept before it is described again."""
+DESCRIBE_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Remembered:
+class _Cached:
     serial: int
     until: float
-    told: asyncio.Task[Told]
+    metadata: asyncio.Task[GuestMetadata]
 
 
 class Answers:
@@ -41,30 +41,30 @@ class Answers:
     def __init__(
         self, context: Context, describe: Describe, arrival: Callable[[web.BaseRequest], Arrival | None]
     ) -> None:
-        """`arrival` says where a request comes from."""
+        """`arrival` returns where a request comes from."""
         self._context = context
         self._describe = describe
         self._arrival = arrival
         self._settings = context.settings.of(MetadataSettings)
         self._tokens = Tokens(context.clock)
-        self._remembered: dict[UUID, _Remembered] = {}
+        self._cache: dict[UUID, _Cached] = {}
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer a request, whatever happens."""
         try:
             reply = await self._answer(request)
         except PvcdError as error:
-            log.warning("a guest could not be told who it is: %s", error)
-            reply = _text("This cannot be told just now: ask again.\n", 503)
+            log.warning("cannot answer a guest: %s", error)
+            reply = _text("Metadata is unavailable. Try again.\n", 503)
         except Exception:
-            log.exception("a guest could not be told who it is")
-            reply = _text("This cannot be told.\n", 500)
+            log.exception("cannot answer a guest")
+            reply = _text("Internal error.\n", 500)
         reply.headers[hdrs.SERVER] = "pvcd"
         return reply
 
     async def close(self) -> None:
-        """End what is being rendered."""
-        tasks = [each.told for each in self._remembered.values()]
+        """Cancel what is being described."""
+        tasks = [each.metadata for each in self._cache.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,48 +73,48 @@ class Answers:
         arrival = self._arrival(request)
         caller = identify(self._context, arrival) if arrival else None
         if caller is None:
-            return _text("Nothing is known of who asks.\n", 404)
+            return _text("No VM is known at this address.\n", 404)
         if request.method == hdrs.METH_PUT and request.path == TOKEN_PATH:
             return self._give_token(request, caller)
         if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-            return _text("Only GET is possible here.\n", 405, {hdrs.ALLOW: "GET, HEAD"})
+            return _text("The method must be GET.\n", 405, {hdrs.ALLOW: "GET, HEAD"})
         token = request.headers.get(TOKEN)
-        if self._settings.require_token if token is None else not self._tokens.good(token, caller.identity):
-            return _text(f"A token is needed: PUT {TOKEN_PATH} gives one.\n", 401)
-        return await self._tell(request.path, caller)
+        if self._settings.require_token if token is None else not self._tokens.is_valid(token, caller.identity):
+            return _text(f"A valid token is required. Get one with PUT {TOKEN_PATH}.\n", 401)
+        return await self._read(request.path, caller)
 
     def _give_token(self, request: web.BaseRequest, caller: Caller) -> web.Response:
         asked = request.headers.get(TTL, "")
         seconds = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 0
-        if not 1 <= seconds <= LONGEST:
-            return _text(f"{TTL} must be from 1 to {LONGEST}.\n", 400)
+        if not 1 <= seconds <= MAX_SECONDS:
+            return _text(f"{TTL} must be from 1 to {MAX_SECONDS}.\n", 400)
         return _text(self._tokens.give(caller.identity, seconds), headers={TTL: str(seconds)})
 
-    async def _tell(self, path: str, caller: Caller) -> web.Response:
+    async def _read(self, path: str, caller: Caller) -> web.Response:
         first, *parts = [part for part in path.split("/") if part] or [""]
         if not first:
             return web.json_response({"message": "PVC metadata API", "versions": VERSIONS}, status=209)
-        tree = tree_of(first, caller, await self._told(caller.vm), self._settings.availability_zone)
+        tree = tree_of(first, caller, await self._metadata(caller.vm), self._settings.availability_zone)
         text = None if tree is None else find(tree, parts)
-        return _text("There is nothing at this path.\n", 404) if text is None else _text(text)
+        return _text("Not found.\n", 404) if text is None else _text(text)
 
-    async def _told(self, vm: VM) -> Told:
-        """What a VM is told; for all who ask at once it is rendered once."""
+    async def _metadata(self, vm: VM) -> GuestMetadata:
+        """Return the metadata of a guest, which is described once for all concurrent requests."""
         now = self._context.clock.monotonic()
-        for uuid in [uuid for uuid, each in self._remembered.items() if each.until <= now and each.told.done()]:
-            del self._remembered[uuid]
-        found = self._remembered.get(vm.uuid)
-        if found is None or (found.serial != vm.serial and found.told.done()):
-            found = _Remembered(vm.serial, now + FRESH, asyncio.ensure_future(self._render(vm)))
-            self._remembered[vm.uuid] = found
-        return await asyncio.shield(found.told)
+        for uuid in [uuid for uuid, each in self._cache.items() if each.until <= now and each.metadata.done()]:
+            del self._cache[uuid]
+        found = self._cache.get(vm.uuid)
+        if found is None or (found.serial != vm.serial and found.metadata.done()):
+            found = _Cached(vm.serial, now + FRESH_SECONDS, asyncio.ensure_future(self._described(vm)))
+            self._cache[vm.uuid] = found
+        return await asyncio.shield(found.metadata)
 
-    async def _render(self, vm: VM) -> Told:
+    async def _described(self, vm: VM) -> GuestMetadata:
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(DESCRIBE_SECONDS):
                 return await self._describe(self._context, vm)
         except TimeoutError:
-            raise TimedOut(f"What VM {vm.name} is told was not known within {DEADLINE:g} s.") from None
+            raise TimedOut(f"Cannot describe VM {vm.name!r}: no answer within {DESCRIBE_SECONDS:g} s.") from None
 
 
 def _text(text: str, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

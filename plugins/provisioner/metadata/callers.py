@@ -1,7 +1,7 @@
-"""Who asks: the one VM that has an interface with the neighbour's MAC address at the bridge through which it came.
+"""Identify the caller: the one VM that has an interface with the neighbor's MAC address on the bridge it came through.
 
-Three things must agree: the network of the bridge holds the source address; the MAC address that has it there is one
-VM's; and no lease has given the address to another VM. Headers say nothing.
+Three things must hold: the network of the bridge contains the source address; the MAC address that has it there belongs
+to exactly one VM; and no lease gives the address to another VM. Headers are ignored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Caller:
-    """A VM that asks, and from where."""
+    """A VM that asks, and where it asks from."""
 
     vm: VM
     network: Network
@@ -29,12 +29,12 @@ class Caller:
 
     @property
     def identity(self) -> str:
-        """What another VM, another network or another address would not have."""
+        """Return a text that is unique to this VM, network and address."""
         return f"{self.vm.uuid} {self.network.vni} {self.arrival.address}"
 
 
 def identify(context: Context, arrival: Arrival) -> Caller | None:
-    """Who asks, or None for everybody about whom there is a doubt."""
+    """Return the caller, or None if there is any doubt."""
     network = networks.by_bridge(context, arrival.interface)
     if network is None or network.ip4_network is None or arrival.address not in network.ip4_network:
         return None
@@ -51,5 +51,5 @@ def identify(context: Context, arrival: Arrival) -> Caller | None:
 
 
 def _note(arrival: Arrival, who: str) -> None:
-    # No warning, of which a guest could make as many as it likes.
-    log.debug("nothing is told to %s: %s at %s is %s", arrival.address, arrival.mac, arrival.interface, who)
+    # Not a warning, with which a guest could flood the log.
+    log.debug("no metadata for %s: %s at %s is %s", arrival.address, arrival.mac, arrival.interface, who)

@@ -1,4 +1,4 @@
-"""What a guest is told, as trees of texts: one for EC2, one for NoCloud. Pure functions."""
+"""The metadata of a guest as trees of texts, one for EC2 and one for NoCloud: pure functions."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Union
 
 import yaml
 
-from pvcd_plugins.provisioner.metadata import Told
 from pvcd_plugins.provisioner.metadata.callers import Caller
+from pvcd_plugins.provisioner.records import GuestMetadata
 
 Tree = Mapping[str, Union[str, "Tree"]]
 VERSIONS = ("2009-04-04", "2016-09-02", "2018-09-24", "2021-03-23", "latest")
-"""Those that cloud-init asks for. Any other date is answered as well, and the same, for newer versions of it."""
+"""Those that cloud-init asks for. Any other date, of newer versions of it, gets the same answers."""
 _VERSION = re.compile(r"latest|1\.0|\d{4}-\d{2}-\d{2}")
 _NO_HOST_NAME = re.compile(r"[^A-Za-z0-9.-]")
 
 
-def tree_of(name: str, caller: Caller, told: Told, zone: str) -> Tree | None:
-    """What there is below the first part of a path."""
+def tree_of(name: str, caller: Caller, metadata: GuestMetadata, zone: str) -> Tree | None:
+    """Return the tree below the first part of a path, or None if there is none."""
     if name == "nocloud":
-        return _nocloud(caller, told)
-    return _ec2(caller, told, zone) if _VERSION.fullmatch(name) else None
+        return _nocloud(caller, metadata)
+    return _ec2(caller, metadata, zone) if _VERSION.fullmatch(name) else None
 
 
 def find(tree: Tree, parts: Iterable[str]) -> str | None:
-    """The text at a path: of a directory, the list of what it holds. `0=key` is found as `0`."""
+    """Return the text at a path; a directory is the list of its entries. The entry `0=key` is found as `0`."""
     found: str | Tree = tree
     for part in parts:
         if isinstance(found, str):
@@ -43,7 +43,7 @@ def _listed(entry: tuple[str, str | Tree]) -> str:
     return name if isinstance(value, str) or "=" in name else f"{name}/"
 
 
-def _ec2(caller: Caller, told: Told, zone: str) -> Tree:
+def _ec2(caller: Caller, metadata: GuestMetadata, zone: str) -> Tree:
     vm, arrival = caller.vm, caller.arrival
     meta_data: dict[str, str | Tree] = {
         "hostname": ".".join(filter(None, (_host(caller), caller.network.domain))),
@@ -55,21 +55,21 @@ def _ec2(caller: Caller, told: Told, zone: str) -> Tree:
         "placement": {"availability-zone": zone},
         "profile": vm.profile or "",
     }
-    if told.ssh_keys:
-        keys = enumerate(told.ssh_keys)
+    if metadata.ssh_keys:
+        keys = enumerate(metadata.ssh_keys)
         meta_data["public-keys"] = {f"{number}=key-{number}": {"openssh-key": key} for number, key in keys}
-    return {"meta-data": meta_data, "user-data": told.userdata}
+    return {"meta-data": meta_data, "user-data": metadata.userdata}
 
 
-def _nocloud(caller: Caller, told: Told) -> Tree:
-    """Each text that cloud-init asks for: for one that is missing it would ask again for ten seconds."""
+def _nocloud(caller: Caller, metadata: GuestMetadata) -> Tree:
+    """Return every text that cloud-init asks for: it retries a missing one for ten seconds."""
     values: dict[str, object] = {"instance-id": str(caller.vm.uuid), "local-hostname": _host(caller)}
-    if told.ssh_keys:
-        values["public-keys"] = list(told.ssh_keys)
+    if metadata.ssh_keys:
+        values["public-keys"] = list(metadata.ssh_keys)
     meta_data = yaml.safe_dump(values, sort_keys=False, width=10_000)
-    return {"meta-data": meta_data, "network-config": "", "user-data": told.userdata, "vendor-data": ""}
+    return {"meta-data": meta_data, "network-config": "", "user-data": metadata.userdata, "vendor-data": ""}
 
 
 def _host(caller: Caller) -> str:
-    """The name of a VM as a host may have it."""
+    """Return the name of a VM as a valid host name."""
     return _NO_HOST_NAME.sub("-", caller.vm.name)

@@ -1,4 +1,4 @@
-"""A metadata API that answers nobody, for simulations. What is public beyond the protocol is for who scripts it."""
+"""A metadata API that no guest reaches, for simulations. Public names beyond the protocol are for tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pvcd import Clock
 
 
 class FakeMetadata:
-    """An address that is had in name only."""
+    """An address that is only remembered."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -14,13 +14,13 @@ class FakeMetadata:
 
     @property
     def held(self) -> bool:
-        """Whether the address is there now."""
+        """Return whether the address is held now."""
         return self._clock.monotonic() < self._end
 
     async def hold(self, seconds: float) -> None:
-        """Have the address for so long."""
+        """Hold the address for some seconds."""
         self._end = self._clock.monotonic() + seconds
 
     async def close(self) -> None:
-        """Give the address up."""
+        """Give up the address."""
         self._end = 0.0

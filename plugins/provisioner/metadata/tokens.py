@@ -1,4 +1,4 @@
-"""The tokens of IMDSv2. They are signed, not kept: no client can ask for too many of them."""
+"""The tokens of IMDSv2. They are signed and not stored, so that no client can exhaust memory with them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import secrets
 
 from pvcd import Clock
 
-LONGEST = 21600
-"""Seconds that one may be asked for."""
+MAX_SECONDS = 21600
+"""Of validity, as on EC2."""
 
 
 class Tokens:
-    """Gives tokens that are good for one caller and some time; the next primary does not take them."""
+    """Give and check tokens, each valid for one caller and some time. The next primary does not accept them."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
 
     def give(self, identity: str, seconds: int) -> str:
-        """A token for a caller."""
+        """Return a token for a caller."""
         return self._token(identity, int(self._clock.monotonic()) + seconds)
 
-    def good(self, token: str, identity: str) -> bool:
-        """Whether a caller was given this token, and its time is not over."""
+    def is_valid(self, token: str, identity: str) -> bool:
+        """Return whether this token was given to this caller and has not expired."""
         end, _, _ = token.partition("-")
         if not (end.isascii() and end.isdigit()) or len(end) > 20 or int(end) <= self._clock.monotonic():
             return False

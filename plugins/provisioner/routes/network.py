@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Context, Routes
-from pvcd_plugins.provisioner import service, templates
+from pvcd_plugins.provisioner import service
 from pvcd_plugins.provisioner.grammar import in_path, read_name, read_vni
 from pvcd_plugins.provisioner.params import Limit, MacTemplate, NameInPath, NewName, OfName, Vni, VniInPath
 from pvcd_plugins.provisioner.records import NetworkTemplate
@@ -14,53 +14,53 @@ routes = Routes("/api/v1/provisioner/template/network", tag="Provisioner")
 
 @routes.get()
 async def list_networks(context: Context, limit: Limit = None, name: OfName = None) -> NetworkTemplateList:
-    """The network templates that satisfy every filter, sorted by name."""
+    """List the network templates that match every filter, sorted by name."""
     return listed(context[VIEWS].network, limit, name)
 
 
 @routes.post(operation="provisioner-network-template-create")
 async def create_network(context: Context, name: NewName, mac_template: MacTemplate = None) -> Named:
-    """Make a network template: the interfaces of a VM. It has no nets at first."""
+    """Create a network template: the interfaces of a VM. It has no nets at first."""
     template = NetworkTemplate(name=name, mac_template=mac_template)
-    return Named(name=name, warnings=await templates.create_network(context, template))
+    return Named(name=name, warnings=await service.create_network(context, template))
 
 
 @routes.get("/{name}")
 @routes.get("/{name}/net")
 async def get_network(context: Context, name: NameInPath) -> NetworkTemplateList:
-    """One network template with its nets, as a list of one."""
-    return context[VIEWS].network.one(service.find_network(context, name))
+    """Get a network template with its nets, as a list of one."""
+    return context[VIEWS].network.one(service.find(context, NetworkTemplate, name))
 
 
 @routes.post("/{name}", operation="provisioner-network-template-create")
 async def create_named_network(context: Context, name: NameInPath, mac_template: MacTemplate = None) -> Named:
-    """Make a network template, with its name in the path."""
+    """Create a network template, with its name in the path."""
     return await create_network(context, in_path("name", read_name, name), mac_template)
 
 
 @routes.delete("/{name}", operation="provisioner-network-template-remove")
 async def remove_network(context: Context, name: NameInPath) -> Named:
     """Remove a network template that no profile uses, with its nets."""
-    await templates.remove_network(context, name)
+    await service.remove(context, NetworkTemplate, name)
     return Named(name=name)
 
 
 @routes.post("/{name}/net", operation="provisioner-network-template-net-add")
 async def add_net(context: Context, name: NameInPath, vni: Vni) -> NamedNet:
-    """Add a net to a network template: the next interface is in this network."""
-    return NamedNet(name=name, vni=vni, warnings=await templates.add_net(context, name, vni))
+    """Add a net to a network template: the network of the next interface."""
+    return NamedNet(name=name, vni=vni, warnings=await service.add_net(context, name, vni))
 
 
 @routes.delete("/{name}/net", operation="provisioner-network-template-net-remove")
 async def remove_net(context: Context, name: NameInPath, vni: Vni) -> NamedNet:
-    """Remove a net of a network template."""
-    return NamedNet(name=name, vni=await templates.remove_net(context, name, vni))
+    """Remove a net from a network template."""
+    return NamedNet(name=name, vni=await service.remove_net(context, name, vni))
 
 
 @routes.get("/{name}/net/{vni}")
 async def get_net(context: Context, name: NameInPath, vni: VniInPath) -> NetView:
-    """One net of a network template."""
-    return NetView(vni=templates.find_net(service.find_network(context, name), vni))
+    """Get a net of a network template."""
+    return NetView(vni=service.find_net(service.find(context, NetworkTemplate, name), vni))
 
 
 @routes.post("/{name}/net/{vni}", operation="provisioner-network-template-net-add")
@@ -71,5 +71,5 @@ async def add_named_net(context: Context, name: NameInPath, vni: VniInPath) -> N
 
 @routes.delete("/{name}/net/{vni}", operation="provisioner-network-template-net-remove")
 async def remove_named_net(context: Context, name: NameInPath, vni: VniInPath) -> NamedNet:
-    """Remove a net of a network template, with its VNI in the path."""
-    return NamedNet(name=name, vni=await templates.remove_net(context, name, vni))
+    """Remove a net from a network template, with its VNI in the path."""
+    return NamedNet(name=name, vni=await service.remove_net(context, name, vni))

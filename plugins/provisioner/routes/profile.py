@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Context, Routes
-from pvcd_plugins.provisioner import profiles, service
+from pvcd_plugins.provisioner import service
 from pvcd_plugins.provisioner.grammar import all_different, in_path, read_name
 from pvcd_plugins.provisioner.params import (
     Arguments,
@@ -26,7 +26,7 @@ routes = Routes("/api/v1/provisioner/profile", tag="Provisioner")
 
 @routes.get()
 async def list_profiles(context: Context, limit: Limit = None, name: OfName = None) -> ProfileList:
-    """The profiles that satisfy every filter, sorted by name."""
+    """List the profiles that match every filter, sorted by name."""
     return listed(context[VIEWS].profile, limit, name)
 
 
@@ -42,24 +42,24 @@ async def create_profile(
     disk_template: DiskTemplateName = None,
     arguments: Arguments = None,
 ) -> Named:
-    """Make a profile of four templates and a script, and of arguments for the script."""
+    """Create a profile: four templates, a script, and arguments for the script."""
     profile = Profile(
         name=name,
         system_template=system_template,
         network_template=network_template,
-        storage_template=profiles.one_of(storage_template, disk_template),
+        storage_template=service.storage_template_of(storage_template, disk_template),
         userdata_template=userdata_template,
         script=script,
         arguments=all_different(arguments),
     )
-    await profiles.create_profile(context, profile)
+    await service.create_profile(context, profile)
     return Named(name=name)
 
 
 @routes.get("/{name}")
 async def get_profile(context: Context, name: NameInPath) -> ProfileList:
-    """One profile, as a list of one."""
-    return context[VIEWS].profile.one(service.find_profile(context, name))
+    """Get a profile, as a list of one."""
+    return context[VIEWS].profile.one(service.find(context, Profile, name))
 
 
 @routes.post("/{name}", operation="provisioner-profile-create")
@@ -74,7 +74,7 @@ async def create_named_profile(
     disk_template: DiskTemplateName = None,
     arguments: Arguments = None,
 ) -> Named:
-    """Make a profile, with its name in the path."""
+    """Create a profile, with its name in the path."""
     new = in_path("name", read_name, name)
     return await create_profile(
         context,
@@ -91,6 +91,6 @@ async def create_named_profile(
 
 @routes.delete("/{name}", operation="provisioner-profile-remove")
 async def remove_profile(context: Context, name: NameInPath) -> Named:
-    """Remove a profile; the VMs that were built from it stay."""
-    await profiles.remove_profile(context, name)
+    """Remove a profile. The VMs that were built from it stay."""
+    await service.remove(context, Profile, name)
     return Named(name=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Context, Routes
-from pvcd_plugins.provisioner import service, templates
+from pvcd_plugins.provisioner import service
 from pvcd_plugins.provisioner.grammar import in_path, read_disk_id, read_name
 from pvcd_plugins.provisioner.params import (
     DiskId,
@@ -19,7 +19,7 @@ from pvcd_plugins.provisioner.params import (
     Pool,
     SourceVolume,
 )
-from pvcd_plugins.provisioner.templates import DiskOptions
+from pvcd_plugins.provisioner.records import StorageTemplate
 from pvcd_plugins.provisioner.views import (
     VIEWS,
     DiskView,
@@ -35,34 +35,34 @@ routes = Routes("/api/v1/provisioner/template/storage", tag="Provisioner")
 
 @routes.get()
 async def list_storage(context: Context, limit: Limit = None, name: OfName = None) -> StorageTemplateList:
-    """The storage templates that satisfy every filter, sorted by name."""
+    """List the storage templates that match every filter, sorted by name."""
     return listed(context[VIEWS].storage, limit, name)
 
 
 @routes.post(operation="provisioner-storage-template-create")
 async def create_storage(context: Context, name: NewName) -> Named:
-    """Make a storage template: the disks of a VM. It has none at first."""
-    await templates.create_storage(context, name)
+    """Create a storage template: the disks of a VM. It has none at first."""
+    await service.create(context, StorageTemplate(name=name))
     return Named(name=name)
 
 
 @routes.get("/{name}")
 @routes.get("/{name}/disk")
 async def get_storage(context: Context, name: NameInPath) -> StorageTemplateList:
-    """One storage template with its disks, as a list of one."""
-    return context[VIEWS].storage.one(service.find_storage(context, name))
+    """Get a storage template with its disks, as a list of one."""
+    return context[VIEWS].storage.one(service.find(context, StorageTemplate, name))
 
 
 @routes.post("/{name}", operation="provisioner-storage-template-create")
 async def create_named_storage(context: Context, name: NameInPath) -> Named:
-    """Make a storage template, with its name in the path."""
+    """Create a storage template, with its name in the path."""
     return await create_storage(context, in_path("name", read_name, name))
 
 
 @routes.delete("/{name}", operation="provisioner-storage-template-remove")
 async def remove_storage(context: Context, name: NameInPath) -> Named:
     """Remove a storage template that no profile uses, with its disks."""
-    await templates.remove_storage(context, name)
+    await service.remove(context, StorageTemplate, name)
     return Named(name=name)
 
 
@@ -78,8 +78,8 @@ async def add_disk(
     filesystem_args: FilesystemArgs = None,
     mountpoint: Mountpoint = None,
 ) -> NamedDisk:
-    """Add a disk to a storage template, or an image: one with a `source_volume`."""
-    options = DiskOptions(
+    """Add a disk to a storage template: empty, or a copy of a `source_volume`."""
+    options = service.DiskOptions(
         pool=pool,
         disk_size=disk_size,
         source_volume=source_volume,
@@ -87,22 +87,22 @@ async def add_disk(
         filesystem_args=filesystem_args,
         mountpoint=mountpoint,
     )
-    warnings = await templates.add_disk(context, name, disk_id, options)
+    warnings = await service.add_disk(context, name, disk_id, options)
     return NamedDisk(name=name, disk_id=disk_id, warnings=warnings)
 
 
 @routes.delete("/{name}/disk", operation="provisioner-storage-template-disk-remove")
 async def remove_disk(context: Context, name: NameInPath, disk_id: DiskId) -> NamedDisk:
-    """Remove a disk of a storage template."""
-    await templates.remove_disk(context, name, disk_id)
+    """Remove a disk from a storage template."""
+    await service.remove_disk(context, name, disk_id)
     return NamedDisk(name=name, disk_id=disk_id)
 
 
 @routes.get("/{name}/disk/{disk_id}")
 async def get_disk(context: Context, name: NameInPath, disk_id: DiskIdInPath) -> DiskView:
-    """One disk of a storage template."""
-    template = service.find_storage(context, name)
-    return disk_view(template, templates.find_disk(template, disk_id))
+    """Get a disk of a storage template."""
+    template = service.find(context, StorageTemplate, name)
+    return disk_view(template, service.find_disk(template, disk_id))
 
 
 @routes.post("/{name}/disk/{disk_id}", operation="provisioner-storage-template-disk-add")
@@ -117,12 +117,12 @@ async def add_named_disk(
     filesystem_args: FilesystemArgs = None,
     mountpoint: Mountpoint = None,
 ) -> NamedDisk:
-    """Add a disk or an image to a storage template, with its id in the path."""
+    """Add a disk to a storage template, with its id in the path."""
     new = in_path("disk_id", read_disk_id, disk_id)
     return await add_disk(context, name, new, pool, disk_size, source_volume, filesystem, filesystem_args, mountpoint)
 
 
 @routes.delete("/{name}/disk/{disk_id}", operation="provisioner-storage-template-disk-remove")
 async def remove_named_disk(context: Context, name: NameInPath, disk_id: DiskIdInPath) -> NamedDisk:
-    """Remove a disk of a storage template, with its id in the path."""
+    """Remove a disk from a storage template, with its id in the path."""
     return await remove_disk(context, name, disk_id)

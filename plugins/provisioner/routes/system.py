@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Context, Routes
-from pvcd_plugins.provisioner import service, templates
+from pvcd_plugins.provisioner import service
 from pvcd_plugins.provisioner.grammar import in_path, read_name
 from pvcd_plugins.provisioner.params import (
     Limit,
@@ -27,13 +27,13 @@ routes = Routes("/api/v1/provisioner/template", tag="Provisioner")
 
 @routes.get()
 async def list_templates(context: Context, limit: Limit = None) -> Templates:
-    """All templates by kind, each kind sorted by name, or those whose name matches `limit`."""
+    """List the templates whose name matches `limit`, by kind, sorted by name."""
     return context[VIEWS].templates(limit)
 
 
 @routes.get("/system")
 async def list_systems(context: Context, limit: Limit = None, name: OfName = None) -> SystemTemplateList:
-    """The system templates that satisfy every filter, sorted by name."""
+    """List the system templates that match every filter, sorted by name."""
     return listed(context[VIEWS].system, limit, name)
 
 
@@ -50,7 +50,7 @@ async def create_system(
     node_selector: NodeSelector = None,
     start_with_node: StartWithNode = False,
 ) -> Named:
-    """Make a system template: what a VM is. Nodes that are not known are kept, and named in `warnings`."""
+    """Create a system template: processors, memory, consoles and nodes of a VM. Unknown nodes give warnings."""
     template = SystemTemplate(
         name=name,
         vcpus=vcpus,
@@ -62,13 +62,13 @@ async def create_system(
         node_selector=node_selector,
         start_with_node=start_with_node,
     )
-    return Named(name=name, warnings=await templates.create_system(context, template))
+    return Named(name=name, warnings=await service.create_system(context, template))
 
 
 @routes.get("/system/{name}")
 async def get_system(context: Context, name: NameInPath) -> SystemTemplateList:
-    """One system template, as a list of one."""
-    return context[VIEWS].system.one(service.find_system(context, name))
+    """Get a system template, as a list of one."""
+    return context[VIEWS].system.one(service.find(context, SystemTemplate, name))
 
 
 @routes.post("/system/{name}", operation="provisioner-system-template-create")
@@ -84,7 +84,7 @@ async def create_named_system(
     node_selector: NodeSelector = None,
     start_with_node: StartWithNode = False,
 ) -> Named:
-    """Make a system template, with its name in the path."""
+    """Create a system template, with its name in the path."""
     new = in_path("name", read_name, name)
     return await create_system(
         context, new, vcpus, vram, serial, vnc, vnc_bind, node_limit, node_selector, start_with_node
@@ -94,5 +94,5 @@ async def create_named_system(
 @routes.delete("/system/{name}", operation="provisioner-system-template-remove")
 async def remove_system(context: Context, name: NameInPath) -> Named:
     """Remove a system template that no profile uses."""
-    await templates.remove_system(context, name)
+    await service.remove(context, SystemTemplate, name)
     return Named(name=name)

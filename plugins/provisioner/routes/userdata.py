@@ -1,11 +1,12 @@
-"""Userdata templates. `empty` is always there."""
+"""Userdata templates. `empty` always exists."""
 
 from __future__ import annotations
 
 from pvcd import Context, Routes
-from pvcd_plugins.provisioner import service, templates
+from pvcd_plugins.provisioner import service
 from pvcd_plugins.provisioner.grammar import in_path, read_name
 from pvcd_plugins.provisioner.params import Limit, NameInPath, NewName, OfName, UserdataText
+from pvcd_plugins.provisioner.records import UserdataTemplate
 from pvcd_plugins.provisioner.views import VIEWS, Named, UserdataTemplateList, listed
 
 routes = Routes("/api/v1/provisioner/template/userdata", tag="Provisioner")
@@ -13,35 +14,31 @@ routes = Routes("/api/v1/provisioner/template/userdata", tag="Provisioner")
 
 @routes.get()
 async def list_userdata(context: Context, limit: Limit = None, name: OfName = None) -> UserdataTemplateList:
-    """The userdata templates that satisfy every filter, sorted by name."""
+    """List the userdata templates that match every filter, sorted by name."""
     return listed(context[VIEWS].userdata, limit, name)
 
 
 @routes.post(operation="provisioner-userdata-template-create")
 async def create_userdata(context: Context, name: NewName, data: UserdataText) -> Named:
-    """Make a userdata template: what cloud-init is told. It is rendered with sample values first."""
-    warnings = await templates.check_userdata(context, data)
-    await templates.create_userdata(context, name, data)
-    return Named(name=name, warnings=warnings)
+    """Create a userdata template, for cloud-init. It is rendered with sample values first."""
+    return Named(name=name, warnings=await service.create_userdata(context, name, data))
 
 
 @routes.put(operation="provisioner-userdata-template-modify")
 async def replace_userdata(context: Context, name: NewName, data: UserdataText) -> Named:
     """Replace the text of a userdata template."""
-    warnings = await templates.check_userdata(context, data)
-    await templates.replace_userdata(context, name, data)
-    return Named(name=name, warnings=warnings)
+    return Named(name=name, warnings=await service.replace_userdata(context, name, data))
 
 
 @routes.get("/{name}")
 async def get_userdata(context: Context, name: NameInPath) -> UserdataTemplateList:
-    """One userdata template, as a list of one."""
-    return context[VIEWS].userdata.one(service.find_userdata(context, name))
+    """Get a userdata template, as a list of one."""
+    return context[VIEWS].userdata.one(service.find(context, UserdataTemplate, name))
 
 
 @routes.post("/{name}", operation="provisioner-userdata-template-create")
 async def create_named_userdata(context: Context, name: NameInPath, data: UserdataText) -> Named:
-    """Make a userdata template, with its name in the path."""
+    """Create a userdata template, with its name in the path."""
     return await create_userdata(context, in_path("name", read_name, name), data)
 
 
@@ -54,5 +51,5 @@ async def replace_named_userdata(context: Context, name: NameInPath, data: Userd
 @routes.delete("/{name}", operation="provisioner-userdata-template-remove")
 async def remove_userdata(context: Context, name: NameInPath) -> Named:
     """Remove a userdata template that no profile uses."""
-    await templates.remove_userdata(context, name)
+    await service.remove_userdata(context, name)
     return Named(name=name)

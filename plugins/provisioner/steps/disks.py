@@ -1,4 +1,4 @@
-"""The steps for the disks of the VM: made, mapped, formatted, installed on, and let go."""
+"""The steps for the disks of the VM: created, mapped, formatted, installed on, and unmapped."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from pvcd_plugins.provisioner.components import INSTALLATION
 from pvcd_plugins.provisioner.records import Disk
 from pvcd_plugins.provisioner.settings import ProvisionerSettings
 from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
-from pvcd_plugins.provisioner.volumes import Left, Wanted
+from pvcd_plugins.provisioner.volumes import Leftovers, Wanted
 from pvcd_plugins.vm import service as vms
 
 
 async def create(run: Run) -> Outcome:
-    """Make the volumes."""
+    """Create the volumes."""
     blueprint = blueprint_of(run)
     wanted = [
         Wanted(disk.pool, blueprint.volume(disk), disk.disk_size_gb, disk.source_volume) for disk in blueprint.disks
     ]
     if not wanted:
-        return Outcome("skipped", "It has no disks.")
+        return Outcome("skipped", "The VM has no disks.")
     await volumes.create(run.context[CLUSTER], wanted, run.intend)
-    await storage.seen(run.context, [(each.pool, each.volume) for each in wanted])
-    return Outcome("changed", f"Made: {_names(run, blueprint.disks)}.")
+    await storage.refresh_volumes(run.context, [(each.pool, each.volume) for each in wanted])
+    return Outcome("changed", f"Created: {_names(run, blueprint.disks)}.")
 
 
 async def create_check(run: Run) -> str:
-    """Which volumes would be made."""
-    return f"These volumes are made: {_names(run, blueprint_of(run).disks) or 'none'}."
+    """Name the volumes to create."""
+    return f"To be created: {_names(run, blueprint_of(run).disks) or 'none'}."
 
 
 async def remove(run: Run) -> None:
-    """Remove what was made, unless the VM was completed: the worker may have died just after that."""
+    """Remove the volumes, unless the VM was completed: the task worker may have died just after that."""
     vm = await run.context.store.read(vms.VM, request_of(run).uuid)
     if vm is not None and vm.state is not vms.State.PROVISION:
-        raise Left([f"VM {vm.name} was complete already, and stays with its volumes."])
+        raise Leftovers([f"Cannot remove the volumes of VM {vm.name!r}: the VM was completed already."])
     made = run.journal.get("volumes", [])
     try:
         await volumes.remove(run.context[CLUSTER], made, run.context.clock)
     finally:
-        await storage.seen(run.context, [(each["pool"], each["volume"]) for each in made])
+        await storage.refresh_volumes(run.context, [(each["pool"], each["volume"]) for each in made])
 
 
 def _names(run: Run, disks: tuple[Disk, ...]) -> str:
@@ -51,15 +51,15 @@ def _names(run: Run, disks: tuple[Disk, ...]) -> str:
 
 
 def _local(run: Run) -> tuple[Disk, ...]:
-    """The disks that something is done to on this machine."""
+    """Return the disks to map on this machine."""
     return tuple(disk for disk in blueprint_of(run).disks if disk.filesystem or disk.mountpoint)
 
 
 async def map_volumes(run: Run) -> Outcome:
-    """Let the volumes be devices of this machine."""
+    """Map the volumes as devices of this machine."""
     disks = _local(run)
     if not disks:
-        return Outcome("skipped", "No disk is formatted or mounted.")
+        return Outcome("skipped", "No disk has a filesystem or a mountpoint.")
     pairs = [(disk.pool, blueprint_of(run).volume(disk)) for disk in disks]
     devices = await volumes.map_all(run.context[MAPPING], pairs, run.intend)
     run.memory["devices"] = dict(zip((disk.disk_id for disk in disks), devices, strict=True))
@@ -68,20 +68,20 @@ async def map_volumes(run: Run) -> Outcome:
 
 
 async def map_check(run: Run) -> str:
-    """Which volumes would be mapped."""
-    return f"Mapped: {_names(run, _local(run)) or 'none'}."
+    """Name the volumes to map."""
+    return f"To be mapped: {_names(run, _local(run)) or 'none'}."
 
 
 async def unmap(run: Run) -> None:
-    """Take the devices away."""
+    """Unmap the volumes."""
     await volumes.unmap_all(run.context[MAPPING], run.journal.get("mapped", []), run.context.clock)
 
 
 async def unmap_all(run: Run) -> Outcome:
-    """Take the devices away in good order, so that all that was written is on the volumes."""
+    """Unmap the volumes, after everything was written to them."""
     mapped = run.memory.get("mapped", [])
     if not mapped:
-        return Outcome("skipped", "Nothing is mapped.")
+        return Outcome("skipped", "No volume is mapped.")
     mapping = run.context[MAPPING]
     await volumes.refuse_broken(mapping, mapped)
     await volumes.unmap_all(mapping, mapped, run.context.clock)
@@ -89,25 +89,25 @@ async def unmap_all(run: Run) -> Outcome:
 
 
 async def make_filesystems(run: Run) -> Outcome:
-    """Format the disks that have a file system."""
+    """Format the disks that have a filesystem and are not copies."""
     made = []
     for disk in _local(run):
         if disk.filesystem and not disk.source_volume:
-            await run.progress(f"{disk.filesystem} is made on {disk.disk_id}.")
+            await run.progress(f"Making {disk.filesystem} on {disk.disk_id}.")
             device: Path = run.memory["devices"][disk.disk_id]
             await volumes.make_filesystem(device, disk.filesystem, disk.filesystem_args)
             made.append(f"{disk.filesystem} on {disk.disk_id}")
-    return Outcome("changed", f"Made: {', '.join(made)}.") if made else Outcome("skipped", "No file system is wanted.")
+    return Outcome("changed", f"Made: {', '.join(made)}.") if made else Outcome("skipped", "No disk to format.")
 
 
 async def format_check(run: Run) -> str:
-    """What would be formatted."""
+    """Name the filesystems to make."""
     wanted = [f"{disk.filesystem} on {disk.disk_id}" for disk in blueprint_of(run).disks if disk.filesystem]
-    return f"Made: {', '.join(wanted) or 'none'}."
+    return f"To be made: {', '.join(wanted) or 'none'}."
 
 
 async def install(run: Run) -> Outcome:
-    """Run the script over the disks, mounted where only it sees them."""
+    """Run the script, with the disks mounted where only it sees them."""
     blueprint = blueprint_of(run)
     devices = run.memory.get("devices", {})
     job = installation.Job(
@@ -131,11 +131,11 @@ async def install(run: Run) -> Outcome:
     )
     limit = run.context.settings.of(ProvisionerSettings).script_seconds
     await run.context[INSTALLATION].install(job, output=run.log, limit=limit)
-    return Outcome("changed", f"The script {blueprint.script.name} has done its work.")
+    return Outcome("changed", f"Script {blueprint.script.name!r} finished.")
 
 
 async def install_check(run: Run) -> str:
-    """What would be mounted, and run."""
+    """Name the script to run and the disks to mount."""
     blueprint = blueprint_of(run)
     mounted = ", ".join(f"{disk.disk_id} at {disk.mountpoint}" for disk in blueprint.disks if disk.mountpoint)
-    return f"The script {blueprint.script.name} is run over {mounted or 'no disk'}."
+    return f"Script {blueprint.script.name!r} to be run over {mounted or 'no disks'}."

@@ -1,4 +1,4 @@
-"""The steps that only look: what is to be built, and whether it can be."""
+"""The steps that collect what is to be built, and check that it can be built."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import shutil
 from uuid import UUID
 
 from pvcd import Failed, Outcome, Run
-from pvcd_plugins.provisioner import blueprint as blueprints
-from pvcd_plugins.provisioner.blueprint import Blueprint, Request, draw
-from pvcd_plugins.provisioner.inspection import INSPECTION
-from pvcd_plugins.provisioner.userdata import RENDERING
+from pvcd_plugins.provisioner.programs.inspection import INSPECTION
+from pvcd_plugins.provisioner.programs.userdata import RENDERING
+from pvcd_plugins.provisioner.service import blueprint as blueprints
+from pvcd_plugins.provisioner.service.blueprint import Blueprint, Request, draw
 from pvcd_plugins.provisioner.volumes import MKFS
 from pvcd_plugins.vm import service as vms
 
 
 def request_of(run: Run) -> Request:
-    """What the task was asked for."""
+    """Return the request of the task."""
     values = run.task.values
     return Request(
         name=run.task.subject,
@@ -29,62 +29,64 @@ def request_of(run: Run) -> Request:
 
 
 def blueprint_of(run: Run) -> Blueprint:
-    """What an earlier step has drawn."""
+    """Return the blueprint that the first step has drawn."""
     found: Blueprint = run.memory["blueprint"]
     return found
 
 
 async def collect(run: Run) -> Outcome:
-    """Put together what the profile names, and render the userdata."""
+    """Draw the blueprint, and render the userdata."""
     return Outcome("ok", await collect_check(run))
 
 
 async def collect_check(run: Run) -> str:
-    """What was collected."""
+    """Draw the blueprint, and render the userdata, which changes nothing."""
     blueprint = draw(run.context, request_of(run))
     run.memory["blueprint"] = blueprint
     rendering = run.context[RENDERING]
     run.memory["userdata"] = await rendering.render(blueprint.userdata.userdata, blueprint.variables.values())
-    return f"{blueprint.request.name} is built from the profile {blueprint.profile.name}."
+    return f"VM {blueprint.request.name!r} from profile {blueprint.profile.name!r}."
 
 
 async def verify(run: Run) -> Outcome:
-    """See whether the cluster, and this machine, have what is needed."""
+    """Check that the cluster and this machine have what is needed."""
     sentence = await verify_check(run)
     tools = {MKFS[disk.filesystem][0] for disk in blueprint_of(run).disks if disk.filesystem}
     missing = [tool for tool in sorted(tools) if not await asyncio.to_thread(shutil.which, tool)]
     if missing:
-        raise Failed(f"This worker has no program {', '.join(missing)}: install it.", code="program-missing")
+        raise Failed(
+            f"Cannot make filesystems: this machine has no {', '.join(missing)}. Install it.", code="program-missing"
+        )
     return Outcome("ok", sentence)
 
 
 async def verify_check(run: Run) -> str:
-    """Where it would be put."""
+    """Check that the cluster has what is needed."""
     node = blueprints.verify(run.context, blueprint_of(run))
-    return f"It has room on {node}."
+    return f"Node {node!r} has room for it."
 
 
 async def script(run: Run) -> Outcome:
-    """See once more that the script can be run."""
+    """Check again that the script can be run."""
     return Outcome("ok", await script_check(run))
 
 
 async def script_check(run: Run) -> str:
-    """Which script is run."""
+    """Check that the script can be run."""
     found = blueprint_of(run).script
     verdict = await run.context[INSPECTION].look(found.script)
     if verdict["mistake"]:
-        raise Failed(f"The script {found.name} cannot be run: {verdict['mistake']}.")
-    return f"The script {found.name} is run."
+        raise Failed(f"Cannot run script {found.name!r}: {verdict['mistake']}.")
+    return f"Script {found.name!r}."
 
 
 async def xml(run: Run) -> Outcome:
-    """See that libvirt would take the definition."""
+    """Check that libvirt would accept the definition."""
     return Outcome("ok", await xml_check(run))
 
 
 async def xml_check(run: Run) -> str:
-    """What the VM would be."""
+    """Check that libvirt would accept the definition."""
     blueprint = blueprint_of(run)
     await vms.check_definition(blueprint.xml)
-    return f"It has {blueprint.system.vcpus} vCPUs, {blueprint.system.vram} MiB and {len(blueprint.disks)} disks."
+    return f"{blueprint.system.vcpus} vCPUs, {blueprint.system.vram} MiB of memory, {len(blueprint.disks)} disks."

@@ -1,4 +1,4 @@
-"""The door to the hypervisor of this node: what a node may ask of it, whatever stands behind."""
+"""The interface to this node's hypervisor."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from uuid import UUID
 from pvcd import Failed
 
 Listener = Callable[[UUID | None], None]
-"""Called in the event loop with the guest that changed, or None when everything may have changed."""
+"""Called in the event loop with the UUID of a guest that changed, or None when any may have."""
 
 
 class HypervisorError(Failed):
-    """The hypervisor did not do what it was asked; the sentence says why."""
+    """The hypervisor refused or failed; the sentence has its reason."""
 
     code = "hypervisor-failed"
 
 
 class HypervisorUnavailable(Failed):
-    """The hypervisor cannot be reached or does not answer: what was asked of it may still happen."""
+    """The hypervisor cannot be reached or does not answer: the request may still take effect."""
 
     code = "libvirt-unavailable"
 
 
 class GuestState(StrEnum):
-    """What a guest is doing."""
+    """The state of a guest."""
 
     RUNNING = "running"
     PAUSED = "paused"
     SHUTTING_DOWN = "shutting-down"
     CRASHED = "crashed"
     OFF = "off"
-    """Known to the hypervisor, for somebody defined it there, but not running."""
+    """Defined in the hypervisor, by others, but not running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,15 @@ class Guest:
     name: str
     state: GuestState
     generation: int | None
-    """The mark of the document that it was started with."""
+    """The generation in the document that it was started with."""
     memory: int
-    """The most that it may use, in MiB."""
+    """Its maximum, in MiB."""
     vcpus: int
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What guests of the node's own architecture can be."""
+    """The kinds of guests of the node's own architecture."""
 
     domain_types: tuple[str, ...]
     emulators: tuple[str, ...]
@@ -62,45 +62,45 @@ class Capabilities:
 
 
 class Hypervisor(Protocol):
-    """Guests that run while they run: none is remembered, and only what is marked with a generation is ours.
+    """Transient guests: the hypervisor forgets each when it ends. Those marked with a generation are ours.
 
-    Every verb ends within a deadline. It raises `HypervisorUnavailable` when nobody answers and `HypervisorError` when
-    the answer is no.
+    Every method ends within a deadline. It raises `HypervisorUnavailable` when there is no answer, and
+    `HypervisorError` when the request was refused or failed.
     """
 
     @property
     def connected(self) -> bool:
-        """Whether the hypervisor can be asked now."""
+        """True while there is a connection."""
 
     async def open(self) -> None:
-        """Begin to hold a connection; returns also when there is none yet."""
+        """Begin to hold a connection; return after the first attempt, even if it failed."""
 
     async def close(self) -> None:
-        """Let go of it; guests run on."""
+        """Close the connection; guests run on."""
 
     def listen(self, callback: Listener) -> None:
-        """Have `callback` called after each change of a guest, and with None when a connection is made or lost."""
+        """Call `callback` after each change of a guest, and with None when the connection is made or lost."""
 
     async def domains(self) -> dict[UUID, Guest]:
-        """All guests."""
+        """Return all guests."""
 
     async def look(self, uuid: UUID) -> Guest | None:
-        """One guest, or None when the hypervisor does not know it."""
+        """Return one guest, or None if the hypervisor does not know it."""
 
     async def set_secret(self, uuid: UUID, usage: str, value: bytes) -> None:
-        """Let documents name a Ceph key by this UUID, and nobody read it back; it is forgotten with the hypervisor.
+        """Store a Ceph key, which documents name by this UUID, or replace it.
 
-        `usage` says what it is for, in words that no other secret has. Set again, it is replaced.
+        It cannot be read back, and is lost when the hypervisor ends. `usage` must be unique among all secrets.
         """
 
     async def start(self, xml: str) -> None:
-        """Run a guest from its document; refused when it runs already."""
+        """Start a guest from its document; an error if it runs already."""
 
     async def shutdown(self, uuid: UUID) -> None:
-        """Press its power button, and return at once; fine when it is gone."""
+        """Press the guest's power button, and return at once; no effect if it is gone."""
 
     async def destroy(self, uuid: UUID) -> None:
-        """Pull its plug, and return when it is gone; fine when it was."""
+        """End the guest at once, and return when it is gone; no effect if it is gone already."""
 
     async def capabilities(self) -> Capabilities:
-        """What guests can be here."""
+        """Return the kinds of guests that can run here."""

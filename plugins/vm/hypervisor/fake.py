@@ -1,4 +1,4 @@
-"""A hypervisor in memory, for tests and simulations: guests do as they are told, and fail as they are told."""
+"""A hypervisor in memory, for tests and simulations, whose guests behave and fail as scripted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAPABILITIES = Capabilities(("qemu", "kvm"), ("/usr/bin/qemu-system-x86_64",), "
 
 
 class FakeHypervisor:
-    """Guests that exist in name only. What is public beyond the protocol is for the one who scripts them."""
+    """Guests that exist in name only. Public names beyond the protocol are for the script of a test."""
 
     def __init__(
         self,
@@ -35,13 +35,13 @@ class FakeHypervisor:
     ) -> None:
         self.ignores_shutdown: set[UUID] = set()
         self.shutdown_seconds = shutdown_seconds
-        """How long a guest takes to power off when it is asked to."""
+        """The time that a guest takes to shut down."""
         self.fail_start: str | None = None
-        """Why no guest can be started."""
+        """The reason why no guest can be started, if it is set."""
         self.started: list[str] = []
-        """The document of each start that succeeded."""
+        """The document of each successful start."""
         self.secrets: dict[UUID, bytes] = {}
-        """The keys that documents may name."""
+        """UUID -> Ceph key."""
         self._clock = clock
         self._capabilities = capabilities
         self._guests: dict[UUID, Guest] = {}
@@ -51,37 +51,37 @@ class FakeHypervisor:
         self._shutdowns: dict[UUID, asyncio.Task[None]] = {}
 
     def kill(self, uuid: UUID) -> None:
-        """Let a guest die, as if its process had been killed."""
+        """End a guest, as if its process had been killed."""
         self._remove(uuid)
 
     def pause(self, uuid: UUID) -> None:
-        """Let a guest stand still, as if somebody had suspended it."""
+        """Pause a guest, as if it had been suspended."""
         self._guests[uuid] = replace(self._guests[uuid], state=GuestState.PAUSED)
-        self._tell(uuid)
+        self._notify(uuid)
 
     def stop(self) -> None:
-        """Let the hypervisor go away; its guests run on."""
-        self._tell(None)
+        """Stop the hypervisor; its guests run on."""
+        self._notify(None)
         self._running = False
         self.secrets.clear()
 
     def start_again(self) -> None:
-        """Let the hypervisor come back."""
+        """Start the hypervisor again."""
         self._running = True
-        self._tell(None)
+        self._notify(None)
 
     @property
     def connected(self) -> bool:
-        """Whether it can be asked now."""
+        """True while there is a connection."""
         return self._running and self._loop is not None
 
     async def open(self) -> None:
-        """Begin to hold a connection."""
+        """Connect."""
         self._loop = asyncio.get_running_loop()
-        self._tell(None)
+        self._notify(None)
 
     async def close(self) -> None:
-        """Let go of it; guests stay as they are."""
+        """Close the connection; guests run on."""
         self._loop = None
         shutdowns = list(self._shutdowns.values())
         self._shutdowns.clear()
@@ -90,26 +90,26 @@ class FakeHypervisor:
         await asyncio.gather(*shutdowns, return_exceptions=True)
 
     def listen(self, callback: Listener) -> None:
-        """Have `callback` called after each change of a guest, and with None when the hypervisor comes or goes."""
+        """Call `callback` after each change of a guest, and with None when the hypervisor stops or starts."""
         self._listeners.append(callback)
 
     async def domains(self) -> dict[UUID, Guest]:
-        """All guests."""
+        """Return all guests."""
         self._need("list the guests")
         return dict(self._guests)
 
     async def look(self, uuid: UUID) -> Guest | None:
-        """One guest, or None."""
+        """Return one guest, or None."""
         self._need("look at the guest")
         return self._guests.get(uuid)
 
     async def set_secret(self, uuid: UUID, usage: str, value: bytes) -> None:
-        """Let documents name a key by this UUID until the hypervisor goes away."""
-        self._need("keep the key of Ceph")
+        """Store a key until the hypervisor stops."""
+        self._need("store the key of Ceph")
         self.secrets[uuid] = value
 
     async def start(self, xml: str) -> None:
-        """Run a guest from its document; refused when it runs already."""
+        """Start a guest from its document; an error if it runs already."""
         self._need("start the guest")
         try:
             wanted = domain.parse(xml)
@@ -134,22 +134,22 @@ class FakeHypervisor:
             vcpus=wanted.vcpu,
         )
         self.started.append(xml)
-        self._tell(wanted.uuid)
+        self._notify(wanted.uuid)
 
     async def shutdown(self, uuid: UUID) -> None:
-        """Press its power button, and return at once; fine when it is gone."""
+        """Press the guest's power button, and return at once; no effect if it is gone."""
         self._need("shut down the guest")
         if uuid in self._guests and uuid not in self.ignores_shutdown and uuid not in self._shutdowns:
             self._shutdowns[uuid] = asyncio.create_task(self._power_off(uuid), name=f"shutdown of {uuid}")
 
     async def destroy(self, uuid: UUID) -> None:
-        """Pull its plug; fine when it is gone."""
+        """End the guest at once; no effect if it is gone."""
         self._need("stop the guest")
         self._remove(uuid)
 
     async def capabilities(self) -> Capabilities:
-        """What guests can be here."""
-        self._need("tell its capabilities")
+        """Return the scripted capabilities."""
+        self._need("read the capabilities of libvirt")
         return self._capabilities
 
     async def _power_off(self, uuid: UUID) -> None:
@@ -162,16 +162,16 @@ class FakeHypervisor:
         if shutdown is not None:
             shutdown.cancel()
         if self._guests.pop(uuid, None) is not None:
-            self._tell(uuid)
+            self._notify(uuid)
 
     def _refuse(self, reason: str) -> NoReturn:
-        raise HypervisorError(f"libvirt could not start the guest: {reason.rstrip('.')}.")
+        raise HypervisorError(f"Cannot start the guest: libvirt reports: {reason.rstrip('.')}.")
 
     def _need(self, what: str) -> None:
         if not self.connected:
-            raise HypervisorUnavailable(f"libvirt could not {what}: there is no connection to libvirtd.")
+            raise HypervisorUnavailable(f"Cannot {what}: there is no connection to libvirtd.")
 
-    def _tell(self, uuid: UUID | None) -> None:
+    def _notify(self, uuid: UUID | None) -> None:
         if self._running and self._loop is not None:
             for listener in self._listeners:
                 self._loop.call_soon(listener, uuid)

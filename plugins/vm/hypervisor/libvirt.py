@@ -1,4 +1,4 @@
-"""The real hypervisor: libvirtd, asked in a bounded pool of threads, heard through libvirt's own event loop."""
+"""The real hypervisor: libvirtd, called in a bounded pool of threads, with events from libvirt's own event loop."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
-"""Seconds between attempts to connect."""
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.2, 2.0
+"""Between attempts to connect."""
 KEEPALIVE = (5, 3)
-"""Seconds between questions to a silent libvirtd, and how many may stay without answer."""
+"""Seconds between probes of a silent libvirtd, and how many probes may go unanswered."""
 
 _STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: GuestState.RUNNING,
@@ -48,25 +48,25 @@ _STATES = {
 
 
 class _Link:
-    """A connection with its users, and what is only true as long as it lasts.
+    """A connection with a count of its users, and what is valid only for this connection.
 
-    Its last user closes it, in a thread: to close waits for libvirtd, and libvirt frees a connection that is closed
-    under a call of another thread. The first user is the keeper of the link.
+    The last user closes it, in a thread, because closing waits for libvirtd. It must not be closed during the call of
+    another thread: libvirt would free it there. The first user is the task that keeps the connection.
     """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.generations: dict[UUID, tuple[int, int | None]] = {}
-        """The generation of each guest, with the number that libvirt gave to this run of it."""
+        """Each guest's ID in libvirt, which differs from run to run, and its generation."""
         self.events: int | None = None
-        """The number of the callback for events."""
+        """The ID of the callback for events."""
         self._users = 1
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         with self._lock:
             if not self._users:
-                raise HypervisorUnavailable("The connection to libvirtd was just lost.")
+                raise HypervisorUnavailable("The connection to libvirtd was lost.")
             self._users += 1
         return self
 
@@ -80,7 +80,7 @@ class _Link:
 
 
 class LibvirtHypervisor:
-    """A libvirtd. The connection is made again, for ever, whenever it is lost."""
+    """A libvirtd. A lost connection is made again, without limit."""
 
     def __init__(self, uri: str, *, deadline: float = 10.0, threads: int = 4) -> None:
         self._uri = uri
@@ -93,11 +93,11 @@ class LibvirtHypervisor:
 
     @property
     def connected(self) -> bool:
-        """Whether libvirtd can be asked now."""
+        """True while there is a connection."""
         return self._link is not None
 
     async def open(self) -> None:
-        """Begin to hold a connection; returns also when libvirtd is not there yet."""
+        """Begin to hold a connection; return after the first attempt, even if it failed."""
         _run_event_loop()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="libvirt")
         tried = asyncio.Event()
@@ -107,7 +107,7 @@ class LibvirtHypervisor:
                 await tried.wait()
 
     async def close(self) -> None:
-        """Let go of the connection; guests run on."""
+        """Close the connection; guests run on."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()
@@ -117,104 +117,104 @@ class LibvirtHypervisor:
             self._pool = None
 
     def listen(self, callback: Listener) -> None:
-        """Have `callback` called after each change of a guest, and with None when a connection is made or lost."""
+        """Call `callback` after each change of a guest, and with None when the connection is made or lost."""
         self._listeners.append(callback)
 
     async def domains(self) -> dict[UUID, Guest]:
-        """All guests."""
+        """Return all guests."""
         return await self._call("list the guests", _domains)
 
     async def look(self, uuid: UUID) -> Guest | None:
-        """One guest, or None when libvirt does not know it."""
+        """Return one guest, or None if libvirt does not know it."""
         return await self._call("look at the guest", _look, uuid)
 
     async def set_secret(self, uuid: UUID, usage: str, value: bytes) -> None:
-        """Let documents name a Ceph key by this UUID until libvirtd ends."""
-        await self._call("keep the key of Ceph", _set_secret, uuid, usage, value)
+        """Store a Ceph key until libvirtd ends."""
+        await self._call("store the key of Ceph", _set_secret, uuid, usage, value)
 
     async def start(self, xml: str) -> None:
-        """Run a guest from its document; libvirt forgets it when it ends."""
+        """Start a transient guest from its document; an error if it runs already."""
         await self._call("start the guest", _start, xml)
 
     async def shutdown(self, uuid: UUID) -> None:
-        """Press its power button, and return at once; fine when it is gone."""
+        """Press the guest's power button, and return at once; no effect if it is gone."""
         await self._call("shut down the guest", _shutdown, uuid)
 
     async def destroy(self, uuid: UUID) -> None:
-        """Pull its plug, and return when it is gone; fine when it was."""
+        """End the guest at once, and return when it is gone; no effect if it is gone already."""
         async with _limit(self._deadline, "stop the guest"):
-            while not await self._call("stop the guest", _destroy, uuid):  # noqa: ASYNC110 - nobody would tell
+            while not await self._call("stop the guest", _destroy, uuid):  # noqa: ASYNC110 (no event tells)
                 await asyncio.sleep(0.05)
 
     async def capabilities(self) -> Capabilities:
-        """What guests can be here."""
-        return await self._call("tell its capabilities", _capabilities)
+        """Return the kinds of guests that can run here."""
+        return await self._call("read the capabilities of libvirt", _capabilities)
 
     async def _call(
-        self, what: str, function: Callable[Concatenate[_Link, P], T], *arguments: P.args, **options: P.kwargs
+        self, verb: str, function: Callable[Concatenate[_Link, P], T], *arguments: P.args, **options: P.kwargs
     ) -> T:
-        """Run a blocking function of the link in the pool. One that comes too late may still do what it was to do."""
+        """Run a blocking function of the link in the pool. After a timeout it may still take effect."""
         link, pool = self._link, self._pool
         if link is None or pool is None:
-            raise HypervisorUnavailable(f"libvirt could not {what}: there is no connection to libvirtd.")
-        call = partial(_answer, link, what, partial(function, link, *arguments, **options))
-        async with _limit(self._deadline, what):
+            raise HypervisorUnavailable(f"Cannot {verb}: there is no connection to libvirtd.")
+        call = partial(_answer, link, verb, partial(function, link, *arguments, **options))
+        async with _limit(self._deadline, verb):
             return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     async def _keep(self, tried: asyncio.Event) -> None:
-        """Hold a connection for ever."""
-        pause, told = FIRST_PAUSE, False
+        """Hold a connection until canceled."""
+        pause, logged = FIRST_PAUSE_SECONDS, False
         while True:
             lost = asyncio.Event()
             try:
                 link = await self._connect(lost)
             except libvirt.libvirtError as error:
-                if not told:
-                    log.warning("No connection to libvirtd, trying on: %s", _message(error))
-                told = True
+                if not logged:
+                    log.warning("Cannot connect to libvirtd, retrying: %s", _message(error))
+                logged = True
                 tried.set()
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, MAX_PAUSE_SECONDS)
                 continue
             await self._use(link, lost, tried)
-            pause, told = FIRST_PAUSE, False
+            pause, logged = FIRST_PAUSE_SECONDS, False
 
     async def _connect(self, lost: asyncio.Event) -> _Link:
-        """Wait for a connection as long as it takes: a stopped libvirtd answers late, and nobody else would sooner."""
+        """Connect without a time limit: a suspended libvirtd answers late, and another attempt would not be faster."""
         loop = asyncio.get_running_loop()
-        changed, gone = partial(_from_thread, loop, self._tell), partial(_from_thread, loop, lost.set)
+        changed, gone = partial(_from_thread, loop, self._notify), partial(_from_thread, loop, lost.set)
         return await _in_own_thread(lambda: _open(self._uri, changed, gone), undo=_release)
 
     async def _use(self, link: _Link, lost: asyncio.Event, tried: asyncio.Event) -> None:
-        """Let everybody use a connection until it is lost."""
+        """Make a connection available until it is lost."""
         self._link = link
         try:
             log.info("Connected to libvirtd at %s.", self._uri)
-            self._tell(None)
+            self._notify(None)
             tried.set()
             await lost.wait()
-            log.warning("The connection to libvirtd is lost.")
+            log.warning("The connection to libvirtd was lost.")
         finally:
             self._link = None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._deadline):
                     await _in_own_thread(lambda: _release(link))
-        self._tell(None)
+        self._notify(None)
 
-    def _tell(self, uuid: UUID | None) -> None:
+    def _notify(self, uuid: UUID | None) -> None:
         if self._keeper is not None:
             for listener in self._listeners:
                 listener(uuid)
 
 
-def _answer(link: _Link, what: str, call: Callable[[], T]) -> T:
-    """Run a call in a thread, with errors that hold no traceback: that would hold domains, and they the connection."""
+def _answer(link: _Link, verb: str, call: Callable[[], T]) -> T:
+    """Run a call in a thread; raise errors without a traceback, which would keep domains and so the connection."""
     with link:
         try:
             return call()
         except libvirt.libvirtError as error:
             kind = HypervisorError if link.connection.isAlive() else HypervisorUnavailable
-            failure = kind(f"libvirt could not {what}: {_message(error)}.")
+            failure = kind(f"Cannot {verb}: libvirt reports: {_message(error)}.")
     raise failure
 
 
@@ -265,7 +265,7 @@ def _shutdown(link: _Link, uuid: UUID) -> None:
 
 
 def _destroy(link: _Link, uuid: UUID) -> bool:
-    """Whether it is gone now."""
+    """End a guest; return whether it is gone."""
     domain = _running(link, uuid)
     if domain is not None:
         _unless_gone(domain.destroy)
@@ -273,7 +273,7 @@ def _destroy(link: _Link, uuid: UUID) -> bool:
 
 
 def _running(link: _Link, uuid: UUID) -> Any:
-    """The domain, if it runs."""
+    """Return the domain if it runs."""
     domain = _unless_gone(link.connection.lookupByUUID, uuid.bytes)
     return domain if domain is not None and _unless_gone(domain.isActive) else None
 
@@ -292,7 +292,7 @@ def _capabilities(link: _Link) -> Capabilities:
 
 
 def _unless_gone(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
-    """What a call about a guest returns; None when the guest is gone or does not run."""
+    """Return the result of a call about a guest; None if the guest is gone or does not run."""
     try:
         return function(*arguments, **options)
     except libvirt.libvirtError as error:
@@ -302,7 +302,7 @@ def _unless_gone(function: Callable[P, T], *arguments: P.args, **options: P.kwar
 
 
 def _open(uri: str, changed: Callable[[UUID], None], gone: Callable[[], None]) -> _Link:
-    """Connect, and have changes of guests and the end of the connection told."""
+    """Connect, and register callbacks for changes of guests and the end of the connection."""
     link = _Link(libvirt.open(uri))
     try:
         link.connection.setKeepAlive(*KEEPALIVE)
@@ -320,9 +320,9 @@ def _open(uri: str, changed: Callable[[UUID], None], gone: Callable[[], None]) -
 
 
 def _release(link: _Link) -> None:
-    """Take back the callbacks, which hold on to the connection, and let go of it.
+    """Remove the callbacks, which keep the connection, and release it.
 
-    On a connection that is lost they cannot be taken back, and are gone with it.
+    On a lost connection they cannot be removed, and are gone with it.
     """
     if link.events is not None:
         with contextlib.suppress(libvirt.libvirtError):
@@ -333,26 +333,26 @@ def _release(link: _Link) -> None:
 
 
 def _message(error: libvirt.libvirtError) -> str:
-    """libvirt's own words, on one line."""
+    """Return libvirt's own words on one line."""
     return " ".join((error.get_error_message() or str(error)).split()).rstrip(".")
 
 
 @asynccontextmanager
-async def _limit(seconds: float, what: str) -> AsyncIterator[None]:
+async def _limit(seconds: float, verb: str) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise HypervisorUnavailable(f"libvirt did not {what} within {seconds:g} s.") from None
+        raise HypervisorUnavailable(f"Cannot {verb}: libvirt did not answer within {seconds:g} s.") from None
 
 
 def _from_thread(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+    with contextlib.suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(function, *arguments)
 
 
 async def _in_own_thread(function: Callable[[], T], undo: Callable[[T], None] = lambda _: None) -> T:
-    """Run a function that may block for long in a thread that never holds up the end of the process."""
+    """Run a function that may block for long in a daemon thread, which does not delay the end of the process."""
     outcome: Future[T] = Future()
 
     def work() -> None:
@@ -364,7 +364,7 @@ async def _in_own_thread(function: Callable[[], T], undo: Callable[[T], None] = 
             return
         try:
             outcome.set_result(result)
-        except InvalidStateError:  # nobody waits for it any more
+        except InvalidStateError:  # the caller was canceled
             undo(result)
 
     threading.Thread(target=work, name="libvirt connection", daemon=True).start()
@@ -374,7 +374,7 @@ async def _in_own_thread(function: Callable[[], T], undo: Callable[[T], None] = 
 @cache
 def _run_event_loop() -> None:
     """Start libvirt's event loop, once per process and before the first connection."""
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)  # it would write each error to stderr
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)  # libvirt would write each error to stderr
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=_events, name="libvirt events", daemon=True).start()
 

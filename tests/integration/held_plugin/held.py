@@ -1,6 +1,6 @@
-"""A plugin for tests: each step of building a VM waits, or lets its worker be killed, where a test says so.
+"""A plugin for tests: each step of building a VM waits, or has its worker killed, where a test says so.
 
-The places of a step are `before`, `intended` (after each intent), `after` (it has acted, and nobody has written that
+The places of a step are `before`, `intended` (after each intent), `after` (it has acted, but that is not yet written
 down) and `undo`. In the directory of the settings, `<VM> <place> <step>.at` has a line for each time that it was
 reached, and `.hold` lets it wait as long as the file is there. `<VM> <step>.kill` holds seconds after which the worker
 is killed, counted from the beginning of the step.
@@ -37,7 +37,7 @@ def directory(run: Run) -> Path:
 
 
 async def reached(run: Run, place: str) -> None:
-    """Say that a place is reached, and wait there as long as the test holds it."""
+    """Record that a place is reached, and wait there while the test holds it."""
     at = directory(run) / f"{run.task.subject} {place}.at"
     write(at)
     while is_there(at.with_suffix(".hold")):  # noqa: ASYNC110 (it is another process that does)

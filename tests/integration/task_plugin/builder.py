@@ -21,7 +21,7 @@ def is_held(run: Run, what: str) -> bool:
 
 
 async def held(run: Run, what: str) -> None:
-    """Wait as long as the test holds this."""
+    """Wait while the test holds this place."""
     while is_held(run, what):  # noqa: ASYNC110 (it is another process that does)
         await asyncio.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""Three nodes with an OSD each over one Ceph in memory, through a door that a test can hold, break and read."""
+"""Three nodes with an OSD each on one Ceph in memory, behind a door that a test can hold, break and inspect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NODES = ("hv1", "hv2", "hv3")
 
 
 class Held:
-    """Calls that wait, before or after what they do."""
+    """Calls that wait before or after their work."""
 
     def __init__(self) -> None:
         self.waiting = 0
@@ -37,24 +37,24 @@ class Held:
 
 
 class Door:
-    """The door to a Ceph, as a test wants it."""
+    """The door to a Ceph, which a test controls."""
 
     def __init__(self, ceph: FakeCluster) -> None:
         self.away = False
         self.calls: list[str] = []
         self.answers: dict[str, Any] = {}
-        """Answers in place of Ceph's own: values, or functions of the arguments; None leaves it to Ceph."""
+        """Answers instead of those of Ceph: values, or functions of the arguments; None means that of Ceph."""
         self.failing: dict[str, Callable[..., Exception | None]] = {}
         self._ceph = ceph
         self._before: dict[str, Held] = {}
         self._after: dict[str, Held] = {}
 
     def hold(self, verb: str) -> Held:
-        """Let calls of a verb wait before they do anything."""
+        """Hold calls of a verb before their work."""
         return self._before.setdefault(verb, Held())
 
     def hold_answer(self, verb: str) -> Held:
-        """Let calls of a verb wait when it is done."""
+        """Hold calls of a verb after their work."""
         return self._after.setdefault(verb, Held())
 
     def __getattr__(self, verb: str) -> Any:
@@ -93,35 +93,35 @@ class Storage:
                 OSD_HOST: lambda context: opened(self.hosts[context.node]),
             },
             keepalive={"interval": 1},
-            ceph={"refresh": REFRESH},
+            ceph={"refresh_seconds": REFRESH},
         )
 
     async def prepare(self) -> None:
-        """Make an OSD on each node, and a pool."""
+        """Add an OSD on each node, and a pool."""
         for node in NODES:
             await self.hosts[node].prepare_osd(self.devices(node)[0], 1.0)
         await self.ceph.create_pool("vms", 8, 1, 1)
 
     @staticmethod
     def devices(node: str) -> list[str]:
-        """The devices of a node, the first of which is taken."""
+        """Return the devices of a node, of which the first is in use."""
         return [f"/dev/{node}/first", f"/dev/{node}/second"]
 
     @property
     def context(self) -> Context:
-        """That of the API."""
+        """Return the context of the API."""
         return self.cluster.api
 
     async def refresh(self) -> None:
-        """Let the primary look at everything once more."""
+        """Let the primary refresh the mirror."""
         await self.cluster.advance(REFRESH + 0.1)
 
     async def ask(self, method: str, path: str, /, **values: Any) -> Reply:
-        """A request below /storage/ceph, and the time that it takes."""
+        """Send a request below /storage/ceph and let time pass until it is answered."""
         return await self._ask(30.0, method, path, values)
 
     async def ask_long(self, method: str, path: str, /, **values: Any) -> Reply:
-        """A request that may take long."""
+        """Send a request that may take long."""
         return await self._ask(1000.0, method, path, values)
 
     async def _ask(self, patience: float, method: str, path: str, values: dict[str, Any]) -> Reply:
@@ -133,18 +133,18 @@ class Storage:
         return asking.result()
 
     async def get(self, path: str) -> Any:
-        """What is shown, at once."""
+        """Return a reply that comes at once."""
         reply = await self.cluster.request("GET", f"/api/v1/storage/ceph{path}")
         assert reply.status == 200, reply.body
         return reply.json
 
     async def make(self, pool: str, volume: str, size: str = "1G") -> None:
-        """A volume, through the API."""
+        """Add a volume through the API."""
         reply = await self.ask("POST", "/volume", pool=pool, volume=volume, size=size)
         assert reply.status == 200, reply.body
 
     def report(self, node: str) -> NodeReport:
-        """What a node says of itself."""
+        """Return the report of a node."""
         report = self.context.store.get(NodeReport, node)
         assert report is not None
         return report
@@ -152,7 +152,7 @@ class Storage:
 
 @contextlib.asynccontextmanager
 async def storage_of(guards: Iterable[Guard] = ()) -> AsyncIterator[Storage]:
-    """A cluster that knows its pool `vms` and its three OSDs."""
+    """Run a cluster whose mirror has the pool `vms` and three OSDs."""
     storage = Storage(guards)
     await storage.prepare()
     async with storage.cluster:
@@ -162,6 +162,6 @@ async def storage_of(guards: Iterable[Guard] = ()) -> AsyncIterator[Storage]:
 
 @pytest.fixture
 async def storage() -> AsyncIterator[Storage]:
-    """A cluster as it is given to most tests."""
+    """Run the cluster of most tests."""
     async with storage_of() as storage:
         yield storage

@@ -1,4 +1,4 @@
-"""Ceph's JSON becomes the door's answers, also where it is odd."""
+"""Ceph's JSON, odd cases included, becomes the answers of the door."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_osd_that_never_started_has_no_node() -> None:
     assert first.write_ops is first.read_bytes is None
 
 
-def test_an_osd_that_only_one_of_two_answers_knows_is_left_out() -> None:
+def test_an_osd_missing_from_one_of_two_answers_is_left_out() -> None:
     tree = {"nodes": [host("hv1", 0, 2), node(0), node(2)], "stray": []}
     found = answers.osds({"osds": [dumped(0), dumped(1)]}, tree, {0: (1.0, 2.0, 3.0, 4.0)})
     assert [(osd.id, osd.write_ops, osd.write_bytes, osd.read_ops, osd.read_bytes) for osd in found] == [
@@ -53,14 +53,14 @@ def test_the_counters_of_all_osds_that_answer_are_read() -> None:
     assert answers.counters("", [0, 1]) == {} == answers.counters("", [0])
 
 
-def test_what_an_osd_does_per_second_is_what_its_counters_grew_by() -> None:
+def test_rates_are_the_growth_of_the_counters_per_second() -> None:
     before = {0: (10, 100, 0, 0), 1: (50, 0, 0, 0), 2: (1, 1, 1, 1)}
     now = {0: (30, 500, 2, 8), 1: (5, 0, 0, 0), 3: (1, 1, 1, 1)}
     assert answers.rates(before, now, 2.0) == {0: (10.0, 200.0, 1.0, 4.0)}
     assert answers.rates(before, before, 0.0) == {}
 
 
-def test_volumes_have_their_snapshots_and_those_with_odd_names_are_left_out() -> None:
+def test_volumes_have_their_snapshots_and_odd_names_are_left_out() -> None:
     def row(image: str, **more: Any) -> dict[str, Any]:
         return {"image": image, "id": "1a", "size": 4096, "format": 2, **more}
 
@@ -80,7 +80,7 @@ def test_volumes_have_their_snapshots_and_those_with_odd_names_are_left_out() ->
     assert (web.name, web.parent, web.locked, web.snapshots) == ("web", None, True, ("one", "two"))
 
 
-def test_names_that_lead_nowhere_are_read_from_the_complaints() -> None:
+def test_names_without_an_image_are_read_from_the_error_lines() -> None:
     complaints = (
         "2026-01-02T03:04:05.678+0000 7f89eb7fe6c0 -1 librbd::image::OpenRequest: failed to retrieve initial metadata\n"
         "rbd: error opening half: (2) No such file or directory\n"
@@ -110,12 +110,12 @@ def test_pools_with_odd_names_are_left_out() -> None:
     assert (found.name, found.copies, found.mincopies, found.used_percent) == ("vms", 3, 2, 0.5)
 
 
-def test_the_option_pause_is_known_by_its_other_name() -> None:
+def test_the_option_pause_is_read_from_pauserd_and_pausewr() -> None:
     assert answers.options({"flags_set": ["noout", "pauserd", "pausewr", "sortbitwise"]}) == {"noout", "pause"}
 
 
-def test_what_is_no_json_is_a_failure() -> None:
-    with pytest.raises(CephError, match="no JSON: 'oh dear'"):
+def test_output_that_is_not_json_is_a_failure() -> None:
+    with pytest.raises(CephError, match="did not answer in JSON: 'oh dear'"):
         answers.document(Result(0, b"oh dear", b""))
 
 
@@ -131,5 +131,5 @@ def test_what_is_no_json_is_a_failure() -> None:
         ("", ""),
     ],
 )
-def test_of_all_that_a_program_writes_the_words_for_people_are_told(text: str, said: str) -> None:
+def test_the_last_message_for_people_is_found_in_stderr(text: str, said: str) -> None:
     assert words(text) == said

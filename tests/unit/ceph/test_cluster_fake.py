@@ -1,4 +1,4 @@
-"""What only the fake can do: to be told how things go."""
+"""The scripting of the fake, which the real cluster lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pvcd_plugins.ceph.cluster import CephError, CephUnavailable, DeviceRefused,
 from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost
 
 
-async def test_an_osd_takes_its_time_to_be_drained() -> None:
+async def test_draining_an_osd_takes_time() -> None:
     clock = VirtualClock()
     cluster = FakeCluster(clock, drain_seconds=60)
     await cluster.create_pool("vms", 64, 1, 1)
@@ -39,9 +39,9 @@ async def test_an_osd_that_is_set_in_again_is_not_drained() -> None:
     assert await cluster.safe_to_destroy([osd]) == frozenset()
 
 
-async def test_a_verb_fails_as_it_is_told() -> None:
+async def test_calls_fail_as_scripted() -> None:
     cluster = FakeCluster()
-    host = FakeOsdHost(cluster, "hv1", ["/dev/sdb"], {"/dev/sda": "'/dev/sda' is in use: it is mounted on /."})
+    host = FakeOsdHost(cluster, "hv1", ["/dev/sdb"], {"/dev/sda": "it is mounted on '/'"})
     cluster.failing = {"create_pool": CephError("no"), "prepare_osd": CephError("broken")}
     with pytest.raises(CephError, match="no"):
         await cluster.create_pool("vms", 8, 1, 1)
@@ -49,7 +49,7 @@ async def test_a_verb_fails_as_it_is_told() -> None:
         await host.prepare_osd("/dev/sdb", 1.0)
     assert cluster.calls == ["create_pool", "prepare_osd"] and await cluster.osds() == []
     cluster.failing = {}
-    with pytest.raises(DeviceRefused, match="mounted on /"):
+    with pytest.raises(DeviceRefused, match=r"Cannot use device '/dev/sda': it is mounted on '/'\."):
         await host.prepare_osd("/dev/sda", 1.0)
     cluster.stopped = True
     with pytest.raises(CephUnavailable):

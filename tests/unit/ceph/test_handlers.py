@@ -1,4 +1,4 @@
-"""What the primary and the nodes do with Ceph, each step of which may be the last one."""
+"""The node commands of the primary and the nodes, which may be interrupted at each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.ceph.conftest import Storage
 REALLY = "?yes_i_really_mean_it"
 
 
-async def test_a_reply_comes_when_it_is_done_and_the_next_get_shows_it(storage: Storage) -> None:
+async def test_a_change_is_answered_when_it_is_done_and_the_next_get_shows_it(storage: Storage) -> None:
     held = storage.door.hold("create_volume")
     asking = asyncio.ensure_future(
         storage.cluster.request("POST", "/api/v1/storage/ceph/volume", pool="vms", volume="one", size="1G")
@@ -28,7 +28,7 @@ async def test_a_reply_comes_when_it_is_done_and_the_next_get_shows_it(storage: 
     assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
 
 
-async def test_of_two_clients_that_create_one_volume_one_is_refused(storage: Storage) -> None:
+async def test_one_of_two_clients_that_add_the_same_volume_is_refused(storage: Storage) -> None:
     replies = await asyncio.gather(
         *(storage.ask("POST", "/volume", pool="vms", volume="one", size="1G") for _ in range(2))
     )
@@ -37,34 +37,34 @@ async def test_of_two_clients_that_create_one_volume_one_is_refused(storage: Sto
     assert len(await storage.get("/volume")) == 1
 
 
-async def test_many_commands_at_once_each_get_their_own_answer(storage: Storage) -> None:
+async def test_concurrent_commands_each_get_their_own_answer(storage: Storage) -> None:
     async def make(number: int) -> str:
         reply = await storage.ask("POST", "/volume", pool="vms", volume=f"v{number}", size="1G")
         return str(reply.json["message"])
 
     messages = await asyncio.gather(*map(make, range(20)))
-    assert messages == [f"The volume vms/v{number} is made." for number in range(20)]
+    assert messages == [f"Volume 'vms/v{number}' added." for number in range(20)]
 
 
 @pytest.mark.parametrize("first", ["rename", "remove"])
-async def test_a_rename_against_a_remove_leaves_records_and_ceph_agreeing(storage: Storage, first: str) -> None:
+async def test_records_match_ceph_after_a_concurrent_rename_and_removal(storage: Storage, first: str) -> None:
     await storage.make("vms", "one")
-    works = [storage.ask("PUT", "/volume/vms/one", name="two"), storage.ask("DELETE", "/volume/vms/one")]
-    replies = await asyncio.gather(*(works if first == "rename" else reversed(works)))
+    requests = [storage.ask("PUT", "/volume/vms/one", name="two"), storage.ask("DELETE", "/volume/vms/one")]
+    replies = await asyncio.gather(*(requests if first == "rename" else reversed(requests)))
     assert sorted(reply.status for reply in replies) == [200, 510]
     assert {volume["name"] for volume in await storage.get("/volume")} == {
         volume.name for volume in await storage.ceph.volumes("vms")
     }
 
 
-async def test_what_was_made_by_others_shows_up_when_it_is_in_the_way(storage: Storage) -> None:
+async def test_a_volume_made_by_others_is_recorded_when_it_conflicts(storage: Storage) -> None:
     await storage.ceph.create_volume("vms", "one", 1 << 30)
     reply = await storage.ask("POST", "/volume", pool="vms", volume="one", size="1G")
     assert reply.json["code"] == "volume-exists"
     assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
 
 
-async def test_what_was_removed_by_others_is_gone_when_it_is_missed(storage: Storage) -> None:
+async def test_a_volume_removed_by_others_is_forgotten_when_it_is_missed(storage: Storage) -> None:
     await storage.make("vms", "one")
     await storage.ceph.remove_volume("vms", "one")
     assert (await storage.ask("DELETE", "/volume/vms/one")).json["code"] == "volume-not-found"
@@ -80,7 +80,7 @@ async def test_a_volume_larger_than_the_free_space_is_refused(storage: Storage) 
     assert reply.json["code"] == "pool-not-found"
 
 
-async def test_a_volume_may_grow_by_what_is_free_and_shrinks_only_if_asked(storage: Storage) -> None:
+async def test_a_volume_grows_by_the_free_space_at_most_and_shrinks_only_with_the_flag(storage: Storage) -> None:
     await storage.make("vms", "one", "4G")
     (pool,) = await storage.ceph.pools()
     beyond = await storage.ask("PUT", "/volume/vms/one", size=(4 << 30) + pool.free_bytes + 1)
@@ -91,7 +91,7 @@ async def test_a_volume_may_grow_by_what_is_free_and_shrinks_only_if_asked(stora
     assert (await storage.get("/volume/vms/one"))[0]["stats"]["size_bytes"] == 1 << 30
 
 
-async def test_a_clone_that_was_interrupted_is_finished_by_the_same_request(storage: Storage) -> None:
+async def test_an_interrupted_copy_is_completed_by_the_same_request(storage: Storage) -> None:
     await storage.make("vms", "golden")
     await storage.make("vms", "copy")
     whole = await storage.ceph.volume("vms", "copy")
@@ -109,7 +109,7 @@ async def test_a_clone_that_was_interrupted_is_finished_by_the_same_request(stor
     assert reply.json["code"] == "volume-exists"
 
 
-async def test_a_second_client_does_not_finish_the_clone_of_the_first(storage: Storage) -> None:
+async def test_a_second_client_does_not_complete_the_copy_of_the_first(storage: Storage) -> None:
     await storage.make("vms", "golden")
     held = storage.door.hold("clone_volume")
     first = asyncio.ensure_future(
@@ -122,7 +122,7 @@ async def test_a_second_client_does_not_finish_the_clone_of_the_first(storage: S
     assert (await first).status == 200
 
 
-async def test_ceph_away_is_a_sentence_and_changes_no_record(storage: Storage) -> None:
+async def test_requests_fail_with_a_sentence_while_ceph_is_away_and_change_no_record(storage: Storage) -> None:
     await storage.make("vms", "one")
     storage.door.away = True
     for method, path, values in INTERRUPTED.values():
@@ -150,9 +150,9 @@ INTERRUPTED: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["not yet", "nobody was told"])
+@pytest.mark.parametrize("done", [False, True], ids=["not yet", "done but not reported"])
 @pytest.mark.parametrize("verb", INTERRUPTED)
-async def test_an_agent_killed_in_the_middle_is_said_and_the_next_look_agrees_with_ceph(
+async def test_a_killed_agent_is_reported_and_the_next_refresh_matches_ceph(
     storage: Storage, verb: str, done: bool
 ) -> None:
     for name in ("one", "other"):
@@ -169,14 +169,14 @@ async def test_an_agent_killed_in_the_middle_is_said_and_the_next_look_agrees_wi
     assert (reply.status, reply.json["code"]) == (510, "node-not-running")
     held.release()
     await storage.refresh()
-    assert await told(storage) == await so(storage)
+    assert await shown(storage) == await actual(storage)
     reply = await storage.ask_long(method, path, **values)
     assert reply.status == 200 or reply.json["code"].endswith(("-exists", "-not-found")), reply.body
-    assert await told(storage) == await so(storage)
+    assert await shown(storage) == await actual(storage)
 
 
-async def told(storage: Storage) -> dict[str, object]:
-    """What the API says that there is."""
+async def shown(storage: Storage) -> dict[str, object]:
+    """Return what the API shows."""
     return {
         "pools": [pool["name"] for pool in await storage.get("/pool")],
         "volumes": [
@@ -188,8 +188,8 @@ async def told(storage: Storage) -> dict[str, object]:
     }
 
 
-async def so(storage: Storage) -> dict[str, object]:
-    """What there is in Ceph."""
+async def actual(storage: Storage) -> dict[str, object]:
+    """Return what is in Ceph."""
     pools = [pool.name for pool in await storage.ceph.pools()]
     volumes = [each for pool in pools for each in await storage.ceph.volumes(pool)]
     return {
@@ -201,7 +201,7 @@ async def so(storage: Storage) -> dict[str, object]:
     }
 
 
-async def test_a_lease_that_moves_in_the_middle_is_said_soon_and_the_next_look_agrees(storage: Storage) -> None:
+async def test_a_lost_lease_is_reported_soon_and_the_next_refresh_matches_ceph(storage: Storage) -> None:
     storage.door.answers["safe_to_destroy"] = frozenset()
     removing = asyncio.ensure_future(storage.ask_long("DELETE", f"/osd/2{REALLY}"))
     await storage.cluster.advance(10)
@@ -209,7 +209,7 @@ async def test_a_lease_that_moves_in_the_middle_is_said_soon_and_the_next_look_a
     await storage.cluster.advance(1)
     assert (await removing).json["code"] == "lease-lost"
     await storage.refresh()
-    assert await told(storage) == await so(storage)
+    assert await shown(storage) == await actual(storage)
     assert (await storage.get("/osd/2"))[0]["progress"] is None
     del storage.door.answers["safe_to_destroy"]
     assert (await storage.ask_long("DELETE", f"/osd/2{REALLY}")).status == 200
@@ -220,7 +220,7 @@ async def test_a_lease_that_moves_in_the_middle_is_said_soon_and_the_next_look_a
 
 async def test_an_osd_is_made_by_the_node_that_has_the_device(storage: Storage) -> None:
     reply = await storage.ask("POST", "/osd", node="hv2", device="/dev/hv2/second", weight="1.5")
-    assert reply.json == {"message": "OSD 3 is made of /dev/hv2/second on node hv2."}
+    assert reply.json == {"message": "OSD 3 added on device '/dev/hv2/second' of node 'hv2'."}
     (osd,) = await storage.get("/osd/3")
     assert (osd["stats"]["node"], osd["stats"]["weight"], osd["stats"]["up"]) == ("hv2", 1.5, 1)
     again = await storage.ask("POST", "/osd", node="hv2", device="/dev/hv2/second", weight="1.5")
@@ -239,12 +239,12 @@ async def test_an_osd_is_drained_before_it_is_destroyed(storage: Storage) -> Non
     assert (await storage.ask("POST", "/volume", pool="vms", volume="one", size="1G")).status == 200, "it blocks others"
     del storage.door.answers["safe_to_destroy"]
     reply = await removing
-    assert reply.json == {"message": "OSD 2 is removed."}
+    assert reply.json == {"message": "OSD 2 removed."}
     assert [osd["id"] for osd in await storage.get("/osd")] == ["0", "1"]
     assert storage.door.calls.index("osd_out") < storage.door.calls.index("purge_osd")
 
 
-async def test_no_error_makes_an_osd_safe_to_destroy(storage: Storage) -> None:
+async def test_an_error_does_not_make_an_osd_safe_to_destroy(storage: Storage) -> None:
     storage.door.failing["safe_to_destroy"] = lambda osds: CephError("Ceph failed: the mgr is restarting.")
     removing = asyncio.ensure_future(storage.ask_long("DELETE", f"/osd/2{REALLY}"))
     await storage.cluster.advance(60)
@@ -268,7 +268,7 @@ async def test_no_error_makes_an_osd_safe_to_destroy(storage: Storage) -> None:
         ("down", False, False),
     ],
 )
-async def test_an_osd_that_ceph_calls_safe_is_kept_while_others_may_need_it(
+async def test_an_osd_that_ceph_calls_safe_is_kept_while_its_data_may_be_needed(
     storage: Storage, state: str, up: bool, safe: bool
 ) -> None:
     if not up:
@@ -293,7 +293,7 @@ async def test_an_osd_that_is_set_in_again_is_not_removed(storage: Storage) -> N
     assert (osd["stats"]["in"], osd["progress"]) == (1, None)
 
 
-async def test_without_confirmation_nothing_happens(storage: Storage) -> None:
+async def test_a_removal_without_confirmation_changes_nothing(storage: Storage) -> None:
     await storage.make("vms", "one")
     storage.door.calls.clear()
     for path in ("/osd/2", "/pool/vms", "/osd/2?yes_i_really_mean_it=no"):
@@ -301,7 +301,7 @@ async def test_without_confirmation_nothing_happens(storage: Storage) -> None:
     assert not {"osd_out", "purge_osd", "remove_pool"} & set(storage.door.calls)
 
 
-async def test_an_osd_whose_node_does_not_run_is_removed_only_if_it_is_down(storage: Storage) -> None:
+async def test_an_osd_of_a_node_without_agent_is_removed_only_if_it_is_down(storage: Storage) -> None:
     await storage.cluster.kill_agent("hv3")
     await storage.cluster.advance(1)
     reply = await storage.ask("DELETE", f"/osd/2{REALLY}")
@@ -310,24 +310,24 @@ async def test_an_osd_whose_node_does_not_run_is_removed_only_if_it_is_down(stor
     storage.ceph.mark(2, up=False)
     reply = await storage.ask_long("DELETE", f"/osd/2{REALLY}")
     assert reply.json == {
-        "message": "OSD 2 is removed.",
-        "warnings": ["The agent of hv3 does not run, so the device of OSD 2 is not wiped."],
+        "message": "OSD 2 removed.",
+        "warnings": ["The device of OSD 2 was not wiped: the agent of node 'hv3' does not run."],
     }
 
 
-async def test_an_osd_that_the_monitors_still_think_up_is_purged_when_they_see_it(storage: Storage) -> None:
+async def test_an_osd_is_purged_when_the_monitors_notice_that_it_is_down(storage: Storage) -> None:
     tries: list[int] = []
 
     def busy(osd: int) -> Exception | None:
         tries.append(osd)
-        return InUse("OSD", osd, "it is not down") if len(tries) < 4 else None
+        return InUse("OSD", f"purge OSD {osd}", "it is not down") if len(tries) < 4 else None
 
     storage.door.failing["purge_osd"] = busy
     assert (await storage.ask_long("DELETE", f"/osd/2{REALLY}")).status == 200
     assert tries == [2] * 4
 
 
-async def test_a_removal_whose_primary_was_killed_is_said_and_can_be_asked_for_again(storage: Storage) -> None:
+async def test_a_removal_can_be_repeated_after_its_primary_was_killed(storage: Storage) -> None:
     storage.door.answers["safe_to_destroy"] = frozenset()
     removing = asyncio.ensure_future(storage.ask_long("DELETE", f"/osd/2{REALLY}"))
     await storage.cluster.advance(10)
@@ -340,7 +340,7 @@ async def test_a_removal_whose_primary_was_killed_is_said_and_can_be_asked_for_a
     assert (await storage.ask_long("DELETE", f"/osd/2{REALLY}")).status == 200
 
 
-async def test_an_osd_that_there_is_not(storage: Storage) -> None:
+async def test_an_osd_that_does_not_exist_is_not_found(storage: Storage) -> None:
     for osd in ("9", "09", "x", "-1", "1e3", "99999999999"):
         for method, path, values in (
             ("GET", f"/osd/{osd}", {}),
@@ -351,7 +351,7 @@ async def test_an_osd_that_there_is_not(storage: Storage) -> None:
     assert len(storage.context.store.all(Osd)) == 3
 
 
-async def test_records_of_volumes_are_of_their_pool(storage: Storage) -> None:
+async def test_removing_a_pool_removes_only_its_own_volumes(storage: Storage) -> None:
     assert (await storage.ask("POST", "/pool", pool="more", pgs="8", replcfg="copies=1,mincopies=1")).status == 200
     for pool in ("vms", "more"):
         await storage.make(pool, "one")

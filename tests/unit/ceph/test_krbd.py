@@ -1,4 +1,4 @@
-"""The kernel's rbd as a mapping, with the rbd program's answers scripted: its module is not in every kernel."""
+"""The mapping of the kernel's rbd, with scripted answers of `rbd`, because not every kernel has the module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONF = Path("/etc/ceph/ceph.conf")
 
 
 class Kernel:
-    """What `rbd` would say; as much of it as the mapping asks for."""
+    """The answers of `rbd`, as far as the mapping uses it."""
 
     def __init__(self) -> None:
         self.devices: dict[tuple[str, str], str] = {}
@@ -81,7 +81,7 @@ async def test_a_volume_is_mapped_exclusively_once_and_unmapped(mapping: KernelM
     assert (kernel.devices, await mapping.mapped()) == ({}, [])
 
 
-async def test_what_others_mapped_is_neither_shown_nor_mapped_nor_unmapped(
+async def test_mappings_of_others_are_neither_shown_nor_mapped_nor_unmapped(
     mapping: KernelMapping, kernel: Kernel
 ) -> None:
     kernel.devices["vms", "a"] = "/dev/rbd7"
@@ -92,7 +92,7 @@ async def test_what_others_mapped_is_neither_shown_nor_mapped_nor_unmapped(
     assert kernel.devices == {("vms", "a"): "/dev/rbd7"}
 
 
-async def test_what_somebody_has_open_or_what_is_not_there_is_refused(mapping: KernelMapping, kernel: Kernel) -> None:
+async def test_an_open_or_missing_volume_is_refused(mapping: KernelMapping, kernel: Kernel) -> None:
     with pytest.raises(NotFound):
         await mapping.map("vms", "none")
     kernel.watchers = [{"address": "10.0.0.7:0/1", "client": 4, "cookie": 1}]
@@ -108,7 +108,7 @@ async def test_a_failure_leaves_nothing(mapping: KernelMapping, kernel: Kernel, 
     assert await asyncio.to_thread(os.listdir, tmp_path) == []
 
 
-async def test_one_that_came_too_late_is_known_to_be_ours(
+async def test_a_volume_mapped_after_the_time_limit_is_ours(
     mapping: KernelMapping, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel.fail_map = TimedOut("rbd did not finish within 30 s and was ended.")
@@ -127,20 +127,20 @@ async def test_one_that_came_too_late_is_known_to_be_ours(
     assert (kernel.devices, await mapping.mapped()) == ({}, [])
 
 
-async def test_what_the_kernel_lost_is_forgotten(mapping: KernelMapping, kernel: Kernel) -> None:
+async def test_a_mapping_that_the_kernel_lost_is_forgotten(mapping: KernelMapping, kernel: Kernel) -> None:
     await mapping.map("vms", "a")
     kernel.devices.clear()
     assert await mapping.mapped() == await mapping.clean() == [Mapped("vms", "a", None)]
     assert await mapping.mapped() == []
 
 
-async def test_the_kernels_rbd_is_chosen_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_rbd_of_the_kernel_is_chosen_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bus").mkdir()
     monkeypatch.setattr(choice, "BUS", tmp_path / "bus")
     assert isinstance(await choose(tmp_path, conf=CONF, user="pvcd"), KernelMapping)
 
 
-async def test_else_the_storage_daemon_and_what_is_missing_for_it_is_named(
+async def test_otherwise_the_storage_daemon_is_chosen_or_its_missing_packages_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def missing(*_: Any, **__: Any) -> Result:

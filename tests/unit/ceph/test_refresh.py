@@ -1,4 +1,4 @@
-"""The mirror: the records say what Ceph said last, never more, and looking never stands in anybody's way."""
+"""The mirror: the records show the last known state of Ceph, and a refresh blocks nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def names(storage: Storage) -> list[str]:
     return [f"{each.pool}/{each.name}" for each in storage.context.store.all(Volume)]
 
 
-async def test_what_ceph_has_is_there_after_the_first_look(storage: Storage) -> None:
+async def test_the_first_refresh_records_everything(storage: Storage) -> None:
     await storage.ceph.create_volume("vms", "web1", 1 << 30)
     await storage.ceph.create_snapshot("vms", "web1", "before")
     await storage.refresh()
@@ -28,14 +28,14 @@ async def test_what_ceph_has_is_there_after_the_first_look(storage: Storage) -> 
     assert [osd.id for osd in store.all(Osd)] == [0, 1, 2]
     assert [pool.name for pool in store.all(Pool)] == ["vms"]
     volume = store.get(Volume, "vms", "web1")
-    assert volume and volume.looked and volume.facts and volume.facts.object_size
+    assert volume and volume.inspected and volume.facts and volume.facts.object_size
     snapshot = store.get(Snapshot, "vms", "web1", "before")
     assert snapshot and snapshot.facts and snapshot.facts.size == 1 << 30
     status = store.get(CephStatus)
     assert status and status.status and status.status.osds == 3 and status.failed_reason is None
 
 
-async def test_what_is_no_news_is_not_written(storage: Storage) -> None:
+async def test_an_unchanged_record_is_not_written(storage: Storage) -> None:
     await storage.ceph.create_volume("vms", "web1", 1 << 30)
     await storage.ceph.create_snapshot("vms", "web1", "before")
     await storage.refresh()
@@ -48,7 +48,7 @@ async def test_what_is_no_news_is_not_written(storage: Storage) -> None:
     assert status and status.updated and status.updated > storage.cluster.clock.time() - REFRESH - 1
 
 
-async def test_a_look_at_what_did_not_change_asks_nothing_of_single_volumes(storage: Storage) -> None:
+async def test_unchanged_volumes_are_not_inspected(storage: Storage) -> None:
     await storage.ceph.create_volume("vms", "web1", 1 << 30)
     await storage.refresh()
     storage.door.calls.clear()
@@ -57,7 +57,7 @@ async def test_a_look_at_what_did_not_change_asks_nothing_of_single_volumes(stor
     assert "volume" not in storage.door.calls and "snapshots" not in storage.door.calls
 
 
-async def test_what_others_make_change_and_remove_is_noticed(storage: Storage) -> None:
+async def test_changes_made_by_others_are_recorded(storage: Storage) -> None:
     for name in ("one", "two"):
         await storage.ceph.create_volume("vms", name, 1 << 30)
     await storage.refresh()
@@ -69,7 +69,7 @@ async def test_what_others_make_change_and_remove_is_noticed(storage: Storage) -
     await storage.refresh()
     assert names(storage) == ["vms/three", "vms/two"]
     two = storage.context.store.get(Volume, "vms", "two")
-    assert two and two.looked and two.facts
+    assert two and two.inspected and two.facts
     assert (two.size, two.facts.size, two.facts.snapshot_count) == (2 << 30, 2 << 30, 1)
     await storage.ceph.remove_snapshot("vms", "two", "now")
     await storage.refresh()
@@ -78,7 +78,7 @@ async def test_what_others_make_change_and_remove_is_noticed(storage: Storage) -
     assert storage.context.store.all(Snapshot) == []
 
 
-async def test_a_pool_takes_its_volumes_and_snapshots_along(storage: Storage) -> None:
+async def test_a_removed_pool_takes_its_volumes_and_snapshots_along(storage: Storage) -> None:
     await storage.ceph.create_volume("vms", "one", 1 << 30)
     await storage.ceph.create_snapshot("vms", "one", "now")
     await storage.refresh()
@@ -88,7 +88,7 @@ async def test_a_pool_takes_its_volumes_and_snapshots_along(storage: Storage) ->
     assert (store.all(Pool), store.all(Volume), store.all(Snapshot)) == ([], [], [])
 
 
-async def test_pools_of_others_are_not_ours_and_unfinished_ones_are(storage: Storage) -> None:
+async def test_incomplete_pools_are_shown_and_those_of_other_applications_are_not(storage: Storage) -> None:
     pools = await storage.ceph.pools()
     theirs = dataclasses.replace(pools[0], name="cephfs_data", applications=("cephfs",))
     unfinished = dataclasses.replace(pools[0], name="half", applications=())
@@ -99,7 +99,7 @@ async def test_pools_of_others_are_not_ours_and_unfinished_ones_are(storage: Sto
     assert reply.json["code"] == "pool-not-found"
 
 
-async def test_snapshots_of_a_clone_that_is_being_made_are_not_shown(storage: Storage) -> None:
+async def test_the_snapshot_of_a_copy_in_progress_is_not_shown(storage: Storage) -> None:
     await storage.ceph.create_volume("vms", "one", 1 << 30)
     (listed,) = await storage.ceph.volumes("vms")
     storage.door.answers["volumes"] = [dataclasses.replace(listed, snapshots=(f"{LEFTOVER}12ab", "real"))]
@@ -107,7 +107,7 @@ async def test_snapshots_of_a_clone_that_is_being_made_are_not_shown(storage: St
     assert [each.snapshot for each in storage.context.store.all(Snapshot)] in (["real"], [])
 
 
-async def test_while_ceph_is_away_everything_stays_and_the_status_says_why(
+async def test_records_stay_while_ceph_is_away_and_the_status_says_why(
     storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     await storage.ceph.create_volume("vms", "one", 1 << 30)
@@ -116,7 +116,7 @@ async def test_while_ceph_is_away_everything_stays_and_the_status_says_why(
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             await storage.refresh()
-    assert [record.message for record in caplog.records] == ["Ceph: Ceph did not answer within 30 s."]
+    assert [record.message for record in caplog.records] == ["Ceph did not answer within 30 s."]
     assert names(storage) == ["vms/one"]
     status = await storage.get("/status")
     assert status["failed_reason"] == "Ceph did not answer within 30 s."
@@ -128,7 +128,7 @@ async def test_while_ceph_is_away_everything_stays_and_the_status_says_why(
     assert status["updated"] >= storage.cluster.clock.time() - REFRESH
 
 
-async def test_a_pool_that_cannot_be_listed_says_so_and_hides_no_other(storage: Storage) -> None:
+async def test_a_pool_that_cannot_be_listed_says_so_and_hides_no_others(storage: Storage) -> None:
     await storage.ceph.create_volume("vms", "one", 1 << 30)
     await storage.ceph.create_pool("broken", 8, 1, 1)
     await storage.refresh()
@@ -137,20 +137,20 @@ async def test_a_pool_that_cannot_be_listed_says_so_and_hides_no_other(storage: 
     await storage.refresh()
     assert names(storage) == ["vms/one", "vms/two"]
     reasons = {pool["name"]: pool["failed_reason"] for pool in await storage.get("/pool")}
-    assert reasons == {"broken": "Its volumes could not be listed: Ceph failed: it is broken.", "vms": None}
+    assert reasons == {"broken": "Cannot list the volumes: Ceph failed: it is broken.", "vms": None}
     storage.door.failing.clear()
     await storage.refresh()
     assert {pool["failed_reason"] for pool in await storage.get("/pool")} == {None}
 
 
-async def test_volumes_that_are_there_by_half_are_named_and_can_be_removed(storage: Storage) -> None:
+async def test_incomplete_volumes_are_named_and_can_be_removed(storage: Storage) -> None:
     await storage.make("vms", "one")
-    half = ListedVolume("vms", "half", id="", size=0, parent=None, locked=False, snapshots=())
+    incomplete = ListedVolume("vms", "half", id="", size=0, parent=None, locked=False, snapshots=())
     listed = await storage.ceph.volumes("vms")
-    storage.door.answers["volumes"] = [half, *listed]
+    storage.door.answers["volumes"] = [incomplete, *listed]
     await storage.refresh()
     (pool,) = await storage.get("/pool")
-    assert pool["failed_reason"] == "Made or removed by half only, so that they can but be removed: half."
+    assert pool["failed_reason"] == "Incomplete volumes, which can only be removed: half."
     assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
     storage.door.answers["remove_volume"] = True
     assert (await storage.ask("DELETE", "/volume/vms/half")).status == 200
@@ -159,18 +159,18 @@ async def test_volumes_that_are_there_by_half_are_named_and_can_be_removed(stora
     assert (await storage.get("/pool"))[0]["failed_reason"] is None
 
 
-async def test_a_volume_that_cannot_be_looked_at_keeps_no_other_from_it(storage: Storage) -> None:
+async def test_a_volume_that_cannot_be_inspected_does_not_keep_others_from_it(storage: Storage) -> None:
     for name in ("bad", "good"):
         await storage.ceph.create_volume("vms", name, 1 << 30)
     storage.door.failing["volume"] = lambda pool, name: CephError("It is broken.") if name == "bad" else None
     await storage.refresh()
-    looked = {each.name: each.looked for each in storage.context.store.all(Volume)}
+    looked = {each.name: each.inspected for each in storage.context.store.all(Volume)}
     assert looked == {"bad": False, "good": True}
     (bad,) = await storage.get("/volume/vms/bad")
     assert (bad["stats"]["size"], bad["stats"]["objects"]) == ("1024M", None)
 
 
-async def test_a_look_that_began_before_a_command_does_not_undo_it(storage: Storage) -> None:
+async def test_a_refresh_that_began_before_a_command_does_not_undo_it(storage: Storage) -> None:
     for name in ("gone", "kept"):
         await storage.ceph.create_volume("vms", name, 1 << 30)
     await storage.refresh()
@@ -217,10 +217,10 @@ async def test_thousands_of_volumes_are_written_in_small_transactions(
     assert max(sizes) <= BATCH + 1
     for _ in range(5):
         await storage.refresh()
-    assert all(each.looked for each in storage.context.store.all(Volume))
+    assert all(each.inspected for each in storage.context.store.all(Volume))
 
 
-async def test_a_ceph_that_hangs_stands_in_nobodys_way(storage: Storage) -> None:
+async def test_a_ceph_that_hangs_blocks_nothing_else(storage: Storage) -> None:
     held = storage.door.hold_answer("status")
     await storage.cluster.advance(REFRESH)
     assert held.waiting
@@ -234,7 +234,7 @@ async def test_a_ceph_that_hangs_stands_in_nobodys_way(storage: Storage) -> None
     held.release()
 
 
-async def test_whoever_becomes_primary_goes_on(storage: Storage) -> None:
+async def test_the_next_primary_continues(storage: Storage) -> None:
     await storage.refresh()
     await storage.cluster.kill_agent("hv1")
     await storage.cluster.advance(1)
@@ -244,7 +244,7 @@ async def test_whoever_becomes_primary_goes_on(storage: Storage) -> None:
     assert (await storage.get("/status"))["primary_node"] == "hv2"
 
 
-async def test_a_node_without_ceph_is_quiet_and_says_so_when_asked(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_node_without_ceph_logs_once_and_refuses_requests(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         async with SimulatedCluster(["hv1"], without=["vm"], ceph={"conf": "/nowhere/ceph.conf"}) as cluster:
             await cluster.advance(100)
@@ -253,7 +253,7 @@ async def test_a_node_without_ceph_is_quiet_and_says_so_when_asked(caplog: pytes
                 assert (reply.status, reply.json) == (200, [])
             reply = await cluster.request("GET", "/api/v1/storage/ceph/status")
             expected = {
-                "message": "This node has no Ceph: there is no file /nowhere/ceph.conf.",
+                "message": "Cannot reach Ceph: this node has no file /nowhere/ceph.conf.",
                 "code": "ceph-unavailable",
             }
             assert (reply.status, reply.json) == (510, expected)

@@ -1,4 +1,4 @@
-"""The storage endpoints: what they take, what they refuse and what they show."""
+"""The storage endpoints: their arguments, errors and replies."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ GIB = 1 << 30
         ("1P", 1 << 50),
     ],
 )
-def test_a_size_is_bytes_or_has_one_letter(text: str, size: int) -> None:
+def test_a_size_is_a_number_with_an_optional_unit(text: str, size: int) -> None:
     assert read_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "0G", "-1G", "1.5G", "1 G", "G", "1GB", "1E", "0x10", "1e9", "٣G", "9" * 21])
-async def test_what_is_no_size_is_refused(storage: Storage, text: str) -> None:
-    with pytest.raises(ValueError, match="write bytes, or a whole number"):
+async def test_an_invalid_size_is_refused(storage: Storage, text: str) -> None:
+    with pytest.raises(ValueError, match="must be a whole number with an optional unit"):
         read_size(text)
     reply = await storage.ask("POST", "/volume", pool="vms", volume="one", size=text)
     assert (reply.status, reply.json["code"]) == (510, "invalid-value")
@@ -55,19 +55,19 @@ async def test_what_is_no_size_is_refused(storage: Storage, text: str) -> None:
         (1 << 70, "1048576P"),
     ],
 )
-def test_a_size_for_people_has_four_digits_at_most_and_is_rounded_up(size: int, text: str) -> None:
+def test_a_size_for_people_has_at_most_four_digits_and_is_rounded_up(size: int, text: str) -> None:
     assert human(size) == text
 
 
 @pytest.mark.parametrize("text", ["copies=3", "copies=3,mincopies=2,x=1", "copies=-1,mincopies=1", "3,2", "copies=a"])
-async def test_what_is_no_replication_is_refused(storage: Storage, text: str) -> None:
+async def test_an_invalid_replication_is_refused(storage: Storage, text: str) -> None:
     assert read_replication("copies=2,mincopies=1") == Replication(2, 1)
     reply = await storage.ask("POST", "/pool", pool="more", pgs="8", replcfg=text)
-    assert "write copies=N,mincopies=M" in reply.json["message"]
+    assert "replcfg must be copies=N,mincopies=M" in reply.json["message"]
 
 
 @pytest.mark.parametrize("name", ["vms/../x", "-p", " -p", "a@b", "a,b", "..", "a\tb", "ä", "", " ", "x" * 129])
-async def test_a_hostile_name_is_refused_with_a_sentence_and_reaches_nobody(storage: Storage, name: str) -> None:
+async def test_a_hostile_name_is_refused_with_a_sentence_and_does_not_reach_ceph(storage: Storage, name: str) -> None:
     await storage.make("vms", "one")
     storage.door.calls.clear()
     requests: list[tuple[str, str, dict[str, Any]]] = [
@@ -88,7 +88,7 @@ async def test_a_hostile_name_is_refused_with_a_sentence_and_reaches_nobody(stor
     assert [each for each in storage.door.calls if each.startswith(("create", "clone", "rename", "set"))] == []
 
 
-async def test_a_blank_in_a_name_is_a_plus_that_a_form_wrote(storage: Storage) -> None:
+async def test_a_space_in_a_name_is_read_as_the_plus_of_a_form(storage: Storage) -> None:
     assert (await storage.ask("POST", "/volume", pool="vms", volume="one two", size="1G")).status == 200
     assert [volume.name for volume in await storage.ceph.volumes("vms")] == ["one+two"]
 
@@ -108,21 +108,21 @@ async def test_a_hostile_path_finds_nothing(storage: Storage, path: str) -> None
 @pytest.mark.parametrize(
     "device", ["sdb", "/etc/passwd", "/dev", "/dev/", "/dev/../etc/passwd", "/dev/sd b", "/dev/-a"]
 )
-async def test_a_device_is_a_path_below_dev(storage: Storage, device: str) -> None:
+async def test_a_device_must_be_a_path_below_dev(storage: Storage, device: str) -> None:
     reply = await storage.ask("POST", "/osd", node="hv1", device=device, weight="1")
-    assert "a device is a path below /dev" in reply.json["message"]
+    assert "device must be a path below /dev" in reply.json["message"]
 
 
-async def test_a_volume_is_changed_in_one_way_at_a_time(storage: Storage) -> None:
+async def test_a_change_of_a_volume_requires_either_name_or_size(storage: Storage) -> None:
     await storage.make("vms", "one")
     for values in ({}, {"name": "two", "size": "2G"}):
         reply = await storage.ask("PUT", "/volume/vms/one", **values)
         assert reply.json["code"] == "invalid-value"
     reply = await storage.ask("POST", "/volume", pool="vms", volume="two")
-    assert reply.json["message"].startswith("The argument 'size' is missing")
+    assert reply.json["message"] == "A new volume requires size or source_volume."
 
 
-async def test_status_and_df_are_texts_with_figures_beside_them(storage: Storage) -> None:
+async def test_status_and_df_have_the_text_of_ceph_and_figures(storage: Storage) -> None:
     status, df = await storage.get("/status"), await storage.get("/df")
     assert await storage.get("") == status
     assert (status["type"], df["type"]) == ("status", "utilization")
@@ -138,7 +138,7 @@ async def test_status_and_df_are_texts_with_figures_beside_them(storage: Storage
 async def test_an_option_is_set_and_unset(storage: Storage) -> None:
     for action, options in (("set", ["noout"]), ("unset", [])):
         reply = await storage.ask("POST", "/cluster-option", action=action, option="noout")
-        assert reply.json == {"message": f"The option noout is {action}."}
+        assert reply.json == {"message": f"Option 'noout' {action}."}
         assert (await storage.get("/status"))["options"] == options
     reply = await storage.ask("POST", "/cluster-option", action="reset", option="noout")
     assert reply.json["code"] == "invalid-value"
@@ -154,7 +154,7 @@ async def test_the_shape_of_an_osd(storage: Storage) -> None:
     assert {"uuid", "primary_affinity", "utilization", "var", "pgs", "kb", "weight", "reweight"} < set(stats)
     assert {"wr_ops", "wr_data", "rd_ops", "rd_data"} < set(stats)
     assert await storage.get("/osd/0/state") == {"id": "0", "in": 1, "up": 1}
-    assert (await storage.ask("POST", "/osd/0/state", state="out")).json == {"message": "OSD 0 is out."}
+    assert (await storage.ask("POST", "/osd/0/state", state="out")).json == {"message": "OSD 0 set out."}
     assert await storage.get("/osd/0/state") == {"id": "0", "in": 0, "up": 1}
 
 

@@ -1,4 +1,4 @@
-"""What other plugins may ask of storage."""
+"""The access of other plugins to storage."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ async def test_locks_are_listed_and_cleared(storage: Storage) -> None:
     assert await finish(storage, service.locks(storage.context, "vms", "one")) == []
 
 
-async def test_guests_have_a_user_with_a_key(storage: Storage) -> None:
+async def test_the_user_and_key_of_guests_are_returned(storage: Storage) -> None:
     agent = storage.cluster.agents["hv1"]
     storage.door.answers["auth_key"] = lambda user: f"key of {user}"
     assert service.libvirt_user(agent) == "libvirt"
     assert await service.libvirt_key(agent) == "key of libvirt"
 
 
-async def test_guards_are_asked_before_anything_that_takes_data_away() -> None:
+async def test_guards_are_asked_before_operations_that_may_lose_data() -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
     async def refuse(context: Context, operation: Operation) -> None:

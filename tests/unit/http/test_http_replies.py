@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from pvcd.http import Encoded, Message, Text
-from pvcd.http.replies import WORTH_ZIPPING, reply
+from pvcd.http.replies import MIN_ZIP_BYTES, reply
 
 
 class Thing(BaseModel):
@@ -83,7 +83,7 @@ async def test_what_the_client_has_is_not_sent_again(get: Any) -> None:
 
 
 async def test_a_large_body_is_zipped_for_who_takes_it_and_is_the_same_to_its_etag(get: Any) -> None:
-    large = Encoded(b'["' + b"x" * WORTH_ZIPPING + b'"]')
+    large = Encoded(b'["' + b"x" * MIN_ZIP_BYTES + b'"]')
     plain, zipped = await get(large), await get(large, **{"Accept-Encoding": "gzip, deflate"})
     assert "Content-Encoding" not in plain.headers
     assert zipped.headers["Content-Encoding"] == "gzip"

@@ -269,8 +269,8 @@ async def odd_type(context: Any, a: Annotated[Odd, Value("a")]) -> Message:
         (two_markers, "", "'vm' has no"),
         (no_context, "", "first parameter must be the context"),
         (not_async, "", "async"),
-        (path_field, "", "'vm' must stand both"),
-        (path_field, "/{vm}/{node}", "'node' must stand both"),
+        (path_field, "", "'vm' must be both"),
+        (path_field, "/{vm}/{node}", "'node' must be both"),
         (same_name, "", "named 'b'"),
         (two_documents, "", "only one"),
         (number_in_path, "/{vm}", "'vm' must be of the type str"),
@@ -296,5 +296,5 @@ def test_an_operation_can_only_name_parameters_with_choices(operation: str) -> N
         """Act."""
         return Message(message="")
 
-    with pytest.raises(TypeError, match="no parameter with choices"):
+    with pytest.raises(TypeError, match="not a parameter with choices"):
         declare(act, "/{vm}", operation=operation)

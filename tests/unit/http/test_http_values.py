@@ -399,7 +399,7 @@ async def test_a_path_value_is_only_checked_for_characters_and_length(read: Read
         ("state=restart", "state must be one of start, stop; got 'restart'."),
         ("state=START", "state must be one of start, stop; got 'START'."),
         ("state=", "state must be one of start, stop; got ''."),
-        ("states=start,foo,", "states must be one of restart, start, stop; got 'foo'."),
+        ("states=start,foo,", "states must be one of start, stop, restart; got 'foo'."),
         ("vcpus=x", "vcpus must be a whole number of at least 1; got 'x'."),
         ("vcpus=0", "vcpus must be a whole number of at least 1; got '0'."),
         ("vcpus=", "vcpus must be a whole number of at least 1; got ''."),
@@ -472,7 +472,7 @@ async def test_the_complaints_are_bounded(read: Read) -> None:
         (b"\xff", JSON, "The body must be valid utf-8"),
         (b"[1]", JSON, "must be an object"),
         (b"3", JSON, "must be an object"),
-        (b'{"vcpus": NaN}', JSON, "NaN is no number"),
+        (b'{"vcpus": NaN}', JSON, "NaN is not a number"),
         (b'{"vcpus": {"a": 1}}', JSON, "'vcpus' in the JSON body must be text, a number"),
         (b'{"vcpus": [[1]]}', JSON, "'vcpus' in the JSON body must be text, a number"),
         (b'{"note": false}', JSON, "note must be text; got the bare 'false'"),
@@ -534,7 +534,7 @@ async def test_a_large_body_is_too_large_in_any_form(read: Read, multipart: Mult
 
 @pytest.mark.parametrize("kind", [FORM, JSON, "multipart/form-data; boundary=XX"])
 async def test_a_body_that_never_ends_is_given_up(read: Read, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(values, "BODY_DEADLINE", 0.01)
+    monkeypatch.setattr(values, "BODY_SECONDS", 0.01)
     assert await refused(read, CHANGE, "", b"note=x", kind, ends=False) == "The body must arrive within 0.01 s."
 
 

@@ -107,9 +107,9 @@ def steps(*vnis: int, needs: str = "") -> list[Step]:
 async def test_after_a_failure_the_other_networks_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel({"two 2": "Busy", "one 4": "Busy"})
     monkeypatch.setattr(programs, "run", kernel)
-    batch = Batch("The bridge {} could not be made")
+    batch = Batch("Cannot create bridge {!r}")
     await batch.take("ip", steps(1, 2, 3, 4, 5))
-    sentences = {vni: f"The bridge vmbr{vni} could not be made: Busy." for vni in (2, 4)}
+    sentences = {vni: f"Cannot create bridge 'vmbr{vni}': Busy." for vni in (2, 4)}
     assert batch.failures == sentences
     assert batch.made == {
         **{vni: [f"one{vni}", f"two{vni}", f"three{vni}"] for vni in (1, 3, 5)},
@@ -124,15 +124,15 @@ async def test_after_a_failure_the_other_networks_go_on(monkeypatch: pytest.Monk
 async def test_what_the_kernel_does_not_know_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel({"one 1": "Unknown device type"})
     monkeypatch.setattr(programs, "run", kernel)
-    batch = Batch("The bridge {} could not be made")
+    batch = Batch("Cannot create bridge {!r}")
     await batch.take("ip", steps(*range(10, 20), needs="8021q") + steps(7))
     assert len(kernel.runs) == 2 and batch.failures.keys() == set(range(10, 20)) and 7 in batch.made
-    assert "lacks the module 8021q" in batch.failures[15]
+    assert "lacks the module '8021q'" in batch.failures[15]
 
 
 async def test_a_batch_that_ends_without_a_line_fails_what_it_held(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel({"two 2": "Odd"}, tells=False)
     monkeypatch.setattr(programs, "run", kernel)
-    batch = Batch("The bridge {} could not be made")
+    batch = Batch("Cannot create bridge {!r}")
     await batch.take("ip", steps(1, 2))
     assert batch.failures.keys() == {1, 2} and len(kernel.runs) == 1

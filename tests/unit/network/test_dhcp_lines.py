@@ -8,7 +8,7 @@ import pytest
 
 from pvcd.errors import Invalid
 from pvcd_plugins.network.dhcp import Leased
-from pvcd_plugins.network.dhcp.lines import Told, known, read, server_id
+from pvcd_plugins.network.dhcp.lines import LeaseEvent, known, read, server_id
 
 MAC, DUID = "52:54:00:00:00:01", "00:03:00:01:52:54:00:00:00:01"
 FOUR = Leased(IPv4Address("10.20.0.9"), MAC, f"01:{MAC}", "web1", 1_800_000_000.0)
@@ -21,7 +21,7 @@ def line(*fields: str) -> str:
 
 def test_a_lease_of_ipv4_is_understood() -> None:
     told = read(line("200", "add", MAC, "10.20.0.9", "web1", "1800000000", f"01:{MAC}", "", ""))
-    assert told == Told(200, "add", FOUR.address, FOUR)
+    assert told == LeaseEvent(200, "add", FOUR.address, FOUR)
     bare = read(line("200", "old", MAC, "10.20.0.9", "", "1800000000", "", "", ""))
     assert bare.lease == Leased(FOUR.address, MAC, "*", None, 1_800_000_000.0)
 
@@ -29,15 +29,15 @@ def test_a_lease_of_ipv4_is_understood() -> None:
 @pytest.mark.parametrize("iaid", ["7", "T7"])
 def test_a_lease_of_ipv6_is_understood(iaid: str) -> None:
     told = read(line("200", "add", DUID, "fd00::9", "", "1800000000", "", iaid, MAC))
-    assert told == Told(200, "add", SIX.address, SIX)
+    assert told == LeaseEvent(200, "add", SIX.address, SIX)
 
 
 def test_the_end_of_a_lease_is_understood() -> None:
-    assert read(line("200", "del", MAC, "10.20.0.9", "web1", "", "", "", "")) == Told(200, "del", FOUR.address)
+    assert read(line("200", "del", MAC, "10.20.0.9", "web1", "", "", "", "")) == LeaseEvent(200, "del", FOUR.address)
 
 
 def test_other_calls_of_the_script_mean_nothing() -> None:
-    assert read(line("200", "arp-add", MAC, "10.20.0.9", *[""] * 5)) == Told(200, "arp-add")
+    assert read(line("200", "arp-add", MAC, "10.20.0.9", *[""] * 5)) == LeaseEvent(200, "arp-add")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_other_calls_of_the_script_mean_nothing() -> None:
     ],
 )
 def test_what_dnsmasq_never_says_is_refused(text: str) -> None:
-    with pytest.raises(Invalid, match="in words that are not understood"):
+    with pytest.raises(Invalid, match="Cannot parse a lease"):
         read(text)
 
 

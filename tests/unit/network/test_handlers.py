@@ -173,7 +173,7 @@ async def test_a_node_without_an_address_for_tunnels_says_so_and_makes_the_other
     await nodes.do("POST", "", vni="100", description="site", nettype="bridged")
     assert set(nodes.bridges("hv2").bridges) == {100}
     (network,) = await nodes.do("GET", "/app")
-    assert "has no address" in network["failed"]["hv2"]
+    assert "it has no address" in network["failed"]["hv2"]
 
 
 async def test_hooks_are_told_of_leases_and_not_of_mere_renewals(nodes: Nodes) -> None:

@@ -16,7 +16,7 @@ IP4 = {"ip4_network": "10.20.0.0/24", "ip4_gateway": "10.20.0.1"}
 
 async def test_a_managed_network_is_created_and_shown_with_its_types(networks: Networks) -> None:
     reply = await networks.do("POST", "", **MANAGED, name_server=["10.20.0.53", "fd00::53"], ip6_network="fd00:20::/64")
-    assert reply == {"message": "Network app (200) is created."}
+    assert reply == {"message": "Network 'app' created (VNI 200)."}
     expected = {
         "vni": 200,
         "description": "app",
@@ -40,10 +40,10 @@ async def test_a_managed_network_is_created_and_shown_with_its_types(networks: N
 
 async def test_a_bridged_network_ignores_what_only_a_managed_one_has(networks: Networks) -> None:
     reply = await networks.do("POST", "", **(MANAGED | {"vni": "100", "nettype": "bridged"}), name_server="10.0.0.1")
-    assert reply["message"] == "Network app (100) is created."
+    assert reply["message"] == "Network 'app' created (VNI 100)."
     assert reply["warnings"] == [
-        "A bridged network is a VLAN and nothing else: name_server, ip4_network, ip4_gateway, dhcp4, dhcp4_start, "
-        "dhcp4_end is ignored."
+        "Ignored, because a bridged network is only a VLAN: name_server, ip4_network, ip4_gateway, dhcp4, dhcp4_start, "
+        "dhcp4_end."
     ]
     (shown,) = await networks.get("/100")
     assert (shown["type"], shown["domain"], shown["name_servers"]) == ("bridged", None, [])
@@ -52,7 +52,7 @@ async def test_a_bridged_network_ignores_what_only_a_managed_one_has(networks: N
 
 
 async def test_a_managed_network_needs_no_addresses(networks: Networks) -> None:
-    assert await networks.create() == {"message": "Network app (200) is created."}
+    assert await networks.create() == {"message": "Network 'app' created (VNI 200)."}
     (shown,) = await networks.get("/app")
     assert (shown["ip4"], shown["ip6"], shown["domain"]) == (NO_IP4, NO_IP6, "app.local")
 
@@ -93,89 +93,89 @@ async def test_only_the_exact_vni_or_description_is_found(networks: Networks, ke
         ({"vni": None}, "invalid-value", "The argument 'vni' is missing."),
         ({"description": None}, "invalid-value", "The argument 'description' is missing."),
         ({"nettype": None}, "invalid-value", "The argument 'nettype' is missing."),
-        ({"nettype": "vlan"}, "invalid-value", "nettype 'vlan' is not valid: valid are: bridged, managed."),
-        ({"vni": "0"}, "invalid-value", "vni must be a whole number of at least 1 and at most 16777215, not '0'."),
+        ({"nettype": "vlan"}, "invalid-value", "nettype must be one of bridged, managed; got 'vlan'."),
+        ({"vni": "0"}, "invalid-value", "vni must be a whole number of at least 1 and at most 16777215; got '0'."),
         (
             {"vni": "16777216"},
             "invalid-value",
-            "vni must be a whole number of at least 1 and at most 16777215, not '16777216'.",
+            "vni must be a whole number of at least 1 and at most 16777215; got '16777216'.",
         ),
         (
             {"vni": "4095", "nettype": "bridged"},
             "invalid-value",
-            "vni 4095 is not valid: that of a bridged network is 1 to 4094.",
+            "vni of a bridged network must be from 1 to 4094; got 4095.",
         ),
         (
             {"description": "7"},
             "invalid-value",
-            "description '7' is not valid: a description of digits alone would be taken for a VNI.",
+            "description must not be only digits, which would be taken for a VNI; got '7'.",
         ),
         (
             {"description": "a_b"},
             "invalid-value",
-            "The description makes no valid domain 'a_b.local', so give one: write names of letters, digits and '-' "
-            "with dots between them, such as app.example.",
+            "domain must be given, because the default 'a_b.local' is not valid: it must be names of letters, "
+            "digits and '-' with dots between them, such as app.example.",
         ),
         (
             {"ip4_gateway": None},
             "invalid-value",
-            "ip4_network needs an ip4_gateway: an address of 10.20.0.0/24 for the primary, such as 10.20.0.1.",
+            "ip4_network requires ip4_gateway: an address in 10.20.0.0/24 for the primary, such as 10.20.0.1.",
         ),
-        ({"ip4_gateway": "10.21.0.1"}, "invalid-value", "ip4_gateway 10.21.0.1 is not in 10.20.0.0/24."),
+        ({"ip4_gateway": "10.21.0.1"}, "invalid-value", "ip4_gateway must be in 10.20.0.0/24; got 10.21.0.1."),
         (
             {"ip4_gateway": "10.20.0.0"},
             "invalid-value",
-            "ip4_gateway 10.20.0.0 is the address of 10.20.0.0/24 itself.",
+            "ip4_gateway must not be the address of 10.20.0.0/24 itself; got 10.20.0.0.",
         ),
         (
             {"ip4_gateway": "10.20.0.255"},
             "invalid-value",
-            "ip4_gateway 10.20.0.255 is the broadcast address of 10.20.0.0/24.",
+            "ip4_gateway must not be the broadcast address of 10.20.0.0/24; got 10.20.0.255.",
         ),
         (
             {"ip4_gateway": "x"},
             "invalid-value",
-            "ip4_gateway 'x' is not valid: write an IPv4 address, such as 10.20.0.1.",
+            "ip4_gateway must be an IPv4 address, such as 10.20.0.1; got 'x'.",
         ),
         (
             {"ip4_network": "10.20.0.5/24"},
             "invalid-value",
-            "ip4_network '10.20.0.5/24' is not valid: it is the address of a host, and its network is 10.20.0.0/24.",
+            "ip4_network must be the network 10.20.0.0/24, not the address of a host in it; got '10.20.0.5/24'.",
         ),
-        ({"ip4_network": None}, "invalid-value", "ip4_gateway needs an ip4_network."),
-        ({"dhcp4_start": None}, "invalid-value", "dhcp4 needs dhcp4_start and dhcp4_end."),
-        ({"dhcp4_end": ""}, "invalid-value", "dhcp4 needs dhcp4_start and dhcp4_end."),
+        ({"ip4_network": None}, "invalid-value", "ip4_gateway requires ip4_network."),
+        ({"dhcp4_start": None}, "invalid-value", "dhcp4 requires dhcp4_start and dhcp4_end."),
+        ({"dhcp4_end": ""}, "invalid-value", "dhcp4 requires dhcp4_start and dhcp4_end."),
         (
             {"dhcp4": "no", "dhcp4_end": None},
             "invalid-value",
-            "dhcp4_start and dhcp4_end are given together or not at all.",
+            "dhcp4_start requires dhcp4_end.",
         ),
-        ({"dhcp4_end": "10.20.1.9"}, "invalid-value", "dhcp4_end 10.20.1.9 is not in 10.20.0.0/24."),
+        ({"dhcp4_end": "10.20.1.9"}, "invalid-value", "dhcp4_end must be in 10.20.0.0/24; got 10.20.1.9."),
         (
             {"dhcp4_end": "10.20.0.255"},
             "invalid-value",
-            "dhcp4_end 10.20.0.255 is the broadcast address of 10.20.0.0/24.",
+            "dhcp4_end must not be the broadcast address of 10.20.0.0/24; got 10.20.0.255.",
         ),
         (
             {"dhcp4_start": "10.20.0.200"},
             "invalid-value",
-            "dhcp4_start 10.20.0.200 comes after dhcp4_end 10.20.0.199.",
+            "dhcp4_start must not be after dhcp4_end 10.20.0.199; got 10.20.0.200.",
         ),
         (
             {"ip4_gateway": "10.20.0.150"},
             "invalid-value",
-            "The gateway 10.20.0.150 is between dhcp4_start 10.20.0.100 and dhcp4_end 10.20.0.199.",
+            "ip4_gateway must be outside the DHCP range 10.20.0.100 to 10.20.0.199; got 10.20.0.150.",
         ),
-        ({"ip6_gateway": "fd00::1"}, "invalid-value", "ip6_gateway needs an ip6_network."),
+        ({"ip6_gateway": "fd00::1"}, "invalid-value", "ip6_gateway requires ip6_network."),
         (
             {"name_server": "10.20.0.1"},
             "invalid-value",
-            "name_server 10.20.0.1 is the network's own gateway, which would ask itself.",
+            "name_server must not be the network's own gateway; got 10.20.0.1.",
         ),
         (
             {"name_server": [f"10.9.0.{number}" for number in range(9)]},
             "invalid-value",
-            "name_server is given 9 times; 8 are possible.",
+            "name_server must be given at most 8 times; got 9.",
         ),
         ({"dns": "10.20.0.1"}, "invalid-value", "There is no argument 'dns' here"),
     ],
@@ -216,7 +216,7 @@ async def test_an_ipv6_gateway_that_is_none_has_a_default(
 ) -> None:
     values = {} if gateway is None else {"ip6_gateway": gateway}
     reply = await networks.create(ip6_network="fd00:20::/64", **values)
-    expected = [f"ip6_gateway {gateway!r} is no host of fd00:20::/64, so fd00:20::1 is taken."]
+    expected = [f"ip6_gateway set to fd00:20::1: {gateway!r} is not a host address in fd00:20::/64."]
     assert reply.get("warnings") == (expected if warned else None)
     assert (await networks.get("/200"))[0]["ip6"]["gateway"] == taken
 
@@ -248,15 +248,15 @@ async def test_bridged_networks_share_nothing_but_vnis_and_descriptions_with_oth
     await networks.create_app()
     await networks.do("POST", "", vni=100, description="site", nettype="bridged", ip4_network="10.20.0.0/24")
     code, sentence = await networks.refused("POST", "", vni=200, description="x", nettype="bridged")
-    assert (code, sentence) == ("network-exists", "There is a network 200 already.")
+    assert (code, sentence) == ("network-exists", "Cannot create network 'x': there is a network with VNI 200 already.")
     code, sentence = await networks.refused("POST", "", vni=101, description="app", nettype="bridged")
-    assert (code, sentence) == ("network-exists", "Network 200 is called app already.")
+    assert (code, sentence) == ("network-exists", "Cannot use description 'app': network 200 has it.")
 
 
 async def test_only_what_is_given_changes(networks: Networks) -> None:
     await networks.do("POST", "", **MANAGED, ip6_network="fd00:20::/64", name_server="10.20.0.53")
     (before,) = await networks.get("/app")
-    assert await networks.do("PUT", "/app", dhcp4_end="10.20.0.120") == {"message": "Network app (200) is modified."}
+    assert await networks.do("PUT", "/app", dhcp4_end="10.20.0.120") == {"message": "Network 'app' modified."}
     before["ip4"]["dhcp_end"] = "10.20.0.120"
     assert await networks.get("/app") == [before]
     await networks.do("PUT", "/200", domain="App.Example", name_server=["10.20.0.54", "10.20.0.55", "10.20.0.54"])
@@ -301,14 +301,14 @@ async def test_a_change_is_checked_as_a_whole(networks: Networks) -> None:
     await networks.create_app()
     (before,) = await networks.get("/app")
     for values, sentence in (
-        ({}, "At least one value must be given."),
-        ({"ip4_gateway": ""}, "ip4_network needs an ip4_gateway: an address of 10.20.0.0/24 for the primary"),
-        ({"ip4_network": "10.30.0.0/24"}, "ip4_gateway 10.20.0.1 is not in 10.30.0.0/24."),
-        ({"ip4_gateway": "10.20.0.101"}, "The gateway 10.20.0.101 is between dhcp4_start"),
-        ({"dhcp4_end": ""}, "dhcp4 needs dhcp4_start and dhcp4_end."),
-        ({"dhcp4_end": "10.20.0.99"}, "dhcp4_start 10.20.0.100 comes after dhcp4_end 10.20.0.99."),
-        ({"ip4_network": "10.20.0.0/25"}, "dhcp4_end 10.20.0.199 is not in 10.20.0.0/25."),
-        ({"ip4_network": "", "ip4_gateway": "10.20.0.1"}, "ip4_gateway needs an ip4_network."),
+        ({}, "Cannot modify network 'app': no value was given."),
+        ({"ip4_gateway": ""}, "ip4_network requires ip4_gateway: an address in 10.20.0.0/24 for the primary"),
+        ({"ip4_network": "10.30.0.0/24"}, "ip4_gateway must be in 10.30.0.0/24; got 10.20.0.1."),
+        ({"ip4_gateway": "10.20.0.101"}, "ip4_gateway must be outside the DHCP range 10.20.0.100 to"),
+        ({"dhcp4_end": ""}, "dhcp4 requires dhcp4_start and dhcp4_end."),
+        ({"dhcp4_end": "10.20.0.99"}, "dhcp4_start must not be after dhcp4_end 10.20.0.99; got 10.20.0.100."),
+        ({"ip4_network": "10.20.0.0/25"}, "dhcp4_end must be in 10.20.0.0/25; got 10.20.0.199."),
+        ({"ip4_network": "", "ip4_gateway": "10.20.0.1"}, "ip4_gateway requires ip4_network."),
         ({"vni": "201"}, "There is no argument 'vni' here"),
         ({"nettype": "bridged"}, "There is no argument 'nettype' here"),
     ):
@@ -323,7 +323,7 @@ async def test_a_change_is_checked_as_a_whole(networks: Networks) -> None:
 async def test_a_bridged_network_can_be_renamed_and_nothing_else(networks: Networks) -> None:
     await networks.do("POST", "", vni=100, description="site", nettype="bridged")
     reply = await networks.do("PUT", "/site", description="lan", **IP4)
-    assert "is ignored" in reply["warnings"][0]
+    assert reply["warnings"][0].startswith("Ignored, ")
     assert (await networks.get("/lan"))[0]["ip4"] == NO_IP4
 
 
@@ -331,7 +331,7 @@ async def test_a_network_is_removed_with_all_that_belongs_to_it(networks: Networ
     await networks.create_app()
     await networks.do("POST", "/app/lease", macaddress="52:54:00:00:00:01", ipaddress="10.20.0.50")
     await networks.do("POST", "/app/acl", description="ssh", direction="in", rule="tcp dport 22 accept")
-    assert await networks.do("DELETE", "/app") == {"message": "Network app (200) is removed."}
+    assert await networks.do("DELETE", "/app") == {"message": "Network 'app' removed."}
     assert [networks.count(kind) for kind in (Network, NetworkName, Reservations, Acls)] == [0, 0, 0, 0]
     assert (await networks.refused("DELETE", "/app"))[0] == "network-not-found"
     await networks.create_app()

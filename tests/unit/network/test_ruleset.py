@@ -75,10 +75,10 @@ def test_every_line_knows_the_rule_that_it_comes_from() -> None:
         origin.rule for origin in rules.origins.values()
     ]
     assert [str(origin) for origin in rules.origins.values()] == [
-        "rule 0 of what goes into network 200 ('tcp dport 22 accept')",
-        "rule 1 of what goes into network 200 ('drop')",
-        "rule 0 of what goes out of network 200 ('ip daddr 10.66.0.0/16 drop')",
-        "rule 0 of what goes into network 201 ('accept comment \"all\"')",
+        "rule 0 in direction 'in' of network 200 ('tcp dport 22 accept')",
+        "rule 1 in direction 'in' of network 200 ('drop')",
+        "rule 0 in direction 'out' of network 200 ('ip daddr 10.66.0.0/16 drop')",
+        "rule 0 in direction 'in' of network 201 ('accept comment \"all\"')",
     ]
 
 
@@ -90,5 +90,5 @@ def test_a_hundred_networks_cost_one_look() -> None:
 
 @pytest.mark.parametrize("rule", ["accept\nflush ruleset", "accept; drop", "jump services", "accept }", "", "x" * 1001])
 def test_a_text_that_could_be_more_than_a_rule_is_never_passed_on(rule: str) -> None:
-    with pytest.raises(Failed, match="The firewall does not take rule 1 of what goes out of network 200"):
+    with pytest.raises(Failed, match="Cannot load rule 1 in direction 'out' of network 200"):
         ruleset([Filter(200, outward=("accept", rule))])

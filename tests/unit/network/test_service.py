@@ -14,7 +14,6 @@ from pvcd.daemon.components import make_context
 from pvcd.store.memory import MemoryTree
 from pvcd.testing import Reply
 from pvcd_plugins.network import service
-from pvcd_plugins.network.definition import Options
 from pvcd_plugins.network.records import (
     Acls,
     Lease,
@@ -25,6 +24,7 @@ from pvcd_plugins.network.records import (
     Reservations,
     ServedNetworks,
 )
+from pvcd_plugins.network.rules.definition import Options
 from tests.unit.network.conftest import Networks
 
 Tell = Callable[[Context, Operation], Awaitable[Any]]
@@ -154,16 +154,16 @@ async def test_a_network_does_not_take_the_addresses_by_which_nodes_reach_each_o
     addresses = {"ip4_network": "10.99.0.0/16", "ip4_gateway": "10.99.9.1"}
     code, sentence = await networks.refused("POST", "", **wanted, **addresses)
     assert code == "network-overlap"
-    assert sentence == "10.99.0.0/16 holds 10.99.0.1, at which other nodes reach node hv1."
+    assert sentence == "Cannot use 10.99.0.0/16: it contains 10.99.0.1, the address of node 'hv1'."
     await networks.create()
 
 
 async def test_there_is_a_limit_that_the_store_can_take(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pvcd_plugins.network.records.ROOM", 100)
+    monkeypatch.setattr("pvcd_plugins.network.records.MAX_LIST_BYTES", 100)
     await networks.create()
     code, sentence = await networks.refused("POST", "", vni=201, description="b", nettype="managed")
     assert code == "network-limit"
-    assert sentence == "There are 1 managed networks, and what they take fills the room that there is for it."
+    assert sentence == "Cannot claim addresses for network 'b': the limit is reached with 1 managed networks."
 
 
 # Other plugins
@@ -194,7 +194,7 @@ async def test_who_begins_to_use_a_network_writes_a_check_of_it_along(networks: 
     await networks.create(100, "db")
     checks = service.usable(networks.context, ["vmbr200", "brcluster", "vmbr100", "vmbr200", "virbr0", "br200"])
     assert [check.record for check in checks] == [network_of(networks, 100), network_of(networks, 200)]
-    with pytest.raises(Invalid, match=r"^There is no network 300, whose bridge would be vmbr300\.$"):
+    with pytest.raises(Invalid, match=r"^Cannot use bridge 'vmbr300': there is no network 300\.$"):
         service.usable(networks.context, ["vmbr200", "vmbr300"])
     assert service.usable(networks.context, []) == []
     await networks.do("DELETE", "/app")
@@ -205,7 +205,7 @@ async def test_who_begins_to_use_a_network_writes_a_check_of_it_along(networks: 
 async def test_nobody_begins_to_use_a_network_that_is_being_removed(networks: Networks) -> None:
     await networks.create()
     await networks.context.store.write(Put(network_of(networks).changed(removing=True)))
-    with pytest.raises(Invalid, match=r"^Network app \(200\), whose bridge is vmbr200, is being removed\.$"):
+    with pytest.raises(Invalid, match=r"^Cannot use bridge 'vmbr200': network 'app' is being removed\.$"):
         service.usable(networks.context, ["vmbr200"])
     for method, path, values in (
         ("POST", "/lease", {"macaddress": "52:54:00:00:00:01", "ipaddress": "10.20.0.50"}),
@@ -214,7 +214,8 @@ async def test_nobody_begins_to_use_a_network_that_is_being_removed(networks: Ne
         ("DELETE", "/acl/x", {"direction": "in"}),
     ):
         code, sentence = await networks.refused(method, f"/app{path}", **values)
-        assert (code, sentence) == ("network-removing", "Network app (200) is being removed.")
+        assert code == "network-removing"
+        assert sentence == "Cannot change leases or ACLs of network 'app': it is being removed."
 
 
 # Removal
@@ -222,14 +223,14 @@ async def test_nobody_begins_to_use_a_network_that_is_being_removed(networks: Ne
 
 async def test_a_network_that_is_used_stays_and_says_by_whom(networks: Networks, users: Users) -> None:
     await networks.create()
-    users.answer = ["VM web2", "VM web1"]
+    users.answer = ["VM 'web2'", "VM 'web1'"]
     code, sentence = await networks.refused("DELETE", "/app")
     assert code == "network-in-use"
-    assert sentence == "Network app (200) is not removed, for it is used by VM web1, VM web2."
+    assert sentence == "Cannot remove network 'app': in use by VM 'web1', VM 'web2'. Detach them first."
     assert dict(users.asked[0].arguments) == {"vni": 200, "bridge": "vmbr200"}
     assert not network_of(networks).removing
-    users.answer = [f"VM web{number}" for number in range(8)]
-    assert (await networks.refused("DELETE", "/app"))[1].endswith("VM web4 and 3 more.")
+    users.answer = [f"VM 'web{number}'" for number in range(8)]
+    assert (await networks.refused("DELETE", "/app"))[1].endswith("VM 'web4' and 3 more. Detach them first.")
     users.answer = []
     await networks.do("DELETE", "/app")
 
@@ -321,7 +322,7 @@ async def test_who_keeps_a_network_that_is_being_removed_wins(networks: Networks
 
     users.then = keep
     code, sentence = await networks.refused("DELETE", "/app")
-    assert (code, sentence) == ("changed", "Network app (200) was changed by somebody else, and so is kept.")
+    assert (code, sentence) == ("changed", "Cannot remove network 'app': another request changed it meanwhile.")
     assert not network_of(networks).removing
 
 

@@ -21,7 +21,7 @@ async def add_node(
     node: dict[str, Any] | None = None,
     report: dict[str, Any] | None = None,
 ) -> None:
-    """A node as its agent leaves it in the store: running and ready, unless told otherwise."""
+    """A node as its agent leaves it in the store: running and ready by default."""
     said = {"daemon_state": DaemonState.RUN, "settled_generation": 0} | (report or {})
     await cluster.api.store.write(Create(Node(name=name, **({"coordinator": True} | (node or {})))))
     await cluster.api.store.write(Create(NodeReport(name=name, **said)))

@@ -1,4 +1,4 @@
-"""What a machine says of itself."""
+"""The fact `machine`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Hugepagesize:       2048 kB
 CONTEXT: Any = None
 
 
-async def test_memory_is_in_mib_and_what_is_available_is_not_used(
+async def test_memory_is_in_mib_and_available_memory_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "meminfo"

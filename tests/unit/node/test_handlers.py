@@ -1,4 +1,4 @@
-"""Flush and ready: the plugins are asked for their share until nothing remains."""
+"""Flush and ready: the listeners of plugins are asked until nothing remains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.conftest import plugin
 
 
 class Shares:
-    """A listener that does its share of a flush as the test says."""
+    """A listener whose answers a test sets."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str]] = []
@@ -29,7 +29,7 @@ class Shares:
 
 
 async def listen_only(context: Context, operation: Operation) -> None:
-    """What a plugin does that writes a log of everything."""
+    """A listener that returns nothing, such as a log of all operations."""
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_a_flush_lasts_until_nothing_remains(cluster: SimulatedCluster, sh
         assert set(shares.asked) == {("hv1", DRAIN, "hv1")}
         count = len(shares.asked)
         await cluster.advance(100)
-        assert len(shares.asked) == count, "what is done should be left alone"
+        assert len(shares.asked) == count, "a request that is done must not be asked about again"
         assert await domain_state(cluster, "hv2") == "ready"
 
 
@@ -94,7 +94,7 @@ async def test_ready_brings_things_back(cluster: SimulatedCluster, shares: Share
         assert await domain_state(cluster) == "ready"
 
 
-async def test_a_change_of_mind_ends_a_flush_that_did_not_finish(cluster: SimulatedCluster, shares: Shares) -> None:
+async def test_ready_ends_a_flush_that_did_not_finish(cluster: SimulatedCluster, shares: Shares) -> None:
     async with cluster:
         shares.remaining = ["web1"]
         await set_state(cluster, "flush")
@@ -105,7 +105,7 @@ async def test_a_change_of_mind_ends_a_flush_that_did_not_finish(cluster: Simula
         assert shares.asked[-1] == ("hv1", RESTORE, "hv1")
 
 
-async def test_a_share_that_fails_is_tried_again_and_the_flush_is_not_done(
+async def test_a_flush_waits_for_a_listener_that_fails_and_is_tried_again(
     cluster: SimulatedCluster, shares: Shares
 ) -> None:
     async with cluster:
@@ -118,7 +118,7 @@ async def test_a_share_that_fails_is_tried_again_and_the_flush_is_not_done(
         assert await domain_state(cluster) == "flushed"
 
 
-async def test_a_flush_that_was_asked_while_the_agent_was_away_is_done_when_it_is_back(
+async def test_a_flush_requested_while_the_agent_is_away_is_done_when_it_is_back(
     cluster: SimulatedCluster, shares: Shares
 ) -> None:
     async with cluster:

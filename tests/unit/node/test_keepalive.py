@@ -1,4 +1,4 @@
-"""The keepalive: a node registers, says how it is, and never waits for its facts."""
+"""The keepalive: a node registers, publishes its report, and never waits for its facts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.conftest import plugin
 
 
 class Facts:
-    """A fact that a test steers."""
+    """A fact whose value, delay and error a test sets."""
 
     def __init__(self) -> None:
         self.value: Any = 1
@@ -64,20 +64,20 @@ async def test_a_node_registers_itself_and_then_runs(start: Start) -> None:
         assert report(cluster).daemon_state is DaemonState.RUN
 
 
-async def test_it_says_at_each_interval_that_it_lives(start: Start) -> None:
+async def test_the_report_is_published_at_each_interval(start: Start) -> None:
     async with start("hv1") as cluster:
         before = report(cluster).updated
         await cluster.advance(3)
         assert report(cluster).updated == pytest.approx(before + 3, abs=1)
 
 
-async def test_it_says_farewell(start: Start) -> None:
+async def test_an_orderly_end_is_reported(start: Start) -> None:
     async with start("hv1") as cluster:
         await cluster.stop_agent("hv1")
         assert report(cluster).daemon_state is DaemonState.STOP
 
 
-async def test_a_restart_keeps_what_was_asked_and_done(start: Start) -> None:
+async def test_a_restart_keeps_the_generations(start: Start) -> None:
     async with start("hv1") as cluster:
         await cluster.request("POST", "/api/v1/node/hv1/domain-state", **{"domain-state": "flush"})
         await cluster.advance(2)
@@ -89,7 +89,7 @@ async def test_a_restart_keeps_what_was_asked_and_done(start: Start) -> None:
         assert (node.generation, report(cluster).settled_generation) == (1, 1)
 
 
-async def test_what_the_settings_say_of_the_node_is_followed(start: Start) -> None:
+async def test_the_coordinator_setting_is_written_at_start(start: Start) -> None:
     async with start("hv1") as cluster:
         await cluster.stop_agent("hv1")
         node = cluster.api.store.get(Node, "hv1")
@@ -111,7 +111,7 @@ async def test_facts_are_published(start: Start, fact: Facts) -> None:
         assert report(cluster).facts["steered"] == {"a": [2]}
 
 
-async def test_a_fact_that_hangs_keeps_its_last_value_and_holds_up_nothing(start: Start, fact: Facts) -> None:
+async def test_a_fact_that_hangs_keeps_its_last_value_and_delays_nothing(start: Start, fact: Facts) -> None:
     async with start("hv1") as cluster:
         await cluster.advance(2)
         fact.gate.clear()
@@ -134,7 +134,7 @@ async def test_a_fact_that_fails_keeps_its_last_value(start: Start, fact: Facts,
         assert report(cluster).facts["steered"] == 2
 
 
-async def test_a_store_that_is_away_ends_no_keepalive(start: Start) -> None:
+async def test_the_keepalive_survives_a_store_that_is_away(start: Start) -> None:
     async with start("hv1") as cluster:
         cluster.server.stop()
         await cluster.advance(10)
@@ -143,9 +143,9 @@ async def test_a_store_that_is_away_ends_no_keepalive(start: Start) -> None:
         assert report(cluster).updated >= cluster.clock.time() - 1.5
 
 
-async def test_what_is_said_once_is_said_on(start: Start) -> None:
+async def test_a_published_value_is_repeated(start: Start) -> None:
     async with start("hv1") as cluster:
-        await cluster.agents["hv1"][KEEPALIVE].say(remaining=("web1",))
+        await cluster.agents["hv1"][KEEPALIVE].publish(remaining=("web1",))
         await cluster.advance(3)
         assert report(cluster).remaining == ("web1",)
 
@@ -156,4 +156,4 @@ async def test_each_node_writes_its_own_report(start: Start) -> None:
         await cluster.advance(5)
         await settle()
         assert report(cluster, "hv1").updated > report(cluster, "hv2").updated
-        assert report(cluster, "hv2").daemon_state is DaemonState.RUN, "only the node itself may say otherwise"
+        assert report(cluster, "hv2").daemon_state is DaemonState.RUN, "only the node itself may change it"

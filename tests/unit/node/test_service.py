@@ -12,6 +12,7 @@ from pvcd.errors import Invalid, NotFound, Refused
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.node import service
 from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState, Node
+from pvcd_plugins.node.views import node_view
 
 from .conftest import add_node
 
@@ -27,7 +28,7 @@ from .conftest import add_node
         (False, DaemonState.INIT, DaemonState.DEAD),
     ],
 )
-async def test_a_node_that_went_without_a_farewell_is_dead(
+async def test_a_node_without_presence_is_dead_unless_it_reported_its_end(
     cluster: SimulatedCluster, alive: bool, said: DaemonState, shown: DaemonState
 ) -> None:
     await add_node(cluster, "hv1", alive=alive, report={"daemon_state": said})
@@ -90,20 +91,20 @@ async def test_nodes_are_listed_by_name_and_limited_by_an_expression(cluster: Si
     assert (reply.status, reply.json["code"]) == (510, Invalid.code)
 
 
-async def test_what_a_node_has_not_said_yet_is_shown_as_nothing(cluster: SimulatedCluster) -> None:
+async def test_a_node_without_facts_is_shown_with_zeros(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1", report={"facts": {}})
-    shown = service.view(cluster.api, service.find(cluster.api, "hv1")).model_dump()
+    shown = node_view(cluster.api, service.find(cluster.api, "hv1")).model_dump()
     assert shown["cpu_count"] == shown["load"] == shown["domains_count"] == 0
     assert shown["memory"] == {"total": 0, "allocated": 0, "used": 0, "free": 0}
     assert shown["running_domains"] == []
 
 
-async def test_a_fact_that_is_no_table_counts_as_none(cluster: SimulatedCluster) -> None:
+async def test_a_fact_that_is_not_a_table_is_ignored(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1", report={"facts": {"machine": None, "domains": "odd"}})
-    assert service.view(cluster.api, service.find(cluster.api, "hv1")).cpu_count == 0
+    assert node_view(cluster.api, service.find(cluster.api, "hv1")).cpu_count == 0
 
 
-async def test_what_a_node_said_is_shown(cluster: SimulatedCluster) -> None:
+async def test_a_node_is_shown_with_its_facts(cluster: SimulatedCluster) -> None:
     machine = {"cpu_count": 8, "kernel": "6.1", "os": "GNU/Linux", "arch": "x86_64", "load": 0.5}
     memory = {"memory_total": 16000, "memory_used": 5000, "memory_free": 9000}
     domains = {"running": ["a", "b"], "memory": 3000, "vcpus": 5}
@@ -133,30 +134,30 @@ async def set_domain(cluster: SimulatedCluster, wanted: DomainState) -> tuple[An
     return message, service.find(cluster.api, "hv1")
 
 
-async def test_each_request_for_a_domain_state_is_a_turn_of_its_own(cluster: SimulatedCluster) -> None:
+async def test_each_request_for_a_domain_state_has_its_own_generation(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     _, node = await set_domain(cluster, DomainState.FLUSH)
     assert (node.domain_state, node.generation) == (DomainState.FLUSH, 1)
     _, node = await set_domain(cluster, DomainState.FLUSH)
-    assert node.generation == 2, "what did not finish should start again"
+    assert node.generation == 2, "an unfinished request must start again"
     _, node = await set_domain(cluster, DomainState.READY)
     assert (node.domain_state, node.generation) == (DomainState.READY, 3)
 
 
-async def test_a_domain_state_that_holds_is_not_asked_for_again(cluster: SimulatedCluster) -> None:
+async def test_a_domain_state_that_is_reached_is_not_requested_again(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     message, node = await set_domain(cluster, DomainState.READY)
-    assert (message.message, node.generation) == ("Node hv1 is ready already.", 0)
+    assert (message.message, node.generation) == ("Node 'hv1' is already ready.", 0)
 
 
-async def test_who_asks_a_node_that_does_not_run_is_warned(cluster: SimulatedCluster) -> None:
+async def test_a_request_to_a_node_that_does_not_run_returns_a_warning(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1", alive=False)
     message, node = await set_domain(cluster, DomainState.FLUSH)
     assert node.generation == 1
-    assert message.warnings == ["Node hv1 is in daemon state dead: it will act when it runs."]
+    assert message.warnings == ["Node 'hv1' is in daemon state 'dead'. It acts on the request when it runs."]
 
 
-async def test_the_lease_says_who_is_primary(cluster: SimulatedCluster) -> None:
+async def test_the_holder_of_the_lease_is_primary(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     await add_node(cluster, "hv2", node={"coordinator": False})
     await add_node(cluster, "hv3", alive=False)
@@ -169,7 +170,7 @@ async def test_the_lease_says_who_is_primary(cluster: SimulatedCluster) -> None:
     await assign_primary(cluster.api.store, "hv1")
     assert states() == ["primary", "client", "secondary"]
     await assign_primary(cluster.api.store, "hv3")
-    assert states() == ["secondary", "client", "secondary"], "who does not live is not primary"
+    assert states() == ["secondary", "client", "secondary"], "a dead node is not primary"
 
 
 async def set_coordinator(cluster: SimulatedCluster, name: str, wanted: CoordinatorState) -> str | None:
@@ -179,7 +180,7 @@ async def set_coordinator(cluster: SimulatedCluster, name: str, wanted: Coordina
     return lease.node if lease else None
 
 
-async def test_a_running_coordinator_is_made_primary_and_given_up(cluster: SimulatedCluster) -> None:
+async def test_the_primary_moves_to_a_running_coordinator_and_away_from_it(cluster: SimulatedCluster) -> None:
     for name in ("hv1", "hv2"):
         await add_node(cluster, name)
     assert await set_coordinator(cluster, "hv2", CoordinatorState.PRIMARY) == "hv2"
@@ -188,7 +189,7 @@ async def test_a_running_coordinator_is_made_primary_and_given_up(cluster: Simul
     assert await set_coordinator(cluster, "hv2", CoordinatorState.SECONDARY) == "hv1"
 
 
-async def test_what_cannot_be_primary_is_refused(cluster: SimulatedCluster) -> None:
+async def test_a_node_that_cannot_be_primary_is_refused(cluster: SimulatedCluster) -> None:
     await add_node(cluster, "hv1")
     await add_node(cluster, "client", node={"coordinator": False})
     await add_node(cluster, "dead", alive=False)

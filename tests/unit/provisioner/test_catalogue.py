@@ -14,7 +14,7 @@ from pvcd.daemon.components import make_context
 from pvcd.declare.context import Role
 from pvcd.errors import Conflict, NotFound, PvcdError
 from pvcd.store.memory import MemoryTree
-from pvcd_plugins.provisioner import profiles, templates
+from pvcd_plugins.provisioner import service
 from pvcd_plugins.provisioner.records import Counter, Numbered, Profile, Script, StorageTemplate, SystemTemplate
 from tests.unit.provisioner.conftest import PROFILE, Provisioner
 
@@ -57,10 +57,10 @@ async def test_a_template_is_kept_or_the_profile_is_not_made(
     await provisioner.fill()
     await settle()
     profile = Profile(name="web", **PROFILE)
-    making = asyncio.ensure_future(outcome(profiles.create_profile(other, profile), provisioner.cluster))
+    making = asyncio.ensure_future(outcome(service.create_profile(other, profile), provisioner.cluster))
     for _ in range(turns):
         await asyncio.sleep(0)
-    removed = await outcome(templates.remove_system(provisioner.context, "small"), provisioner.cluster)
+    removed = await outcome(service.remove(provisioner.context, SystemTemplate, "small"), provisioner.cluster)
     made = await making
     await provisioner.context.store.catch_up()
     there = provisioner.context.store.get(SystemTemplate, "small") is not None
@@ -79,10 +79,10 @@ async def test_a_removal_that_knows_nothing_of_the_profile_yet_sees_it_all_the_s
     async def made_just_afterwards() -> None:
         await caught_up()
         monkeypatch.setattr(store, "catch_up", caught_up)
-        await profiles.create_profile(other, Profile(name="web", **PROFILE))
+        await service.create_profile(other, Profile(name="web", **PROFILE))
 
     monkeypatch.setattr(store, "catch_up", made_just_afterwards)
-    error = await outcome(templates.remove_system(provisioner.context, "small"), provisioner.cluster)
+    error = await outcome(service.remove(provisioner.context, SystemTemplate, "small"), provisioner.cluster)
     assert isinstance(error, Conflict) and error.code == "used-by-profile"
     assert store.get(SystemTemplate, "small") is not None
 
@@ -96,11 +96,11 @@ async def test_a_profile_is_not_made_of_what_goes_at_the_same_time(
 
     async def gone_just_before(*changes: Any) -> None:
         monkeypatch.setattr(other.store, "write", write)
-        await templates.remove_storage(provisioner.context, "root")
+        await service.remove(provisioner.context, StorageTemplate, "root")
         await write(*changes)
 
     monkeypatch.setattr(other.store, "write", gone_just_before)
-    error = await outcome(profiles.create_profile(other, Profile(name="web", **PROFILE)), provisioner.cluster)
+    error = await outcome(service.create_profile(other, Profile(name="web", **PROFILE)), provisioner.cluster)
     assert isinstance(error, NotFound) and error.code == "storage-template-not-found"
     assert provisioner.context.store.all(Profile) == []
 
@@ -108,17 +108,15 @@ async def test_a_profile_is_not_made_of_what_goes_at_the_same_time(
 async def test_of_two_that_make_the_same_one_comes_second(provisioner: Provisioner, other: Context) -> None:
     draft = SystemTemplate(name="small", vcpus=1, vram=1)
     outcomes = await asyncio.gather(
-        outcome(templates.create_system(provisioner.context, draft), provisioner.cluster),
-        outcome(templates.create_system(other, draft), provisioner.cluster),
+        outcome(service.create_system(provisioner.context, draft), provisioner.cluster),
+        outcome(service.create_system(other, draft), provisioner.cluster),
     )
     assert [error.code for error in outcomes if error] == ["system-template-exists"]
 
 
 async def test_ids_are_never_given_twice(provisioner: Provisioner, other: Context) -> None:
     work = [
-        outcome(
-            templates.create_system(context, SystemTemplate(name=f"{name}{n}", vcpus=1, vram=1)), provisioner.cluster
-        )
+        outcome(service.create_system(context, SystemTemplate(name=f"{name}{n}", vcpus=1, vram=1)), provisioner.cluster)
         for n in range(5)
         for name, context in (("a", provisioner.context), ("b", other))
     ]
@@ -135,9 +133,9 @@ async def test_ids_are_never_given_twice(provisioner: Provisioner, other: Contex
 async def test_disks_that_are_added_at_once_are_all_there(provisioner: Provisioner, other: Context) -> None:
     await provisioner.do("POST", "/template/storage/disks")
     await settle()
-    options = templates.DiskOptions(pool="vms", disk_size=1)
+    options = service.DiskOptions(pool="vms", disk_size=1)
     work = [
-        outcome(templates.add_disk(context, "disks", disk_id, options), provisioner.cluster)
+        outcome(service.add_disk(context, "disks", disk_id, options), provisioner.cluster)
         for disk_id, context in (("sda", provisioner.context), ("sdb", other), ("sdc", provisioner.context))
     ]
     assert await asyncio.gather(*work) == [None] * 3

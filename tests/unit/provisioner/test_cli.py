@@ -19,7 +19,7 @@ def test_each_example_can_be_shown() -> None:
 def test_what_is_no_example_is_refused() -> None:
     result = CliRunner().invoke(examples, ["show", "../cli.py"])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "There is no example '../cli.py': there are " in result.stderr
+    assert "There is no example '../cli.py'. Examples: " in result.stderr
 
 
 def test_all_are_written_once(tmp_path: Path) -> None:

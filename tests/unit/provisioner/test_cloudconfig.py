@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pvcd_plugins.provisioner.cloudconfig import MAX_WARNINGS, warnings
+from pvcd_plugins.provisioner.programs.cloudconfig import MAX_WARNINGS, warnings
 
 SCHEMA: dict[str, Any] = {
     "$schema": "http://json-schema.org/draft-04/schema#",
@@ -51,11 +51,11 @@ def test_what_fits_is_not_warned_of(userdata: str) -> None:
         ("packages: 5", "cloud-init will not understand packages: 5 is not of type 'array'."),
         ("packages: [vim, 5]", "cloud-init will not understand packages.1: 5 is not of type 'string'."),
         ("pakages: [vim]", "cloud-init may not know 'pakages': did you mean 'packages'?"),
-        ("- vim", "The cloud-config is no mapping of keys to values."),
-        ("\na: [", "The cloud-config is no YAML: line 3: expected the node content, but found '<stream end>'."),
+        ("- vim", "The cloud-config is not a mapping of keys to values."),
+        ("\na: [", "The cloud-config is not YAML: line 3: expected the node content, but found '<stream end>'."),
         (
             "a: !!python/object:os.system x",
-            "The cloud-config is no YAML: line 2: could not determine a constructor for",
+            "The cloud-config is not YAML: line 2: could not determine a constructor for",
         ),
     ],
 )

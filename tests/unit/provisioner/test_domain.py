@@ -95,5 +95,5 @@ def test_markup_stays_text() -> None:
 
 @pytest.mark.parametrize("name", ["a\0b", "a\x07", "\ud800"])
 def test_a_text_that_no_document_can_hold_is_refused(name: str) -> None:
-    with pytest.raises(Invalid, match="There is no XML"):
+    with pytest.raises(Invalid, match="Cannot write the XML of VM"):
         build(replace(WEB1, description=name))

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from pvcd.errors import Invalid
-from pvcd_plugins.provisioner import rendering
-from pvcd_plugins.provisioner.userdata import FILTERS, RENDERING
+from pvcd_plugins.provisioner.programs import rendering
+from pvcd_plugins.provisioner.programs.userdata import FILTERS, RENDERING
 
 from .conftest import Provisioner
 

@@ -34,7 +34,7 @@ async def test_what_no_task_claims_that_is_not_over_is_unmapped(
         await context.store.write(Create(task("over", state="failure")), Create(task("needed", state="running")))
         await unmap_orphans(context)
     assert [each.volume for each in await mapping.mapped()] == ["needed"]
-    assert "vms/over was mapped for a task that is over, and is unmapped" in caplog.messages
+    assert "unmapped orphaned volume vms/over of an ended task" in caplog.messages
 
 
 async def test_where_nothing_can_be_mapped_it_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,11 +16,12 @@ from aiohttp.test_utils import make_mocked_request
 from pvcd import Context, Create, Delete, Failed, Put, Record
 from pvcd.clock import settle
 from pvcd.testing import SimulatedCluster
-from pvcd_plugins.provisioner.metadata import Arrival, Told, answers, ssh_keys_of
+from pvcd_plugins.provisioner.components import METADATA
+from pvcd_plugins.provisioner.metadata import Arrival, answers, ssh_keys_of
 from pvcd_plugins.provisioner.metadata.answers import Answers
-from pvcd_plugins.provisioner.metadata.components import METADATA
 from pvcd_plugins.provisioner.metadata.fake import FakeMetadata
 from pvcd_plugins.provisioner.metadata.tokens import Tokens
+from pvcd_plugins.provisioner.records import GuestMetadata
 from pvcd_plugins.vm.records import VM
 from tests.metadata_api import BRIDGE, DB, FOR_ALL, KEYS, NOBODY, WEB, lease, network, part, reserved, uuid_of, vm
 
@@ -49,12 +50,12 @@ class Api:
         self.answers = Answers(self.context, self.describe, lambda request: self.arrival)
         await self.create(network(), network(201, "10.21.0"), vm("web1", WEB), vm("db1", DB))
 
-    async def describe(self, context: Context, vm: VM) -> Told:
+    async def describe(self, context: Context, vm: VM) -> GuestMetadata:
         self.rendered += 1
         await self.gate.wait()
         if self.fails:
             raise self.fails
-        return Told(FOR_ALL.format(name=vm.name), self.keys)
+        return GuestMetadata(uuid=vm.uuid, userdata=FOR_ALL.format(name=vm.name), ssh_keys=self.keys)
 
     async def create(self, *records: Record) -> None:
         await self.context.store.write(*map(Create, records))
@@ -222,7 +223,7 @@ async def test_each_vm_is_told_of_itself(api: Api) -> None:
 @pytest.mark.parametrize("path", ["/", "/latest/meta-data/instance-id", "/nocloud/user-data", "/nowhere"])
 async def test_others_are_told_nothing(api: Api, arrival: Arrival | None, path: str) -> None:
     reply = await api.ask(path, arrival=arrival)
-    assert (reply.status, reply.content_type, reply.text) == (404, "text/plain", "Nothing is known of who asks.\n")
+    assert (reply.status, reply.content_type, reply.text) == (404, "text/plain", "No VM is known at this address.\n")
     assert api.rendered == 0
 
 
@@ -301,7 +302,7 @@ async def test_a_token_that_was_not_given_is_refused(api: Api) -> None:
     ]  # fmt: skip
     for each in forged:
         assert await api.status("/latest/meta-data/name", **{TOKEN: each}) == 401, each
-    assert not Tokens(api.context.clock).good(f"{end}-\udcff", "anybody"), "bytes that are no text"
+    assert not Tokens(api.context.clock).is_valid(f"{end}-\udcff", "anybody"), "bytes that are no text"
 
 
 @pytest.mark.parametrize("seconds", ["", "0", "-1", "21601", "1.5", "9" * 5000, "²", "a"])
@@ -353,7 +354,7 @@ async def test_a_reply_says_nothing_of_the_server(api: Api) -> None:
 
 
 async def test_what_takes_too_long_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "DEADLINE", 0.01)
+    monkeypatch.setattr(answers, "DESCRIBE_SECONDS", 0.01)
     api.gate.clear()
     assert await api.status("/latest/user-data") == 503
 

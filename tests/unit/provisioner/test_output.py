@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd_plugins.provisioner.installation.output import MAX_BYTES, MAX_LINE, MAX_LINES, Lines
+from pvcd_plugins.provisioner.installation.output import MAX_BYTES, MAX_LINE_CHARACTERS, MAX_LINES, Lines
 
 
 def read(*chunks: bytes) -> list[str]:
@@ -25,15 +25,15 @@ def test_colours_are_left_out_and_what_cannot_be_shown_is_marked() -> None:
 
 
 def test_a_line_is_cut_whatever_its_pieces_are() -> None:
-    assert read(*[b"x" * 1000] * 10_000, b"\nend") == ["x" * MAX_LINE, "end"]
+    assert read(*[b"x" * 1000] * 10_000, b"\nend") == ["x" * MAX_LINE_CHARACTERS, "end"]
 
 
 def test_beyond_the_bound_lines_are_counted_only() -> None:
     lines = read(b"x\n" * (MAX_LINES + 5), b"y\n" * 2)
-    assert lines[MAX_LINES - 1 :] == ["x", "7 more lines were written and are not kept."]
+    assert lines[MAX_LINES - 1 :] == ["x", "7 more lines were dropped."]
 
 
 def test_beyond_as_many_bytes_as_well() -> None:
-    lines = read(*[b"x" * MAX_LINE + b"\n"] * (MAX_BYTES // MAX_LINE + 10))
-    assert len(lines) == MAX_BYTES // MAX_LINE + 2
-    assert lines[-1] == "9 more lines were written and are not kept."
+    lines = read(*[b"x" * MAX_LINE_CHARACTERS + b"\n"] * (MAX_BYTES // MAX_LINE_CHARACTERS + 10))
+    assert len(lines) == MAX_BYTES // MAX_LINE_CHARACTERS + 2
+    assert lines[-1] == "9 more lines were dropped."

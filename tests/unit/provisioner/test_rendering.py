@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pvcd.errors import Invalid
-from pvcd_plugins.provisioner.rendering import MAX_RENDERED, Mistake, render
-from pvcd_plugins.provisioner.userdata import InsideRendering, check
+from pvcd_plugins.provisioner.programs.rendering import MAX_RENDERED, Mistake, render
+from pvcd_plugins.provisioner.programs.userdata import InsideRendering, check
 from pvcd_plugins.provisioner.variables import sample_values
 
 VALUES: dict[str, Any] = {"vm_name": "web1", "networks": [{"vni": 200}], "arguments": {"release": "trixie"}}
@@ -108,6 +108,6 @@ def test_a_sample_finds_what_no_vm_has_also_where_it_does_not_lead() -> None:
 
 
 async def test_a_mistake_is_a_sentence() -> None:
-    with pytest.raises(Invalid, match=r"^The userdata cannot be rendered: line 2: 'x' is undefined\.$"):
+    with pytest.raises(Invalid, match=r"^Cannot render the userdata: line 2: 'x' is undefined\.$"):
         await check(InsideRendering(), "a\n{{ x }}\n")
     assert await check(InsideRendering(), "#cloud-config\nhostname: {{ vm_name }}\n") == []

@@ -25,9 +25,9 @@ async def test_a_script_is_kept_to_the_letter_and_replaced(provisioner: Provisio
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ("def install(**kwargs):\n    x =\n", "data is no script that can be used: line 2: invalid syntax."),
-        ("x = 1\n", "data is no script that can be used: it has no function install(**kwargs) at its top level."),
-        ("#" * 262145, "data has 262145 bytes; 262144 are possible."),
+        ("def install(**kwargs):\n    x =\n", "Cannot use data as a script: line 2: invalid syntax."),
+        ("x = 1\n", "Cannot use data as a script: it has no function install(**kwargs) at its top level."),
+        ("#" * 262145, "data must have at most 262144 bytes; got 262145 bytes."),
         (None, "The argument 'data' is missing."),
     ],
 )
@@ -67,7 +67,7 @@ async def test_disk_template_is_another_word_for_storage_template(provisioner: P
         assert (await provisioner.get(f"/profile/{name}"))[0]["storage_template"] == "root"
     assert await provisioner.refused("POST", "/profile/c", **PROFILE, disk_template="other") == (
         "invalid-value",
-        "storage_template and disk_template are the same thing: give one of them.",
+        "storage_template cannot be used with disk_template: they are two names of one argument.",
     )
     assert await provisioner.refused("POST", "/profile/c", **others) == (
         "invalid-value",
@@ -91,11 +91,11 @@ async def test_a_profile_needs_all_that_it_names(provisioner: Provisioner, field
     [
         (
             ["release"],
-            "arg 'release' is not valid: write key=value; the key holds letters, digits and '_' and does not",
+            "arg must be key=value, where the key is a letter or '_', then letters, digits and '_',",
         ),
-        (["disks=x"], "arg 'disks=x' is not valid: disks is given to every script."),
-        (["vm_uuid=x"], "The argument 'vm_uuid' of the profile 'web' has the name of what all VMs have: choose"),
-        (["a=1", "a=1"], "arg 'a' is given more than once."),
+        (["disks=x"], "arg cannot be 'disks=x': disks is given to every script."),
+        (["vm_uuid=x"], "arg of profile 'web' cannot be 'vm_uuid=x': every VM has a variable vm_uuid."),
+        (["a=1", "a=1"], "arg must be given once for each key; got 'a' more than once."),
     ],
 )
 async def test_arguments_that_a_script_could_not_be_given_are_refused(
@@ -124,7 +124,8 @@ async def test_what_a_profile_uses_is_not_removed_and_can_be_afterwards(provisio
     code, sentence = await provisioner.refused("DELETE", PATHS[field])
     assert (code, sentence) == (
         "used-by-profile",
-        f"{PROFILE[field]} is not removed, for it is used by profile db, web.",
+        f"Cannot remove {field.replace('_', ' ')} {PROFILE[field]!r}: in use by profiles 'db', 'web'. "
+        "Remove the profiles first.",
     )
     assert await provisioner.everything() == before
     for name in ("web", "db"):

@@ -12,10 +12,13 @@ from pvcd import Create, Delete, Run, Task
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.components import CLUSTER
-from pvcd_plugins.provisioner.records import Built
-from pvcd_plugins.provisioner.steps import disks, machine
-from pvcd_plugins.provisioner.volumes import Left
+from pvcd_plugins.provisioner.programs.userdata import InsideRendering
+from pvcd_plugins.provisioner.records import GuestMetadata
+from pvcd_plugins.provisioner.service import blueprint
+from pvcd_plugins.provisioner.steps import disks, gather, machine
+from pvcd_plugins.provisioner.volumes import Leftovers
 from pvcd_plugins.vm.records import VM, State, VMName
+from tests.unit.provisioner.conftest import PROFILE, Provisioner
 
 UUID = uuid4()
 VALUES = {"profile": "tiny", "uuid": str(UUID), "arguments": [], "define_vm": True, "start_vm": False}
@@ -42,7 +45,7 @@ async def run(ceph: FakeCluster) -> AsyncIterator[Run]:
 
 async def define(run: Run, state: State) -> None:
     vm = VM(uuid=UUID, name="web1", node="hv1", state=state, xml="<domain/>")
-    await run.context.store.write(Create(VMName(name="web1", uuid=UUID)), Create(vm), Create(Built(uuid=UUID)))
+    await run.context.store.write(Create(VMName(name="web1", uuid=UUID)), Create(vm), Create(GuestMetadata(uuid=UUID)))
 
 
 async def test_what_was_not_completed_goes_altogether(run: Run, ceph: FakeCluster) -> None:
@@ -50,16 +53,16 @@ async def test_what_was_not_completed_goes_altogether(run: Run, ceph: FakeCluste
     await disks.remove(run)
     await machine.undefine(run)
     assert await ceph.volumes("vms") == []
-    assert run.context.store.all(VM) == run.context.store.all(VMName) == run.context.store.all(Built) == []
+    assert run.context.store.all(VM) == run.context.store.all(VMName) == run.context.store.all(GuestMetadata) == []
 
 
 async def test_a_vm_that_was_completed_keeps_its_volumes(run: Run, ceph: FakeCluster) -> None:
     await define(run, State.STOP)
-    with pytest.raises(Left, match="VM web1 was complete already, and stays with its volumes"):
+    with pytest.raises(Leftovers, match=r"Cannot remove the volumes of VM .web1.: the VM was completed already"):
         await disks.remove(run)
     await machine.undefine(run)
     assert [volume.name for volume in await ceph.volumes("vms")] == ["web1_sda"]
-    assert len(run.context.store.all(VM)) == len(run.context.store.all(Built)) == 1
+    assert len(run.context.store.all(VM)) == len(run.context.store.all(GuestMetadata)) == 1
 
 
 async def test_another_may_forget_it_at_the_same_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,13 +72,13 @@ async def test_another_may_forget_it_at_the_same_time(run: Run, monkeypatch: pyt
 
     async def read_and_lose(kind: Any, *key: Any) -> Any:
         found = await read(kind, *key)
-        if isinstance(found, Built):
+        if isinstance(found, GuestMetadata):
             await store.write(Delete(found))
         return found
 
     monkeypatch.setattr(store, "read", read_and_lose)
     await machine.undefine(run)
-    assert store.all(VM) == store.all(Built) == []
+    assert store.all(VM) == store.all(GuestMetadata) == []
 
 
 async def test_undoing_twice_is_fine(run: Run, ceph: FakeCluster) -> None:
@@ -84,3 +87,26 @@ async def test_undoing_twice_is_fine(run: Run, ceph: FakeCluster) -> None:
         await disks.remove(run)
         await machine.undefine(run)
     assert await ceph.volumes("vms") == []
+
+
+async def test_a_dry_run_draws_the_blueprint_and_renders_the_userdata_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: calls.append(name) or real(*given, **named))
+
+    made = Provisioner()
+    made.cluster = SimulatedCluster(["hv1"])
+    async with made.cluster:
+        await made.cluster.advance(30)
+        await made.fill()
+        await made.do("PUT", "/template/userdata/base", data="{{ vm_name }}")
+        await made.do("POST", "/profile/web", **PROFILE)
+        counted(gather, "draw")
+        counted(blueprint, "draw")
+        counted(InsideRendering, "render")
+        plan = await made.do("POST", "/create", name="web1", profile="web", check="true")
+    assert calls == ["draw", "render"]
+    assert (plan["userdata"], plan["message"]) == ("web1", "VM 'web1' can be built.")
+    assert [step["name"] for step in plan["steps"]][:2] == ["collect", "verify"]

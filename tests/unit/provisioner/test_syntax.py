@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pvcd_plugins.provisioner.syntax import look
+from pvcd_plugins.provisioner.programs.syntax import look
 
 
 @pytest.mark.parametrize(

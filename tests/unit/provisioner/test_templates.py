@@ -10,8 +10,8 @@ import pytest
 from pvcd import Create
 from pvcd_plugins.ceph.cluster import facts
 from pvcd_plugins.ceph.records import Pool, Volume
+from pvcd_plugins.provisioner.programs.userdata import InsideRendering
 from pvcd_plugins.provisioner.records import EMPTY
-from pvcd_plugins.provisioner.userdata import InsideRendering
 from tests.unit.provisioner.conftest import PROFILE, Provisioner
 
 SMALL = {
@@ -76,15 +76,15 @@ async def test_a_name_is_an_argument_or_a_part_of_the_path(provisioner: Provisio
     [
         ({"vcpus": None}, "The argument 'vcpus' is missing."),
         ({"vram": None}, "The argument 'vram' is missing."),
-        ({"vcpus": "two"}, "vcpus must be a whole number of at least 1 and at most 512, not 'two'."),
-        ({"vcpus": "0"}, "vcpus must be a whole number of at least 1 and at most 512, not '0'."),
-        ({"vram": "-1"}, "vram must be a whole number of at least 1 and at most 16777216, not '-1'."),
-        ({"serial": "maybe"}, "serial is a flag: give it alone or as true or false, not 'maybe'."),
+        ({"vcpus": "two"}, "vcpus must be a whole number of at least 1 and at most 512; got 'two'."),
+        ({"vcpus": "0"}, "vcpus must be a whole number of at least 1 and at most 512; got '0'."),
+        ({"vram": "-1"}, "vram must be a whole number of at least 1 and at most 16777216; got '-1'."),
+        ({"serial": "maybe"}, "serial must be given alone, or as true or false; got 'maybe'."),
         (
             {"vnc_bind": "localhost"},
-            "vnc_bind 'localhost' is not valid: it must be an IP address, such as 127.0.0.1.",
+            "vnc_bind must be an IP address such as 127.0.0.1; got 'localhost'.",
         ),
-        ({"node_selector": "mme"}, "node_selector 'mme' is not valid: none is valid here."),
+        ({"node_selector": "mme"}, "node_selector must be one of (none); got 'mme'."),
         ({"vcpu": "2"}, "There is no argument 'vcpu' here: did you mean 'vcpus'?"),
         ({"name": "a b/c"}, None),
     ],
@@ -105,7 +105,7 @@ async def test_a_system_template_that_is_not_sound_is_refused(
 async def test_a_network_template_has_nets_in_the_order_in_which_they_were_added(provisioner: Provisioner) -> None:
     mac = "{prefix}:ff:f6:{vmid}{netid}"
     await provisioner.do("POST", "/template/network", name="nets", mac_template=mac)
-    warned = ["There is no network 300 yet, without which no VM can be built."]
+    warned = ["There is no network 300 yet. It must exist when a VM is built."]
     added = await provisioner.do("POST", "/template/network/nets/net", vni=300)
     assert added == {"name": "nets", "vni": 300, "warnings": warned}
     assert (await provisioner.do("POST", "/template/network/nets/net/200"))["vni"] == 200
@@ -116,7 +116,7 @@ async def test_a_network_template_has_nets_in_the_order_in_which_they_were_added
     for path, values in (("/net", {"vni": 200}), ("/net/200", {})):
         assert await provisioner.refused("POST", f"/template/network/nets{path}", **values) == (
             "net-exists",
-            "The network template nets has the net 200 already.",
+            "Cannot add net 200 to network template 'nets': it has this net already.",
         )
     assert await provisioner.do("DELETE", "/template/network/nets/net", vni=300) == {"name": "nets", "vni": 300}
     assert await provisioner.do("DELETE", "/template/network/nets/net/200") == {"name": "nets", "vni": 200}
@@ -150,7 +150,7 @@ async def test_a_mac_template_without_the_vm_is_a_warning(provisioner: Provision
     reply = await provisioner.do("POST", "/template/network/nets", mac_template="{prefix}:00:00:0{netid}")
     assert "the same MAC addresses" in reply["warnings"][0]
     code, sentence = await provisioner.refused("POST", "/template/network/more", mac_template="{prefix.real}:0:0:0")
-    assert code == "invalid-value" and "of {prefix} (52:54:00), {vmid} and {netid} (one" in sentence
+    assert code == "invalid-value" and "with {prefix} (52:54:00), {vmid} and {netid} (one" in sentence
 
 
 # Disks
@@ -168,7 +168,7 @@ async def test_a_storage_template_has_disks_sorted_by_their_ids(provisioner: Pro
     assert added == {
         "name": "disks",
         "disk_id": "sda",
-        "warnings": ["There is no pool 'vms' yet, without which no VM can be built."],
+        "warnings": ["There is no pool 'vms' yet. It must exist when a VM is built."],
     }
     bare = {"storage_template": 1, "pool": "vms", "mountpoint": None, "filesystem": None, "filesystem_args": ""}
     first = {
@@ -201,14 +201,14 @@ async def test_what_is_not_there_yet_is_a_warning(provisioner: Provisioner) -> N
         return reply.get("warnings")
 
     await provisioner.do("POST", "/template/storage/disks")
-    ending = "yet, without which no VM can be built."
+    ending = "yet. It must exist when a VM is built."
     assert await warnings("sda", disk_size=1) == [f"There is no pool 'vms' {ending}"]
     assert await warnings("sdb", source_volume="golden") == [f"There is no pool 'vms' {ending}"]
     numbers = {each.name: 0 for each in fields(facts.Pool) if each.name not in ("name", "applications")}
     said = facts.Pool(name="vms", applications=("rbd",), **numbers)
     await provisioner.context.store.write(Create(Pool(name="vms", facts=said, updated=0.0)))
     assert await warnings("sdc", disk_size=1) is None
-    assert await warnings("sdd", source_volume="golden") == [f"There is no volume vms/golden {ending}"]
+    assert await warnings("sdd", source_volume="golden") == [f"There is no volume 'vms/golden' {ending}"]
     await provisioner.context.store.write(Create(Volume(pool="vms", name="golden", id="1", size=1, updated=0.0)))
     assert await warnings("sde", source_volume="golden") is None
 
@@ -216,24 +216,23 @@ async def test_what_is_not_there_yet_is_a_warning(provisioner: Provisioner) -> N
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"disk_size": None}, "The argument 'disk_size' is missing: a disk needs a size, or a source_volume."),
-        ({"disk_size": "0"}, "disk_size must be a whole number of at least 1 and at most 1048576, not '0'."),
-        ({"disk_size": "4G"}, "disk_size must be a whole number of at least 1 and at most 1048576, not '4G'."),
+        ({"disk_size": None}, "The argument 'disk_size' is missing: a disk requires disk_size or source_volume."),
+        ({"disk_size": "0"}, "disk_size must be a whole number of at least 1 and at most 1048576; got '0'."),
+        ({"disk_size": "4G"}, "disk_size must be a whole number of at least 1 and at most 1048576; got '4G'."),
         ({"pool": None}, "The argument 'pool' is missing."),
-        ({"filesystem": "ext5"}, "filesystem 'ext5' is not valid: did you mean 'ext4'?"),
-        ({"filesystem": None}, "mountpoint needs a filesystem."),
-        ({"filesystem": None, "mountpoint": None, "filesystem_arg": "-L=x"}, "filesystem_arg needs a filesystem."),
-        ({"filesystem": "swap"}, "A filesystem of the type swap has no mountpoint."),
-        ({"filesystem_arg": [f"-L={n}" for n in range(17)]}, "filesystem_arg is given more than 16 times."),
+        ({"filesystem": "ext5"}, "filesystem must be one of ext2, ext3, ext4, xfs, btrfs, vfat, swap; got 'ext5'."),
+        ({"filesystem": None}, "mountpoint requires filesystem."),
+        ({"filesystem": None, "mountpoint": None, "filesystem_arg": "-L=x"}, "filesystem_arg requires filesystem."),
+        ({"filesystem": "swap"}, "mountpoint cannot be used with filesystem=swap: it cannot be mounted."),
+        ({"filesystem_arg": [f"-L={n}" for n in range(17)]}, "filesystem_arg must be given at most 16 times; got 17."),
         (
             {"source_volume": "golden"},
-            "A disk with a source_volume is a copy of it, and has no disk_size and no filesystem and no mountpoint of "
-            "its own.",
+            "source_volume cannot be used with disk_size, filesystem, mountpoint: a copy has the size and content of "
+            "its source.",
         ),
         (
             {"mountpoint": "/../../etc"},
-            "mountpoint '/../../etc' is not valid: its parts hold letters, digits and . _ + @ : - and none of them is "
-            "'..'.",
+            "mountpoint must have parts of letters, digits and . _ + @ : - only, none of them '..'; got '/../../etc'.",
         ),
     ],
 )
@@ -253,13 +252,14 @@ async def test_no_two_disks_have_the_same_place(provisioner: Provisioner) -> Non
     await provisioner.do("POST", "/template/storage/disks")
     path = "/template/storage/disks/disk"
     await provisioner.do("POST", f"{path}/sda", **ROOT)
-    taken = ("disk-exists", "The storage template disks has a disk sda already.")
-    assert await provisioner.refused("POST", f"{path}/sda", pool="vms", disk_size=1) == taken
-    assert await provisioner.refused("POST", f"{path}/vda", pool="vms", disk_size=1) == taken
+    for disk_id in ("sda", "vda"):
+        sentence = f"Cannot add disk {disk_id!r} to storage template 'disks': it has disk 'sda' already."
+        refused = await provisioner.refused("POST", f"{path}/{disk_id}", pool="vms", disk_size=1)
+        assert refused == ("disk-exists", sentence)
     same = ROOT | {"mountpoint": "/./"}
     assert await provisioner.refused("POST", f"{path}/sdb", **same) == (
         "disk-exists",
-        "The disk sda has the mountpoint / already.",
+        "Cannot add disk 'sdb' to storage template 'disks': disk 'sda' has the mountpoint '/' already.",
     )
     assert (await provisioner.refused("POST", f"{path}/hda", pool="vms", disk_size=1))[0] == "invalid-value"
     assert (await provisioner.refused("POST", path, disk_id="sda1", pool="vms", disk_size=1))[0] == "invalid-value"
@@ -326,7 +326,7 @@ async def test_what_cloud_init_would_not_understand_is_a_warning(
 
 
 async def test_userdata_has_a_limit(provisioner: Provisioner) -> None:
-    sentence = "data has 262145 bytes; 262144 are possible."
+    sentence = "data must have at most 262144 bytes; got 262145 bytes."
     for method in ("POST", "PUT"):
         refused = await provisioner.refused(method, "/template/userdata/base", data="ü" * 131072 + "x")
         assert refused == ("invalid-value", sentence)
@@ -374,7 +374,7 @@ async def test_a_name_in_the_path_is_a_name(provisioner: Provisioner, path: str)
     before = await provisioner.everything()
     for name in ("-x", "a%2fb", "a;b", "%C3%A4", "x" * 129):
         code, sentence = await provisioner.refused("POST", f"{path}/{name}", **KINDS[path])
-        assert code == "invalid-value" and sentence.startswith("name '"), name
+        assert code == "invalid-value" and sentence.startswith("name must be"), name
     assert await provisioner.everything() == before
 
 

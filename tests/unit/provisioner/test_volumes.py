@@ -14,7 +14,7 @@ from pvcd_plugins.ceph.cluster import CephUnavailable
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.mapping.fake import FakeMapping
 from pvcd_plugins.provisioner import volumes
-from pvcd_plugins.provisioner.volumes import Left, Wanted, mkfs
+from pvcd_plugins.provisioner.volumes import Leftovers, Wanted, mkfs
 
 GIB = 1024**3
 SDA, SDB = Wanted("vms", "web1_sda", 1), Wanted("vms", "web1_sdb", source="golden")
@@ -72,7 +72,7 @@ async def test_volumes_are_made_and_cloned_and_written_down_before_and_after(
 
 async def test_a_volume_of_somebody_else_is_neither_taken_nor_removed(ceph: FakeCluster, journal: Journal) -> None:
     await ceph.create_volume("vms", "web1_sdb", GIB)
-    with pytest.raises(Conflict, match="There is a volume vms/web1_sdb already") as caught:
+    with pytest.raises(Conflict, match=r"Cannot create volume .vms/web1_sdb.: it exists already") as caught:
         await volumes.create(ceph, [SDA, SDB], journal.intend)
     assert caught.value.code == "volume-exists"
     await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
@@ -135,7 +135,9 @@ async def test_what_cannot_be_removed_is_named_and_the_rest_is_removed(ceph: Fak
     clock = VirtualClock()
     removing = asyncio.create_task(volumes.remove(ceph, journal.facts["volumes"], clock))
     await clock.advance(60)
-    with pytest.raises(Left, match=r"^vms/web1_sdb: The volume 'web1_sdb' is in use") as caught:
+    with pytest.raises(
+        Leftovers, match=r"^vms/web1_sdb: Cannot remove volume 'vms/web1_sdb': a client has it open"
+    ) as caught:
         await removing
     assert len(caught.value.sentences) == 1
     assert await names(ceph) == ["golden", "web1_sdb"]
@@ -149,14 +151,14 @@ async def test_several_are_waited_for_no_longer_than_one(ceph: FakeCluster, jour
     removing = asyncio.create_task(volumes.remove(ceph, journal.facts["volumes"], clock))
     await clock.advance(45)
     assert removing.done()
-    with pytest.raises(Left, match="web1_sda"):
+    with pytest.raises(Leftovers, match="web1_sda"):
         await removing
 
 
 async def test_without_ceph_everything_is_named(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA, SDB], journal.intend)
     ceph.failing["volume"] = CephUnavailable("Nobody answers.")
-    with pytest.raises(Left) as caught:
+    with pytest.raises(Leftovers) as caught:
         await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
     assert caught.value.sentences == ("vms/web1_sdb: Nobody answers.", "vms/web1_sda: Nobody answers.")
 
@@ -178,7 +180,7 @@ async def test_a_mapping_that_was_killed_is_no_good_end(tmp_path: Path, journal:
     await volumes.map_all(mapping, [("vms", "web1_sda"), ("vms", "web1_sdb")], journal.intend)
     await volumes.refuse_broken(mapping, journal.facts["mapped"])
     mapping.kill("vms", "web1_sdb")
-    with pytest.raises(Failed, match=r"^The mapping of vms/web1_sdb was killed"):
+    with pytest.raises(Failed, match=r"^Cannot use 'vms/web1_sdb': mapping killed"):
         await volumes.refuse_broken(mapping, journal.facts["mapped"])
 
 
@@ -217,5 +219,5 @@ def test_what_is_no_option_with_a_value_is_refused(argument: str) -> None:
 
 @pytest.mark.parametrize("filesystem", ["", "ntfs", "ext4 ", "../sh", "ext4 /dev/sda"])
 def test_an_unknown_file_system_is_refused(filesystem: str) -> None:
-    with pytest.raises(Invalid, match="valid are ext2, ext3, ext4"):
+    with pytest.raises(Invalid, match="filesystem must be one of ext2, ext3, ext4"):
         mkfs(Path("/dev/loop7"), filesystem, [])

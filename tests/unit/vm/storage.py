@@ -1,4 +1,4 @@
-"""A cluster whose Ceph is a table, for what the VM plugin asks of the storage plugin."""
+"""A cluster whose Ceph is a table, for the VM plugin's use of the storage plugin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCK = Lock(id="auto 1", locker="client.4123", address="10.0.0.9:0/1")
 
 
 class Ceph:
-    """What there is, and what goes wrong."""
+    """The volumes with their locks, and the failures that a test sets."""
 
     def __init__(self) -> None:
         self.volumes: dict[tuple[str, str], list[Lock]] = {}
@@ -32,7 +32,7 @@ class Ceph:
         self.in_use_until = 0.0
         self.asked = 0
         self.answers = asyncio.Event()
-        """Cleared, it keeps everybody waiting who asks where it is."""
+        """While it is cleared, questions for the monitors wait."""
         self.answers.set()
         self.removed: list[str] = []
 
@@ -48,14 +48,14 @@ class Ceph:
         return MONITORS
 
     def plugin(self) -> Any:
-        """In place of the storage plugin."""
+        """Return a plugin in place of the storage plugin."""
         primary = Handlers(scope="primary")
 
         @primary.node_command("ceph-volume-remove")
         async def remove(context: Context, pool: str, volume: str) -> None:
             self.find(pool, volume)
             if context.clock.time() < self.in_use_until:
-                raise InUse("volume", volume, "somebody has it open")
+                raise InUse("volume", f"remove volume '{pool}/{volume}'", "a client has it open")
             del self.volumes[pool, volume]
             self.removed.append(f"{pool}/{volume}")
 
@@ -126,7 +126,7 @@ class StorageCluster:
         await self.simulated.advance(1)
 
     async def while_time_passes(self, method: str, path: str, status: int = 200, **values: Any) -> Any:
-        """The reply to what takes a while."""
+        """Return the reply to a request that takes time."""
         asking = asyncio.ensure_future(self.simulated.request(method, f"/api/v1{path}", **values))
         for _ in range(2000):
             if asking.done():

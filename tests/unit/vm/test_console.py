@@ -1,4 +1,4 @@
-"""The last lines of a console are read from two files, of which the older one is only a continuation to the past."""
+"""The last lines of a console log and its rotated file."""
 
 from pathlib import Path
 
@@ -37,23 +37,23 @@ def test_a_line_that_is_being_written_is_the_last(log: Path) -> None:
     assert read_console(log, 10) == ["one", "login: "]
 
 
-def test_what_is_no_text_is_replaced(log: Path) -> None:
+def test_bytes_that_are_not_text_are_replaced(log: Path) -> None:
     log.write_bytes(b"caf\xff\n")
     assert read_console(log, 1) == ["caf\ufffd"]
 
 
-def test_the_file_before_is_read_too_and_a_line_cut_between_them_is_whole(log: Path) -> None:
+def test_the_rotated_file_is_read_too_and_a_line_across_both_is_whole(log: Path) -> None:
     before(log).write_bytes(b"one\ntw")
     log.write_bytes(b"o\nthree\n")
     assert read_console(log, 10) == ["one", "two", "three"]
 
 
-def test_a_log_that_was_just_put_aside_is_still_read(log: Path) -> None:
+def test_a_log_that_was_just_rotated_is_still_read(log: Path) -> None:
     before(log).write_bytes(b"one\n")
     assert read_console(log, 10) == ["one"]
 
 
-def test_a_file_that_is_put_aside_while_it_is_read_is_not_read_twice(log: Path) -> None:
+def test_a_file_that_is_rotated_while_it_is_read_is_not_read_twice(log: Path) -> None:
     log.write_bytes(b"one\n")
     before(log).hardlink_to(log)
     assert read_console(log, 10) == ["one"]

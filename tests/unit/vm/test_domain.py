@@ -1,4 +1,4 @@
-"""A VM's XML is read as libvirt reads it, judged before anything believes it, and marked when it is started."""
+"""A VM's XML is read as libvirt reads it, checked before use, and marked for its start."""
 
 from pathlib import Path
 from uuid import UUID
@@ -8,7 +8,7 @@ from lxml import etree
 
 from pvcd.errors import Invalid
 from pvcd_plugins.vm.domain import (
-    MAX_BYTES,
+    MAX_XML_BYTES,
     SCHEMA,
     Controller,
     Disk,
@@ -81,7 +81,7 @@ class TestParse:
             controllers=(Controller(type="usb", model=None), Controller(type="scsi", model="virtio-scsi")),
         )
 
-    def test_what_is_absent_is_none(self) -> None:
+    def test_a_missing_element_is_none(self) -> None:
         assert parse(SMALL) == Domain(
             name="a",
             uuid=ID,
@@ -110,7 +110,7 @@ class TestParse:
             ("<disk type='file' device='cdrom'><target dev='vda' bus='virtio'/></disk>", ("file", None)),
         ],
     )
-    def test_a_disk_is_named_by_what_it_lies_on(self, element: str, disk: tuple[str, str | None]) -> None:
+    def test_a_disk_is_named_by_its_source(self, element: str, disk: tuple[str, str | None]) -> None:
         assert parse(with_devices(element)).disks == (Disk(type=disk[0], name=disk[1], dev="vda", bus="virtio"),)
 
     @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ class TestParse:
             ("<interface type='user'/>", None),
         ],
     )
-    def test_a_network_is_named_by_what_it_is_connected_to(self, element: str, source: str | None) -> None:
+    def test_a_network_is_named_by_its_source(self, element: str, source: str | None) -> None:
         assert parse(with_devices(element)).networks[0].source == source
 
     @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ class TestParse:
     def test_memory_is_read_in_each_unit_of_libvirt_and_rounded_up(self, element: str, mebibytes: int) -> None:
         assert parse(with_memory(element)).memory == mebibytes
 
-    def test_text_is_put_together_across_comments_and_sections_as_libvirt_does_it(self) -> None:
+    def test_text_is_joined_across_comments_and_sections_as_libvirt_does_it(self) -> None:
         assert parse(SMALL.replace(">a<", ">we<!-- -->b<![CDATA[1]]><")).name == "web1"
 
     def test_a_uuid_may_be_written_without_dashes(self) -> None:
@@ -166,28 +166,28 @@ class TestRefusal:
             ("no xml", r"not well-formed: line 1: Start tag expected"),
             ("<domain>\n<name>\n</domain>", r"not well-formed: line 3: Opening and ending tag mismatch: name"),
             ("<domain/><domain/>", r"not well-formed: line 1: Extra content"),
-            ("\ud800", r"character that no text may contain"),
-            (f"<domain>{' ' * MAX_BYTES}</domain>", r"larger than 256 KiB"),
-            ("<network/>", r"begins with <network>, not with <domain>"),
-            ("<domain xmlns='urn:x'/>", r"begins with <\{urn:x\}domain>"),
-            ("<domain/>", r"has no <name>"),
-            ("<domain><name> </name></domain>", r"has no <name>"),
-            ("<domain><name>a</name></domain>", r"has no <uuid>"),
-            (SMALL.replace(">a<", ">a/b<"), r"<name> 'a/b' is not valid"),
-            (SMALL.replace(">a<", ">a\nb<"), r"<name> 'a\\nb' is not valid"),
-            (SMALL.replace(">a<", f">{'a' * 129}<"), r"is not valid"),
-            (SMALL.replace(str(ID), "nothing"), r"<uuid> 'nothing' is not valid"),
-            (SMALL.replace(str(ID), "{" + str(ID) + "}"), r"is not valid"),
-            (with_memory(""), r"has no <memory>"),
-            (with_memory("<memory>much</memory>"), r"<memory> 'much' is not a number"),
-            (with_memory("<memory>-1</memory>"), r"<memory> '-1' is not a number"),
-            (with_memory("<memory unit='x'>1</memory>"), r"unit 'x' of <memory>"),
-            (with_memory("<memory unit='bib'>1</memory>"), r"unit 'bib' of <memory>"),
-            (with_memory("<memory>1</memory><vcpu>0</vcpu>"), r"<vcpu> '0' is not"),
-            (with_memory("<memory>1</memory><vcpu>two</vcpu>"), r"<vcpu> 'two' is not"),
+            ("\ud800", r"cannot contain surrogate characters"),
+            (f"<domain>{' ' * MAX_XML_BYTES}</domain>", r"must be at most 256 KiB"),
+            ("<network/>", r"must be a <domain>; got <network>"),
+            ("<domain xmlns='urn:x'/>", r"must be a <domain>; got <\{urn:x\}domain>"),
+            ("<domain/>", r"requires a <name>"),
+            ("<domain><name> </name></domain>", r"requires a <name>"),
+            ("<domain><name>a</name></domain>", r"requires a <uuid>"),
+            (SMALL.replace(">a<", ">a/b<"), r"<name> must be .*; got 'a/b'"),
+            (SMALL.replace(">a<", ">a\nb<"), r"<name> must be .*; got 'a\\nb'"),
+            (SMALL.replace(">a<", f">{'a' * 129}<"), r"<name> must be "),
+            (SMALL.replace(str(ID), "nothing"), r"<uuid> must look like .*; got 'nothing'"),
+            (SMALL.replace(str(ID), "{" + str(ID) + "}"), r"<uuid> must look like "),
+            (with_memory(""), r"requires a <memory>"),
+            (with_memory("<memory>much</memory>"), r"<memory> must be a number; got 'much'"),
+            (with_memory("<memory>-1</memory>"), r"<memory> must be a number; got '-1'"),
+            (with_memory("<memory unit='x'>1</memory>"), r"unit of <memory> must .*; got 'x'"),
+            (with_memory("<memory unit='bib'>1</memory>"), r"unit of <memory> must .*; got 'bib'"),
+            (with_memory("<memory>1</memory><vcpu>0</vcpu>"), r"<vcpu> must .*; got '0'"),
+            (with_memory("<memory>1</memory><vcpu>two</vcpu>"), r"<vcpu> must .*; got 'two'"),
         ],
     )
-    def test_what_is_no_domain_is_refused_with_a_sentence(self, xml: str, sentence: str) -> None:
+    def test_a_document_that_is_not_a_domain_is_refused_with_a_sentence(self, xml: str, sentence: str) -> None:
         with pytest.raises(Invalid, match=sentence) as caught:
             parse(xml)
         assert caught.value.sentence.endswith(".") and "\n" not in caught.value.sentence
@@ -206,9 +206,9 @@ class TestRefusal:
             "<?xml version='1.0' encoding='UTF-16'?><!DOCTYPE domain [<!ENTITY a 'x'>]>",
         ],
     )
-    def test_a_doctype_is_refused_whatever_it_holds(self, prologue: str, read: object) -> None:
+    def test_every_doctype_is_refused(self, prologue: str, read: object) -> None:
         assert callable(read)
-        with pytest.raises(Invalid, match="may not contain a DOCTYPE"):
+        with pytest.raises(Invalid, match="cannot contain a DOCTYPE"):
             read(prologue + SMALL.replace(">a<", ">&a;<"))
 
     def test_an_entity_without_a_doctype_is_refused(self) -> None:
@@ -220,16 +220,16 @@ class TestRefusal:
         with pytest.raises(Invalid, match="processing instruction"):
             parse(xml)
 
-    def test_a_deep_nest_is_refused(self) -> None:
+    def test_deep_nesting_is_refused(self) -> None:
         depth = 10_000
         with pytest.raises(Invalid, match="not well-formed"):
             parse(SMALL.replace("</domain>", "<a>" * depth + "</a>" * depth + "</domain>"))
 
-    def test_an_inclusion_stays_what_it_is(self) -> None:
+    def test_an_inclusion_is_not_followed(self) -> None:
         include = "<xi:include xmlns:xi='http://www.w3.org/2001/XInclude' href='/etc/passwd' parse='text'/>"
         assert parse(SMALL.replace("</domain>", f"<description>{include}</description></domain>")).description is None
 
-    def test_another_encoding_is_not_believed(self) -> None:
+    def test_a_declared_encoding_is_ignored(self) -> None:
         assert parse("<?xml version='1.0' encoding='UTF-7'?>" + SMALL.replace(">a<", ">+ADw-<", 0)).name == "a"
 
 
@@ -250,12 +250,12 @@ class TestValidate:
             ("<name>web1</name>", "", "line 2: "),
         ],
     )
-    def test_a_mistake_is_found_where_it_is(self, right: str, wrong: str, sentence: str) -> None:
+    def test_the_place_of_a_mistake_is_named(self, right: str, wrong: str, sentence: str) -> None:
         with pytest.raises(Invalid) as caught:
             validate(WEB1.replace(right, wrong))
-        assert caught.value.sentence.startswith(f"libvirt's schema refuses the XML: {sentence}")
+        assert caught.value.sentence.startswith(f"The XML is not valid by libvirt's schema: {sentence}")
 
-    def test_two_mistakes_are_found_in_the_element_that_holds_both(self) -> None:
+    def test_two_mistakes_are_named_by_the_element_that_holds_both(self) -> None:
         with pytest.raises(Invalid, match="line 11: the element <devices>"):
             validate(WEB1.replace('<console type="pty"/>', "<consol/>").replace('bus="scsi"', 'bus="scuzzy"'))
 
@@ -265,16 +265,16 @@ class TestValidate:
 
 
 class TestPrepare:
-    def test_the_document_is_marked_with_its_turn(self) -> None:
+    def test_the_document_is_marked_with_its_generation(self) -> None:
         assert generation_of(SMALL) is None
         assert generation_of(prepare(SMALL, generation=7, console_log=None)) == 7
 
-    def test_a_document_that_is_prepared_twice_is_as_if_it_was_prepared_once(self) -> None:
+    def test_preparing_twice_is_like_preparing_once(self) -> None:
         once = prepare(WEB1, generation=8, console_log="/b")
         assert prepare(once, generation=8, console_log="/b") == once
         assert prepare(prepare(WEB1, generation=7, console_log="/a"), generation=8, console_log="/b") == once
 
-    def test_metadata_of_others_stays(self) -> None:
+    def test_other_metadata_is_kept(self) -> None:
         other = "<metadata><o:x xmlns:o='urn:other' generation='3'/></metadata>"
         prepared = prepare(SMALL.replace("</domain>", f"{other}</domain>"), generation=7, console_log=None)
         assert generation_of(prepared) == 7
@@ -297,14 +297,14 @@ class TestPrepare:
         assert "log" not in prepare(with_devices("<console type='pty'/>"), generation=1, console_log="/log")
 
     @pytest.mark.parametrize("generation", ["", "-1", "x", "9" * 30])
-    def test_a_mark_that_is_no_number_is_none(self, generation: str) -> None:
+    def test_a_mark_that_is_not_a_number_is_none(self, generation: str) -> None:
         mark = f"<metadata><p:vm xmlns:p='urn:pvcd:domain:1' generation='{generation}'/></metadata>"
         assert generation_of(SMALL.replace("</domain>", f"{mark}</domain>")) is None
 
-    def test_what_a_document_says_is_not_changed(self) -> None:
+    def test_preparing_does_not_change_the_domain(self) -> None:
         assert parse(prepare(WEB1, generation=7, console_log="/log & <more>")) == parse(WEB1)
 
 
-def test_the_schema_that_is_missing_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_a_missing_schema_is_an_internal_error(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         validate(SMALL, tmp_path / "none.rng")

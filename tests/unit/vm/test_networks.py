@@ -1,4 +1,4 @@
-"""VMs and the networks that they use: unknown ones are refused, used ones stay, and leases show."""
+"""VMs and their networks: unknown ones are refused, used ones are not removed, leases are shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def interface(cluster: Cluster) -> tuple[str | None, str | None]:
 async def test_a_vm_of_an_unknown_network_is_refused(cluster: Cluster) -> None:
     await cluster.add_node("hv1")
     status, body = await ask(cluster, "POST", "vm", xml=at_bridges("web1", "vmbr200"))
-    assert (status, body["message"]) == (510, "There is no network 200, whose bridge would be vmbr200.")
+    assert (status, body["message"]) == (510, "Cannot use bridge 'vmbr200': there is no network 200.")
     await ask(cluster, "POST", "network", **NETWORK)
     assert (await ask(cluster, "POST", "vm", xml=at_bridges("web1", "vmbr200", "site0")))[0] == 200
 
@@ -62,13 +62,13 @@ async def test_a_network_that_a_vm_uses_is_not_removed(cluster: Cluster) -> None
     await ask(cluster, "POST", "network", **NETWORK)
     await cluster.add_vm("web1", xml=at_bridges("web1", "vmbr200"), state=State.STOP)
     status, body = await ask(cluster, "DELETE", "network/app")
-    assert (status, body["code"]) == (510, "network-in-use") and "VM web1" in body["message"]
+    assert (status, body["code"]) == (510, "network-in-use") and "VM 'web1'" in body["message"]
     await cluster.context.store.write(Delete(stored(cluster)))
     assert (await ask(cluster, "DELETE", "network/app"))[0] == 200
 
 
 @pytest.mark.parametrize("round", range(10))
-async def test_of_a_definition_and_a_removal_at_once_one_is_refused(cluster: Cluster, round: int) -> None:
+async def test_one_of_a_simultaneous_definition_and_removal_is_refused(cluster: Cluster, round: int) -> None:
     await cluster.add_node("hv1")
     await ask(cluster, "POST", "network", **NETWORK)
     removal = asyncio.ensure_future(ask(cluster, "DELETE", "network/app"))
@@ -78,7 +78,7 @@ async def test_of_a_definition_and_a_removal_at_once_one_is_refused(cluster: Clu
     assert sorted([defined[0], removed[0]]) == [200, 510], (defined, removed)
 
 
-async def test_the_address_of_an_interface_is_that_of_its_lease(cluster: Cluster) -> None:
+async def test_an_interface_is_shown_with_the_address_of_its_lease(cluster: Cluster) -> None:
     await cluster.add_node("hv1")
     await ask(cluster, "POST", "network", **NETWORK)
     await cluster.add_vm("web1", xml=at_bridges("web1", "vmbr200"))

@@ -1,4 +1,4 @@
-"""The tables of states: nothing is left out, and what they say is what is done and shown."""
+"""The tables of states are complete, and decide what is done and shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pvcd_plugins.vm.states import ACTS, SETTABLE, WANTS_GUEST, Act, Seen, decid
 
 UUID_OF_ALL = UUID(int=7)
 NEVER_STORED = {State.FAIL, State.MIGRATE, State.UNMIGRATE}
-"""Words of the manual that are only shown, or only asked for."""
+"""States of the manual that are only shown, or only requested."""
 
 
 def vm(state: State, generation: int = 5) -> VM:
@@ -27,13 +27,13 @@ def report(generation: int = 5, **values: object) -> VMReport:
     return VMReport.model_validate({"uuid": UUID_OF_ALL, "node": "hv1", "observed_generation": generation} | values)
 
 
-def test_every_state_that_is_stored_says_what_to_do_about_everything_that_is_seen() -> None:
+def test_the_table_has_an_act_for_every_stored_state_and_every_guest() -> None:
     assert set(ACTS) == set(State) - NEVER_STORED
     for state, acts in ACTS.items():
         assert set(acts) == set(Seen), state
 
 
-def test_what_may_be_asked_for_is_a_state_that_can_be_stored() -> None:
+def test_every_settable_state_can_be_stored() -> None:
     assert {State(word) for word in SETTABLE} <= set(ACTS)
 
 
@@ -44,13 +44,13 @@ ALIVE = [GuestState.RUNNING, GuestState.PAUSED, GuestState.SHUTTING_DOWN]
 @pytest.mark.parametrize(
     ("generation", "expected"), [(5, Seen.CURRENT), (6, Seen.CURRENT), (4, Seen.STALE), (None, Seen.STALE)]
 )
-def test_a_guest_is_of_the_present_request_or_of_an_earlier_one(
+def test_a_guest_is_current_or_stale_by_its_generation(
     state: GuestState, generation: int | None, expected: Seen
 ) -> None:
     assert seen(vm(State.START), guest(state, generation)) is expected
 
 
-def test_no_guest_one_that_is_off_and_one_that_is_dead_are_told_apart() -> None:
+def test_a_missing_guest_one_that_is_off_and_one_that_crashed_are_distinguished() -> None:
     assert seen(vm(State.START), None) is Seen.GONE
     assert seen(vm(State.START), guest(GuestState.OFF, None)) is Seen.GONE
     assert seen(vm(State.START), guest(GuestState.CRASHED, 5)) is Seen.CRASHED
@@ -81,23 +81,23 @@ CRASHED = guest(GuestState.CRASHED, 5)
         (State.DELETE, GONE, Act.FORGET),
     ],
 )
-def test_what_is_wanted_and_what_is_seen_decide_what_is_done(state: State, look: Guest | None, act: Act) -> None:
+def test_the_state_and_the_guest_decide_the_act(state: State, look: Guest | None, act: Act) -> None:
     assert decide(vm(state), look) is act
 
 
 @pytest.mark.parametrize("look", [GONE, STALE, PRESENT, CRASHED])
-def test_nothing_is_done_while_nobody_has_asked_for_anything(look: Guest | None) -> None:
+def test_nothing_is_done_before_the_first_request(look: Guest | None) -> None:
     assert decide(vm(State.STOP, generation=0), look) is Act.NOTHING
 
 
 @pytest.mark.parametrize("state", sorted(ACTS))
-def test_nothing_is_started_where_no_guest_is_wanted(state: State) -> None:
+def test_only_a_state_that_wants_a_guest_starts_one(state: State) -> None:
     assert (Act.START in ACTS[state].values()) is (state in WANTS_GUEST)
 
 
 @pytest.mark.parametrize("state", sorted(ACTS))
 @pytest.mark.parametrize("said", [None, report(4, running=True, failed_reason="no"), report(0)])
-def test_until_the_node_has_taken_a_request_up_the_request_is_shown(state: State, said: VMReport | None) -> None:
+def test_the_requested_state_is_shown_until_the_node_has_observed_it(state: State, said: VMReport | None) -> None:
     assert shown(vm(state), said) is state
 
 
@@ -122,5 +122,5 @@ def test_until_the_node_has_taken_a_request_up_the_request_is_shown(state: State
         (State.DELETE, report(running=True), State.DELETE),
     ],
 )
-def test_then_what_the_node_says_of_it_is_shown(state: State, said: VMReport, expected: State) -> None:
+def test_the_reported_state_is_shown_afterwards(state: State, said: VMReport, expected: State) -> None:
     assert shown(vm(state), said) is expected

@@ -29,7 +29,7 @@ async def report(cluster: Cluster, name: str = "web1", **values: object) -> None
     await cluster.context.store.write(Put(old.changed(**said)) if old else Create(new))
 
 
-async def test_everything_of_a_vm_is_shown_with_its_type(cluster: Cluster) -> None:
+async def test_every_field_of_a_vm_is_shown_with_its_type(cluster: Cluster) -> None:
     xml = FULL.format(uuid=uuid_of("web1"))
     await cluster.add_vm("web1", xml=xml, last_node="hv2", node_limit=("hv1", "hv2"), node_selector="load")
     await report(cluster, running=True, guest_generation=1)
@@ -67,7 +67,7 @@ async def test_everything_of_a_vm_is_shown_with_its_type(cluster: Cluster) -> No
     assert disks == [{"type": "rbd", "name": "vms/web1_sda", "dev": "sda", "bus": "scsi"}]
 
 
-async def test_what_is_not_said_is_null_and_the_default_selector_is_named(cluster: Cluster) -> None:
+async def test_missing_values_are_null_and_the_default_selector_is_named(cluster: Cluster) -> None:
     await cluster.add_vm("web1", generation=0, state=State.STOP)
     vm = await shown(cluster)
     for key in ("last_node", "failed_reason", "updated", "node_limit", "description", "profile", "vcpu_topology"):
@@ -75,7 +75,7 @@ async def test_what_is_not_said_is_null_and_the_default_selector_is_named(cluste
     assert (vm["migrated"], vm["node_selector"], vm["running"], vm["features"]) == ("no", "mem", False, [])
 
 
-async def test_what_the_node_says_is_shown_at_once(cluster: Cluster) -> None:
+async def test_a_report_is_shown_at_once(cluster: Cluster) -> None:
     await cluster.add_vm("web1")
     assert (await shown(cluster))["running"] is False
     await report(cluster, running=True, guest_generation=1)
@@ -121,7 +121,7 @@ async def test_vms_are_listed_by_name(cluster: Cluster) -> None:
 
 
 async def test_a_vm_of_the_same_name_in_another_cluster_is_another(cluster: Cluster) -> None:
-    """The second half of the next test: the two make their VMs in the same transaction, with other memory."""
+    """Together with the next test: both make a VM in the same transaction number, with different memory."""
     await cluster.add_vm("same", memory=100)
     assert (await shown(cluster, "same"))["memory"] == 100
 
@@ -131,7 +131,7 @@ async def test_a_vm_of_the_same_name_in_a_new_cluster_is_another(cluster: Cluste
     assert (await shown(cluster, "same"))["memory"] == 200
 
 
-async def test_a_definition_that_cannot_be_read_hides_no_other_vm(cluster: Cluster) -> None:
+async def test_a_definition_that_cannot_be_read_does_not_hide_other_vms(cluster: Cluster) -> None:
     await cluster.add_vm("odd", xml="<nonsense/>")
     await cluster.add_vm("web1")
     odd, web1 = await cluster.get("vm")

@@ -1,4 +1,4 @@
-"""No two guests write to one volume, and no volume is taken from under a VM."""
+"""No two guests write to one volume, and no volume is taken away from a VM."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 
 from pvcd import Conflict, Context, Create, Operation
 from pvcd_plugins.ceph.records import Volume
+from pvcd_plugins.vm.indexes import VOLUME_INDEX, VolumeIndex
 from pvcd_plugins.vm.records import VM, VolumeClaim
-from pvcd_plugins.vm.volumes import GUARDED, VOLUME_INDEX, VolumeIndex, protect, write_with_volume_claims
+from pvcd_plugins.vm.volumes import GUARDED, protect, write_with_volume_claims
 from tests.unit.vm.conftest import uuid_of
 from tests.unit.vm.storage import StorageCluster, with_disks
 
@@ -35,7 +36,10 @@ async def test_a_second_vm_on_a_volume_is_not_started_and_the_first_is_named(clu
     await cluster.start("web1")
     reply = await cluster.start("web2", 510)
     assert reply["code"] == "volume-in-use"
-    assert reply["message"] == ("VM web2 cannot run: VM web1 uses its volume vms/b, and is not known to be off.")
+    assert reply["message"] == (
+        "Cannot run VM 'web2': volume 'vms/b' is in use by VM 'web1', which is not known to be off. "
+        "Stop VM 'web1' first."
+    )
     assert await started(cluster, "web1")
     await cluster.stop("web1")
     await cluster.start("web2")
@@ -53,7 +57,7 @@ async def test_a_vm_starts_again_on_its_own_volumes(cluster: StorageCluster) -> 
         await cluster.stop("web1")
 
 
-async def test_of_many_that_start_at_once_one_does(cluster: StorageCluster) -> None:
+async def test_only_one_of_many_simultaneous_starts_succeeds(cluster: StorageCluster) -> None:
     names = [f"web{number}" for number in range(8)]
     for name in names:
         await cluster.define(name, "vms/a")
@@ -67,13 +71,13 @@ async def test_of_many_that_start_at_once_one_does(cluster: StorageCluster) -> N
     assert sum([await started(cluster, name) for name in names]) == 1
 
 
-async def test_two_who_each_know_nothing_of_the_other_do_not_both_start(cluster: StorageCluster) -> None:
-    """The memory of a process may lag; what it writes rests on the claim all the same."""
+async def test_two_vms_that_do_not_see_each_other_do_not_both_start(cluster: StorageCluster) -> None:
+    """Each write includes the claim, even if the index of a process lags behind."""
     await cluster.define("web1", "vms/a")
     await cluster.define("web2", "vms/a")
     context = cluster.simulated.api
     vms = [context.store.get(VM, uuid_of(name)) for name in ("web1", "web2")]
-    blind = VolumeIndex()  # which knows of no VM
+    blind = VolumeIndex()  # without any VM
     unaware = context.derive(components={**context.components, VOLUME_INDEX: blind})
 
     async def start(vm: VM | None) -> None:
@@ -85,7 +89,7 @@ async def test_two_who_each_know_nothing_of_the_other_do_not_both_start(cluster:
     assert all(result is None or isinstance(result, Conflict) for result in results)
 
 
-async def test_those_that_only_read_a_volume_run_together_but_not_beside_one_that_writes(
+async def test_readers_of_a_volume_run_together_but_not_beside_a_writer(
     cluster: StorageCluster,
 ) -> None:
     for name in ("web1", "web2"):
@@ -101,7 +105,7 @@ async def test_those_that_only_read_a_volume_run_together_but_not_beside_one_tha
     assert (await cluster.start("web1", 510))["code"] == "volume-in-use"
 
 
-async def test_a_start_rests_on_the_others_being_off_until_it_is_written(
+async def test_a_start_fails_if_another_vm_changes_before_it_is_written(
     cluster: StorageCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await cluster.define("web1", "vms/a", read_only=True)
@@ -133,7 +137,7 @@ async def test_a_vm_that_runs_is_not_given_a_volume_of_another(cluster: StorageC
     await cluster.start("web2", 510)
 
 
-async def test_a_guest_keeps_what_it_runs_with_until_it_was_started_anew(cluster: StorageCluster) -> None:
+async def test_a_guest_keeps_its_volumes_until_it_is_started_again(cluster: StorageCluster) -> None:
     await cluster.define("web1", "vms/a")
     await cluster.define("web2", "vms/a")
     await cluster.start("web1")
@@ -146,7 +150,7 @@ async def test_a_guest_keeps_what_it_runs_with_until_it_was_started_anew(cluster
     assert await started(cluster, "web2")
 
 
-async def test_a_node_that_comes_back_starts_what_it_may_and_is_ready(cluster: StorageCluster) -> None:
+async def test_a_node_that_becomes_ready_starts_only_vms_whose_volumes_are_free(cluster: StorageCluster) -> None:
     for name, volume in (("web1", "vms/a"), ("web2", "vms/b")):
         await cluster.define(name, volume, node="hv1", limit="hv1")
         await cluster.start(name)
@@ -181,17 +185,20 @@ async def test_claims_go_with_their_vm(cluster: StorageCluster) -> None:
 @pytest.mark.parametrize(
     "name", ["a", "../x/y", "vms/a/b", "vms/a@b", "vms/a b", "vms/-p", "vms/", "vms/a:conf=/etc/x"]
 )
-async def test_what_names_no_volume_is_refused(cluster: StorageCluster, name: str) -> None:
+async def test_a_disk_source_that_does_not_name_a_volume_is_refused(cluster: StorageCluster, name: str) -> None:
     reply = await cluster.define("web1", name, status=510)
     assert reply["code"] == "invalid-value"
-    assert "a volume is named as pool/volume" in reply["message"]
+    assert "must be pool/volume" in reply["message"]
 
 
-# The guard
+# The guard of volumes
+
+
+REMOVE = "Remove the VM, or the disk from its definition, first."
 
 
 async def guarded(context: Context, operation: str, **arguments: Any) -> str | None:
-    """Why an operation is refused, or None."""
+    """Return why an operation is refused, or None."""
     try:
         await protect(context, Operation(operation, {"pool": "vms", "volume": "a"} | arguments))
     except Conflict as error:
@@ -204,15 +211,17 @@ async def test_a_volume_that_a_vm_names_is_neither_removed_nor_renamed_nor_shrun
     context = cluster.simulated.api
     await context.store.write(Create(Volume(pool="vms", name="a", id="1", size=1000, updated=0.0)))
     await cluster.define("web1", "vms/a")
-    assert await guarded(context, "ceph-volume-remove") == "The volume vms/a is not removed, for VM web1 uses it."
+    assert await guarded(context, "ceph-volume-remove") == (
+        f"Cannot remove volume 'vms/a': in use by VM 'web1'. {REMOVE}"
+    )
     assert await guarded(context, "ceph-volume-rename", new="b") == (
-        "The volume vms/a is not renamed, for VM web1 uses it."
+        f"Cannot rename volume 'vms/a': in use by VM 'web1'. {REMOVE}"
     )
     smaller = await guarded(context, "ceph-volume-resize", size=999, shrink=True)
-    assert smaller == "The volume vms/a is not made smaller, for VM web1 uses it."
+    assert smaller == f"Cannot shrink volume 'vms/a': in use by VM 'web1'. {REMOVE}"
     assert await guarded(context, "ceph-volume-resize", size=1000, shrink=False) is None
     assert await guarded(context, "ceph-pool-remove", volume=None) == (
-        "The volume vms/a is not removed with its pool, for VM web1 uses it."
+        f"Cannot remove pool 'vms': volume 'vms/a' is in use by VM 'web1'. {REMOVE}"
     )
     assert await guarded(context, "ceph-pool-remove", pool="other") is None
     for operation in GUARDED:
@@ -225,7 +234,7 @@ async def test_a_volume_is_rolled_back_while_its_vm_is_off(cluster: StorageClust
     assert await guarded(context, "ceph-snapshot-rollback", snapshot="s") is None
     await cluster.start("web1")
     assert await guarded(context, "ceph-snapshot-rollback", snapshot="s") == (
-        "The volume vms/a is not rolled back, for VM web1 uses it."
+        "Cannot roll back volume 'vms/a': in use by VM 'web1'. Stop the VM first."
     )
     await cluster.stop("web1")
     assert await guarded(context, "ceph-snapshot-rollback", snapshot="s") is None

@@ -1,29 +1,29 @@
-"""Frozen nodes: while a node is frozen it is neither flushed nor made ready, and VMs are rather put elsewhere."""
+"""Frozen nodes: a frozen node is neither flushed nor made ready, and VMs are placed elsewhere if possible."""
 
 from __future__ import annotations
 
-from pvcd import PLUGIN_API_1, Guard, Handlers, NodeSelector, Record, Routes, hookimpl
+from pvcd import PLUGIN_API_1, Guard, Handlers, Listener, NodeSelector, Record, Routes, hookimpl
 
-from . import guards, handlers, records, routes, selectors
+from . import guards, handlers, listeners, records, routes, selectors
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """That a node is frozen, and that it knows."""
+    """Frozen nodes, and what each node knows of it."""
     return [records.Freeze, records.FreezeReport]
 
 
 @hookimpl
 def register_routes() -> list[Routes]:
-    """Freeze, thaw, and see what is frozen."""
+    """Freeze, thaw, and list frozen nodes."""
     return [routes.routes]
 
 
 @hookimpl
 def register_handlers() -> list[Handlers]:
-    """A node says that it knows."""
+    """Report on the node that it is frozen."""
     return [handlers.handlers]
 
 
@@ -35,5 +35,11 @@ def register_node_selectors() -> list[NodeSelector]:
 
 @hookimpl
 def register_guards() -> list[Guard]:
-    """A frozen node stays as it is."""
+    """Refuse changes of a frozen node."""
     return [guards.FROZEN]
+
+
+@hookimpl
+def register_listeners() -> list[Listener]:
+    """Count the operations on nodes."""
+    return [listeners.COUNTED]

@@ -1,4 +1,4 @@
-"""What is refused while a node is frozen."""
+"""The operations that are refused while a node is frozen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ async def check(context: Context, operation: Operation) -> None:
     """Refuse what would change a frozen node."""
     freeze = context.store.get(Freeze, operation.arguments["node"])
     if freeze is not None:
-        raise Conflict(f"Node {freeze.node} is frozen: {freeze.reason}", code="node-frozen")
+        raise Conflict(f"Cannot change node {freeze.node!r}: frozen ({freeze.reason}).", code="node-frozen")
 
 
 FROZEN = Guard("frozen-nodes", ("node-flush", "node-ready"), check)

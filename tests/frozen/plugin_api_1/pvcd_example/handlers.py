@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from pvcd import Context, Create, Handlers, Put
+from pvcd import Context, Handlers, Requeue
 
 from .records import Freeze, FreezeReport
 
+LOOK_SECONDS = 60.0
 handlers = Handlers()
 
 
 @handlers.on(Freeze)
-async def follow(context: Context, freeze: Freeze) -> None:
-    """Say that this node knows."""
+async def follow(context: Context, freeze: Freeze) -> Requeue | None:
+    """Report that this node knows, and look again later."""
     if freeze.node != context.node:
-        return
-    report = context.store.get(FreezeReport, freeze.node)
-    if report is None:
-        await context.store.write(Create(FreezeReport(node=freeze.node, knows=freeze.reason)))
-    elif report.knows != freeze.reason:
-        await context.store.write(Put(report.changed(knows=freeze.reason)))
+        return None
+    await context.store.upsert(FreezeReport, freeze.node, knows=freeze.reason)
+    return Requeue(LOOK_SECONDS)
+
+
+@handlers.node_command("freeze-ask")
+async def ask(context: Context, question: str) -> str:
+    """Answer a question to this node."""
+    freeze = context.store.get(Freeze, context.node)
+    return f"{question} {freeze.reason if freeze else 'not frozen'}"

@@ -10,3 +10,4 @@ from pvcd import Path, Value
 
 NodeName = Annotated[str, Path("Name of the node")]
 Reason = Annotated[str, Field(min_length=1, max_length=200), Value("Why it is frozen")]
+Question = Annotated[str, Value("What to ask the node")]

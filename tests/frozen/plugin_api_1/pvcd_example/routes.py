@@ -5,7 +5,7 @@ from __future__ import annotations
 from pvcd import Context, Message, Routes
 
 from . import service
-from .params import NodeName, Reason
+from .params import NodeName, Question, Reason
 from .service import FreezeView
 
 routes = Routes("/api/v1/freeze", tag="Frozen nodes")
@@ -13,7 +13,7 @@ routes = Routes("/api/v1/freeze", tag="Frozen nodes")
 
 @routes.get()
 async def list_freezes(context: Context) -> list[FreezeView]:
-    """All frozen nodes, sorted by name."""
+    """List all frozen nodes, sorted by name."""
     return service.list_freezes(context)
 
 
@@ -27,3 +27,9 @@ async def freeze(context: Context, node: NodeName, reason: Reason) -> Message:
 async def thaw(context: Context, node: NodeName) -> Message:
     """Thaw a node."""
     return await service.thaw(context, node)
+
+
+@routes.get("/{node}/answer")
+async def ask(context: Context, node: NodeName, question: Question) -> Message:
+    """Ask a node."""
+    return await service.ask(context, node, question)

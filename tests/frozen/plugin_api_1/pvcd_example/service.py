@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from pvcd import Context, Create, Delete, Message, NotFound, Put, retried
+from pvcd import Context, Delete, Message, NotFound, Presence, retried
 from pvcd_plugins.node.service import find as find_node
 
 from .records import Freeze, FreezeReport
@@ -16,31 +16,31 @@ class FreezeView(BaseModel):
     node: str
     reason: str
     known: bool
+    alive: bool
+    changes: int
 
 
 def list_freezes(context: Context) -> list[FreezeView]:
-    """All frozen nodes, and whether each knows the present reason."""
-    return [
-        FreezeView(node=freeze.node, reason=freeze.reason, known=_knows(context, freeze))
-        for freeze in context.store.all(Freeze)
-    ]
+    """Return all frozen nodes, and whether each lives and knows the present reason."""
+    return [_view(context, freeze) for freeze in context.store.all(Freeze)]
 
 
-def _knows(context: Context, freeze: Freeze) -> bool:
+def _view(context: Context, freeze: Freeze) -> FreezeView:
     report = context.store.get(FreezeReport, freeze.node)
-    return report is not None and report.knows == freeze.reason
+    return FreezeView(
+        node=freeze.node,
+        reason=freeze.reason,
+        known=report is not None and report.knows == freeze.reason,
+        alive=context.store.get(Presence, freeze.node) is not None,
+        changes=freeze.changes,
+    )
 
 
-@retried
 async def freeze(context: Context, name: str, reason: str) -> Message:
-    """Freeze a node, or say anew why."""
+    """Freeze a node, or give another reason."""
     node = find_node(context, name)
-    old = context.store.get(Freeze, node.name)
-    if old is None:
-        await context.store.write(Create(Freeze(node=node.name, reason=reason)))
-    else:
-        await context.store.write(Put(old.changed(reason=reason)))
-    return Message(message=f"Node {node.name} is frozen.")
+    await context.store.upsert(Freeze, node.name, reason=reason)
+    return Message(message=f"Node {node.name!r} frozen.")
 
 
 @retried
@@ -51,4 +51,10 @@ async def thaw(context: Context, name: str) -> Message:
         raise NotFound("frozen node", name)
     report = context.store.get(FreezeReport, name)
     await context.store.write(*map(Delete, [report, frozen] if report else [frozen]))
-    return Message(message=f"Node {name} is thawed.")
+    return Message(message=f"Node {name!r} thawed.")
+
+
+async def ask(context: Context, name: str, question: str) -> Message:
+    """Ask the agent of a node."""
+    node = find_node(context, name)
+    return Message(message=await context.node_commands.ask(node.name, "freeze-ask", question=question))

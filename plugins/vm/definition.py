@@ -1,0 +1,106 @@
+"""The rules for defining VMs, at once or, where one is provisioned, by a reservation that is completed or released."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from pvcd import Check, Conflict, Context, Create, Delete, NotFound, Put, retried
+from pvcd_plugins.network import service as networks
+from pvcd_plugins.vm import placement
+from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
+from pvcd_plugins.vm.indexes import attachments_of
+from pvcd_plugins.vm.records import VM, State, VMName, VMReport
+from pvcd_plugins.vm.volumes import claims_of, write_with_volume_claims
+
+
+async def check_definition(xml: str) -> Domain:
+    """Return the domain that a document describes; raise `Invalid` if our rules or libvirt's schema refuse it."""
+    domain = parse(xml)
+    volumes(xml)
+    await asyncio.to_thread(validate, xml)
+    return domain
+
+
+def refuse_taken(context: Context, name: str, uuid: UUID | None = None) -> None:
+    """Refuse the name, and the UUID if one is given, of another VM."""
+    if context.store.get(VMName, name):
+        raise taken(name)
+    if uuid is not None and context.store.get(VM, uuid):
+        raise taken(name, f"UUID {uuid}")
+
+
+def taken(name: str, what: str = "name") -> Conflict:
+    """Return the error for a VM that has the name or UUID of another."""
+    return Conflict(f"Cannot define VM {name!r}: another VM has this {what}.", code="vm-exists")
+
+
+def usable_networks(context: Context, xml: str) -> list[Check]:
+    """Return checks to write with a definition, which fail if one of its networks goes; raise `Invalid` without one."""
+    return networks.usable(context, {bridge for bridge, _ in attachments_of(xml)})
+
+
+def macs(context: Context) -> set[str]:
+    """Return the MAC addresses of all VMs' interfaces."""
+    return {mac for vm in context.store.all(VM) for _, mac in attachments_of(vm.xml) if mac}
+
+
+def place(context: Context, xml: str, node_limit: tuple[str, ...], selector: str | None) -> str:
+    """Return the node on which a VM with this definition would be put; raise what stands in its way."""
+    usable_networks(context, xml)
+    limit = placement.limit_of(context, list(node_limit))[0]
+    return placement.choose(context, parse(xml), wanted=None, limit=limit, selector_name=selector)[0]
+
+
+@retried
+async def reserve(
+    context: Context, xml: str, *, node_limit: tuple[str, ...], selector: str | None, autostart: bool, profile: str
+) -> VM:
+    """Remember a VM in state `provision`, which cannot be started or changed before it is completed."""
+    domain = parse(xml)
+    refuse_taken(context, domain.name)
+    limit = placement.limit_of(context, list(node_limit))[0]
+    node, _ = placement.choose(context, domain, wanted=None, limit=limit, selector_name=selector)
+    vm = VM(
+        uuid=domain.uuid,
+        name=domain.name,
+        state=State.PROVISION,
+        node=node,
+        node_limit=limit,
+        node_selector=selector,
+        node_autostart=autostart,
+        profile=profile,
+        xml=xml,
+    )
+    await create(context, vm)
+    return vm
+
+
+async def create(context: Context, vm: VM) -> None:
+    """Write a new VM with its name, if its networks are there. Raises `Exists` for a name or UUID that is taken."""
+    name = VMName(name=vm.name, uuid=vm.uuid)
+    await context.store.write(Create(name), Create(vm), *usable_networks(context, vm.xml))
+
+
+@retried
+async def complete(context: Context, uuid: UUID, *, start: bool) -> None:
+    """Let a reserved VM be one like any other, and start it if that is wanted; no effect on one that is completed."""
+    vm = await context.store.read(VM, uuid)
+    if vm is None:
+        raise NotFound("VM", uuid)
+    if vm.state is not State.PROVISION:
+        return
+    if start:
+        await write_with_volume_claims(context, vm.changed(state=State.START, generation=vm.generation + 1))
+    else:
+        await context.store.write(Put(vm.changed(state=State.STOP)))
+
+
+@retried
+async def release(context: Context, uuid: UUID) -> None:
+    """Forget a VM that is still reserved; no effect on one that is completed or gone."""
+    vm = await context.store.read(VM, uuid)
+    if vm is not None and vm.state is State.PROVISION:
+        name, report = await context.store.read(VMName, vm.name), await context.store.read(VMReport, uuid)
+        others = [record for record in (name, report) if record]
+        await context.store.write(*map(Delete, [*claims_of(context, vm), *others, vm]))

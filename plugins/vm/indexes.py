@@ -1,0 +1,180 @@
+"""The tables kept up to date with the store: what VMs take of each node, and which networks and volumes they use."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from pvcd import Component, ComponentKey, Index, Invalid, Role
+from pvcd_plugins.network import service as networks
+from pvcd_plugins.network.service import Lease
+from pvcd_plugins.vm import domain
+from pvcd_plugins.vm.domain import UsedVolume
+from pvcd_plugins.vm.records import VM
+from pvcd_plugins.vm.states import WANTS_GUEST
+
+Attachment = tuple[str, str]
+"""The bridge and the MAC address of an interface."""
+VolumeKey = tuple[str, str]
+"""Pool and volume."""
+
+
+@dataclass
+class Allocated:
+    """The number of a node's VMs, and the MiB and vCPUs of those that run or should run."""
+
+    vms: int = 0
+    memory: int = 0
+    vcpus: int = 0
+
+
+class AllocationIndex(Index[VM]):
+    """The resources that VMs take of each node, by their records: ahead of the nodes' reports."""
+
+    follows = (VM,)
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, Allocated] = defaultdict(Allocated)
+
+    def of(self, node: str) -> Allocated:
+        """Return the resources that are taken of a node."""
+        return self._nodes[node]
+
+    def add(self, record: VM) -> None:
+        """Count a VM in."""
+        self._count(record, +1)
+
+    def remove(self, record: VM) -> None:
+        """Count a VM out."""
+        self._count(record, -1)
+
+    def _count(self, vm: VM, sign: int) -> None:
+        node = self._nodes[vm.node]
+        node.vms += sign
+        if vm.state in WANTS_GUEST:
+            memory, vcpus = _size_of(vm.xml)
+            node.memory += sign * memory
+            node.vcpus += sign * vcpus
+
+
+class NetworkIndex(Index[VM | Lease]):
+    """The VMs at each bridge, and the leases of their interfaces."""
+
+    follows = (VM, Lease)
+
+    def __init__(self) -> None:
+        self._bridges: dict[str, set[UUID]] = defaultdict(set)
+        self._interfaces: dict[Attachment, set[UUID]] = defaultdict(set)
+        self._leases: dict[Attachment, dict[str, Lease]] = defaultdict(dict)
+
+    def at(self, bridge: str) -> set[UUID]:
+        """Return the VMs with an interface at a bridge."""
+        return self._bridges.get(bridge, set())
+
+    def of(self, lease: Lease) -> set[UUID]:
+        """Return the VMs whose interface has a lease."""
+        return self.with_interface(*_attachment(lease))
+
+    def with_interface(self, bridge: str, mac: str) -> set[UUID]:
+        """Return the VMs that have an interface with this address at a bridge."""
+        return self._interfaces.get((bridge, mac.lower()), set())
+
+    def leases(self, bridge: str | None, mac: str | None) -> list[Lease]:
+        """Return the leases of an interface, sorted by address."""
+        found = self._leases.get((bridge or "", (mac or "").lower()), {})
+        return [found[path] for path in sorted(found)]
+
+    def add(self, record: VM | Lease) -> None:
+        """Enter the interfaces of a VM, or a lease."""
+        if isinstance(record, Lease):
+            self._leases[_attachment(record)][record.path] = record
+            return
+        for bridge, mac in attachments_of(record.xml):
+            self._bridges[bridge].add(record.uuid)
+            self._interfaces[bridge, mac].add(record.uuid)
+
+    def remove(self, record: VM | Lease) -> None:
+        """Drop the interfaces of a VM, or a lease."""
+        if isinstance(record, Lease):
+            self._leases[_attachment(record)].pop(record.path, None)
+            return
+        for bridge, mac in attachments_of(record.xml):
+            self._bridges[bridge].discard(record.uuid)
+            self._interfaces[bridge, mac].discard(record.uuid)
+
+
+class VolumeIndex(Index[VM]):
+    """The VMs that name each volume, and whether they write to it."""
+
+    follows = (VM,)
+
+    def __init__(self) -> None:
+        self._users: dict[VolumeKey, dict[UUID, bool]] = defaultdict(dict)
+
+    def of(self, pool: str, volume: str) -> Mapping[UUID, bool]:
+        """Return the users of a volume: UUID -> whether the VM writes to it."""
+        return self._users.get((pool, volume), {})
+
+    def in_pool(self, pool: str) -> list[VolumeKey]:
+        """Return the volumes of a pool that VMs name."""
+        return sorted(key for key in self._users if key[0] == pool)
+
+    def add(self, record: VM) -> None:
+        """Enter a VM as a user of its volumes."""
+        for used in volumes_of(record.xml):
+            self._users[used.pool, used.volume][record.uuid] = used.writes
+
+    def remove(self, record: VM) -> None:
+        """Drop a VM from the users of its volumes."""
+        for used in volumes_of(record.xml):
+            users = self._users[used.pool, used.volume]
+            users.pop(record.uuid, None)
+            if not users:
+                del self._users[used.pool, used.volume]
+
+
+def _attachment(lease: Lease) -> Attachment:
+    return networks.bridge_name(lease.vni), (lease.mac or "").lower()
+
+
+# A definition that cannot be read was written under other rules. It cannot be started, so it takes and uses nothing.
+@lru_cache(maxsize=20_000)
+def _size_of(xml: str) -> tuple[int, int]:
+    try:
+        found = domain.parse(xml)
+    except Invalid:
+        return 0, 0
+    return found.memory, found.vcpu
+
+
+@lru_cache(maxsize=20_000)
+def attachments_of(xml: str) -> tuple[Attachment, ...]:
+    """Return the interfaces of a definition that are at bridges; none if the definition cannot be read."""
+    try:
+        found = domain.parse(xml).networks
+    except Invalid:
+        return ()
+    return tuple((each.source, (each.mac or "").lower()) for each in found if each.type == "bridge" and each.source)
+
+
+@lru_cache(maxsize=20_000)
+def volumes_of(xml: str) -> tuple[UsedVolume, ...]:
+    """Return the volumes of a definition; none if the definition cannot be read."""
+    try:
+        return domain.volumes(xml)
+    except Invalid:
+        return ()
+
+
+ALLOCATION_INDEX: ComponentKey[AllocationIndex] = ComponentKey("vm-allocation")
+NETWORK_INDEX: ComponentKey[NetworkIndex] = ComponentKey("vm-networks")
+VOLUME_INDEX: ComponentKey[VolumeIndex] = ComponentKey("vm-volumes")
+COMPONENTS: list[Component[Any]] = [
+    Component(ALLOCATION_INDEX, AllocationIndex.open, roles=(Role.API, Role.NODE, Role.WORKER)),
+    Component(NETWORK_INDEX, NetworkIndex.open, roles=(Role.API, Role.PRIMARY)),
+    Component(VOLUME_INDEX, VolumeIndex.open, roles=(Role.API, Role.NODE, Role.WORKER)),
+]

@@ -1,0 +1,71 @@
+"""Keep a program running: start it again whenever it ends, and let it end with this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
+
+FIRST_PAUSE_SECONDS = 0.2
+
+
+def bound(argv: Sequence[str], *options: str, number: str = "KILL") -> list[str]:
+    """Return a command line whose process gets this signal when the thread that started it ends.
+
+    `options` are further ones of setpriv(1). A process that changes its user itself would lose the binding.
+    """
+    return ["setpriv", "--pdeathsig", number, *options, "--", *argv]
+
+
+async def keep(
+    run: Callable[[], Awaitable[str]],
+    ended: Callable[[str, float], None],
+    *,
+    longest_seconds: float = 10.0,
+    calm_seconds: float = 30.0,
+) -> NoReturn:
+    """Run again and again; call `ended(how, pause)` between, where `how` is what `run` returned.
+
+    The pause grows, unless the last run took `calm_seconds`.
+    """
+    loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
+    while True:
+        begun = loop.time()
+        how = await run()
+        pause = FIRST_PAUSE_SECONDS if loop.time() - begun > calm_seconds else pause
+        ended(how, pause)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, longest_seconds)
+
+
+async def stop(process: Process, seconds: float) -> bool:
+    """End a process by SIGTERM, after `seconds` its group by SIGKILL; return whether it ended in time."""
+    if process.returncode is not None:
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        kill_group(process)
+        await process.wait()
+        return False
+    return True
+
+
+def kill_group(process: Process) -> None:
+    """Kill a process and its group. Call it before or right after it is reaped, before its pid is reused."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def ending(status: int | None) -> str:
+    """Return how a process ended, as a predicate: `ended with exit status 1`."""
+    if status is not None and status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with exit status {status}"
