@@ -12,10 +12,7 @@ run: $(READY)
 	@$(SUDO) $(VENV)/bin/pvcd sandbox up --directory var/run --tour --temporary
 
 test: lint
-	$(SUDO) $(VENV)/bin/pytest tests/unit tests/scenarios tests/contract tests/browser
-	$(SUDO) $(VENV)/bin/pytest tests/integration
-	$(SUDO) $(VENV)/bin/pytest tests/manual tests/hostile
-	$(SUDO) $(VENV)/bin/pytest tests/slow
+	$(SUDO) $(VENV)/bin/python -m tests.run $(RUN_OPTIONS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -102,14 +102,14 @@ class Client:
     def node(self, name: str) -> Any:
         return self.get(f"/node/{name}")[0]
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Return when a condition holds."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"it did not come true within {seconds} s"
             time.sleep(0.05)
 
-    def until_state(self, name: str, state: str, running: bool, seconds: float = 20.0) -> None:
+    def until_state(self, name: str, state: str, running: bool, seconds: float = 60.0) -> None:
         def reached() -> bool:
             now = self.get(f"/vm/{name}/state")
             return bool(now["state"] == state and now["running"] is running)

@@ -15,8 +15,15 @@ import pytest
 from pvcd.errors import Failed
 from pvcd_plugins.sandbox import network, packages
 from pvcd_plugins.sandbox.cluster import ALL
+from tests.contract.conftest import ZooKeeperServer
 from tests.integration.cluster import Cluster, Guests
 from tests.integration.provisioner import Provisioner, prepared
+from tests.lanes import (  # noqa: F401 - hooks of pytest
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+    pytest_xdist_make_scheduler,
+)
+from tests.servers import zookeeper_server
 
 
 def pytest_configure() -> None:
@@ -31,6 +38,13 @@ def guests(tmp_path_factory: pytest.TempPathFactory) -> Guests:
 
 
 @pytest.fixture(scope="session")
+def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
+    """A ZooKeeper for everything that has a chroot of its own there, and neither stops nor pauses it."""
+    with zookeeper_server(tmp_path_factory.mktemp("zookeeper")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def sandbox_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     need_servers()
     running = Cluster(tmp_path_factory.mktemp("cluster"))
@@ -42,13 +56,19 @@ def sandbox_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
 
 
 @pytest.fixture
-def cluster(sandbox_cluster: Cluster) -> Iterator[Cluster]:
-    """The sandbox, without VMs before and after, and without a traceback in its logs."""
-    seen = len(sandbox_cluster.tracebacks())
+def watched(sandbox_cluster: Cluster) -> Iterator[Cluster]:
+    """The sandbox as it is, without a traceback in its logs."""
+    sandbox_cluster.tracebacks()
     yield sandbox_cluster
-    for vm in sandbox_cluster.get("/vm"):
-        sandbox_cluster.ask("DELETE", f"/vm/{vm['name']}")
-    assert sandbox_cluster.tracebacks()[seen:] == []
+    assert sandbox_cluster.tracebacks() == []
+
+
+@pytest.fixture
+def cluster(watched: Cluster) -> Iterator[Cluster]:
+    """The sandbox, without VMs before and after."""
+    watched.remove_vms()
+    yield watched
+    watched.remove_vms()
 
 
 @pytest.fixture(scope="module")

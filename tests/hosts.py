@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any, Self
 
-LIMIT = 30.0
+LIMIT = 60.0
 _numbers = count()
 
 # What a guest does with a lease.

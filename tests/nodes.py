@@ -1,6 +1,7 @@
 """`python -m tests.nodes NAME...`: the agents of several nodes in one process, on the settings of PVC_CONFIG_FILE.
 
-Only the hypervisors and the facts of the machines are fakes; each machine has a different load.
+Only the hypervisors, links, packet filters and the facts of the machines are fakes; each machine has a different load.
+With real links, these agents would remove the bridges of other agents in the same network namespace.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from pvcd.daemon.run import tree
 from pvcd.plugin import registry
 from pvcd.plugin.registry import Registry
 from pvcd.settings import read_file, settings_file
+from pvcd.testing import opened
+from pvcd_plugins.network.bridge.fake import FakeBridges
+from pvcd_plugins.network.components import BRIDGES, FIREWALL, GATEWAYS
+from pvcd_plugins.network.firewall.fake import FakeFirewall
 from pvcd_plugins.vm.components import HYPERVISOR, wake_vms
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 
@@ -46,11 +51,18 @@ async def fake_hypervisor(context: Context) -> AsyncIterator[FakeHypervisor]:
         await hypervisor.close()
 
 
+FAKES: dict[Any, Any] = {
+    HYPERVISOR: fake_hypervisor,
+    BRIDGES: lambda context: opened(FakeBridges()),
+    GATEWAYS: lambda context: opened(FakeBridges()),
+    FIREWALL: lambda context: opened(FakeFirewall()),
+}
+
+
 def with_fakes(declared: Registry) -> Registry:
-    """The plugins as they are, but for the hypervisor and the machine."""
+    """The plugins as they are, but for the hypervisor, the links, the packet filter and the machine."""
     components = tuple(
-        dataclasses.replace(each, open=fake_hypervisor) if each.key is HYPERVISOR else each
-        for each in declared.components
+        dataclasses.replace(each, open=FAKES[each.key]) if each.key in FAKES else each for each in declared.components
     )
     facts = tuple(NodeFact("machine", machine) if each.name == "machine" else each for each in declared.node_facts)
     return dataclasses.replace(declared, components=components, node_facts=facts)

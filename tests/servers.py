@@ -24,7 +24,7 @@ from tests.client import Client
 from tests.contract.conftest import ZooKeeperServer, free_ports, needs_zookeeper
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def settings(hosts: str, port: int, *, token: str = "", **sections: Any) -> dict[str, Any]:

@@ -104,10 +104,11 @@ class Sandbox:
             services = self._services()
             await self._start_servers(services)
             await self._supervisor.start(*(services[name] for name in DAEMONS if name in self._only))
+            # Said first: who waits for the state reads what was said until then, and no further.
+            self._report(f"{'sandbox':<11} ready after {time.monotonic() - begun:.1f} s")
             self._ready = True
             self._write_state()
             self._undo = undo.pop_all()
-        self._report(f"{'sandbox':<11} ready after {time.monotonic() - begun:.1f} s")
 
     async def run_until_stopped(self, then: Callable[[], Awaitable[None]] | None = None) -> None:
         """Bring the sandbox up, await `then`, wait for a signal of `SIGNALS`, and bring it down."""
@@ -326,7 +327,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
             "network": {"device": "lo", "directory": str(directory / "network")},
             "ceph": {
                 **ceph.settings(directory / CEPH),
-                "refresh_seconds": 5,
+                "refresh_seconds": 10,  # each runs ten programs of Ceph, a quarter of a second of a processor each
                 "deadline": 10,
                 "mapping_directory": str(directory / "mapping"),
             },

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import lzma
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +34,7 @@ INSTANCE = "instance "
 COMMAND_LINE = "console=ttyS0 quiet panic=1 mitigations=off nokaslr"
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 
+_LOCK_PAUSE = 0.1
 _PACKAGE = "linux-image-cloud-amd64"
 _BUSYBOX = Path("/bin/busybox")
 _MODULES = (
@@ -103,15 +106,41 @@ class Tiny(NamedTuple):
 
 
 async def tiny(directory: Path) -> Tiny:
-    """Return the tiny guest's kernel and initial file system in `directory`; build them if they are missing."""
+    """Return the tiny guest's kernel and initial file system in `directory`; build them if they are missing.
+
+    Processes that share the directory build them once.
+    """
     recipe = hashlib.sha256("\n".join((_INIT, _UDHCPC, *_MODULES)).encode()).hexdigest()[:8]
     files = Tiny(directory / "vmlinuz", directory / f"initrd-{recipe}.gz")
     if not all(file.exists() for file in files):
         await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory) as scratch:
-            await _unpack_kernel(Path(scratch))
-            await asyncio.to_thread(_build, Path(scratch), files)
+        async with _locked(directory):
+            if not all(file.exists() for file in files):
+                with tempfile.TemporaryDirectory(dir=directory) as scratch:
+                    await _unpack_kernel(Path(scratch))
+                    await asyncio.to_thread(_build, Path(scratch), files)
     return files
+
+
+@contextlib.asynccontextmanager
+async def _locked(directory: Path) -> AsyncIterator[None]:
+    """Hold a directory's lock, waiting for it; the kernel releases it when the process ends."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        while not _lock(descriptor):  # noqa: ASYNC110 - a lock of other processes
+            await asyncio.sleep(_LOCK_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take a lock if no other process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def boot_sector(path: Path) -> Path:

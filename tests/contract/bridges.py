@@ -25,7 +25,7 @@ from pvcd_plugins.network.bridge.fake import FakeBridges
 from pvcd_plugins.network.bridge.linux import LinuxBridges
 from tests.contract.remote import Remote, serve
 
-LIMIT = 30.0
+LIMIT = 60.0
 _numbers = itertools.count()
 
 

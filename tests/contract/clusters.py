@@ -1,17 +1,16 @@
-"""Benches for the suite of the door to Ceph: the fake, and the sandbox's Ceph that is started once per session."""
+"""Benches for the suite of the door to Ceph: the fake, and the real one that all suites here share."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import os
 import signal
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import pytest
 
@@ -20,8 +19,9 @@ from pvcd_plugins.ceph.cluster import Cluster, OsdHost
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster, FakeOsdHost
 from pvcd_plugins.ceph.cluster.osd import CliOsdHost
-from pvcd_plugins.sandbox import ceph, packages, state
-from pvcd_plugins.sandbox.cluster import CEPH, Sandbox
+from pvcd_plugins.sandbox import ceph, state
+from pvcd_plugins.sandbox.cluster import CEPH
+from tests.contract.volumes import CephServer
 
 POOL = "vms"
 NODE = "node-of-tests"
@@ -44,13 +44,6 @@ with rados.Rados(conffile=conf) as cluster, cluster.open_ioctx(pool) as io, rbd.
         except (rbd.Error, OSError) as error:
             print("refused", flush=True)
 """
-
-
-def absent(what: str) -> NoReturn:
-    """Skip a test if this machine lacks something, but fail it in CI."""
-    if "CI" in os.environ:
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 class Bench(Protocol):
@@ -242,31 +235,13 @@ class CliBench:
         assert not left
 
 
-@pytest.fixture(scope="session", name="ceph_directory")
-def ceph_directory_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    missing = packages.missing(ceph.NAMES)
-    if missing:
-        absent(f"not installed here: {', '.join(need.what for need in missing)}")
-    if os.geteuid() != 0:
-        absent("only root may run the sandbox's Ceph")
-    sandbox = Sandbox(tmp_path_factory.mktemp("ceph") / "sandbox", only=(CEPH,), report=lambda line: None)
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(sandbox.up())
-        yield sandbox.directory
-    finally:
-        loop.run_until_complete(sandbox.down())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
 @pytest.fixture(params=["fake", "cli"], name="place")
 def place_fixture(request: pytest.FixtureRequest) -> Path | None:
     """The directory of the real one, or None for the fake."""
     if request.param == "fake":
         return None
-    directory: Path = request.getfixturevalue("ceph_directory")
-    return directory
+    server: CephServer = request.getfixturevalue("ceph")
+    return server.directory
 
 
 @pytest.fixture(name="bench")
@@ -281,8 +256,8 @@ async def bench_fixture(place: Path | None, tmp_path: Path) -> AsyncIterator[Ben
 
 
 @pytest.fixture(name="real")
-async def real_fixture(ceph_directory: Path, tmp_path: Path) -> AsyncIterator[CliBench]:
-    async with _real(ceph_directory, tmp_path) as bench:
+async def real_fixture(ceph: CephServer, tmp_path: Path) -> AsyncIterator[CliBench]:
+    async with _real(ceph.directory, tmp_path) as bench:
         yield bench
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.volumes import ceph_fixture  # noqa: F401 - one for all suites here
+
 JAR = Path("/usr/share/java/zookeeper.jar")
 
 

@@ -31,7 +31,7 @@ from pvcd_plugins.network.dns import Zone
 from pvcd_plugins.network.dns.fake import FakeDns
 
 HERE = Path(__file__).parent
-LIMIT = 20.0
+LIMIT = 60.0
 PROGRAMS = ("dnsmasq", "ip", "busybox", "dig", "setpriv")
 ALL_NETWORKS = IPv4Address("10.77.0.1")
 """The address of the server of all networks."""

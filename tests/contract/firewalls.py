@@ -25,7 +25,7 @@ from pvcd_plugins.network.firewall.fake import FakeFirewall
 from pvcd_plugins.network.firewall.nft import NftFirewall, generation
 from tests.contract.remote import Remote, serve
 
-LIMIT = 30.0
+LIMIT = 60.0
 SILENCE = 0.3
 """Seconds after which what did not arrive is said not to pass."""
 PORTS = (22, 53, 80, 443, 8080)

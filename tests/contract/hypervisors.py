@@ -24,11 +24,11 @@ from pvcd_plugins.vm.hypervisor import Hypervisor
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
 
-GUESTS = Path(__file__).parents[2] / "var" / "guests"
+GUESTS = Path(__file__).parents[2] / "var" / "cache" / "guest"
 """The directory of the tiny guest's files, which is kept between runs."""
 
 
-async def until(condition: Callable[[], object], limit: float = 10.0) -> None:
+async def until(condition: Callable[[], object], limit: float = 60.0) -> None:
     """Return as soon as a condition holds; fail when it does not within `limit` seconds."""
     end = time.monotonic() + limit
     while not condition():

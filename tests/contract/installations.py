@@ -34,7 +34,7 @@ def job(script: str, *disks: Disk, **arguments: str) -> Job:
     return Job(script, "web1", 1, disks, (200, 300), arguments)
 
 
-def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for something that other processes do."""
     end = time.monotonic() + seconds
     while not condition():

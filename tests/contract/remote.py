@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pvcd.errors import PvcdError
 
-LIMIT = 30.0
+LIMIT = 60.0
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,7 +21,7 @@ from pvcd.sitehooks.envelope import Envelope
 from pvcd.sitehooks.fake import FakeHooks, Script
 from pvcd.sitehooks.runs import HookRun, Runs
 
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 class Bench(Protocol):

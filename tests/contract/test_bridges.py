@@ -309,6 +309,7 @@ async def test_tunnels_over_ipv6(wires: Wires) -> None:
     assert await here.pings("10.0.0.12", 1430 - 28)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("gateway", "guest"), [("10.0.0.1", "10.0.0.11/24"), ("fd00::1", "fd00::11/64")])
 async def test_a_gateway_moves_and_guests_find_it_at_once(wires: Wires, gateway: str, guest: str) -> None:
     first, second = await pair(wires, 200)
@@ -337,6 +338,7 @@ async def _neighbour(host: Host, address: str) -> str:
     return str(entry["lladdr"])
 
 
+@pytest.mark.alone
 async def test_a_moved_gateway_is_no_longer_announced(wires: Wires) -> None:
     first, second = await pair(wires, 200)
     guest = await wires.guest(first, 200, "10.0.0.11/24")

@@ -19,7 +19,6 @@ from clusters import (  # noqa: F401
     GiB,
     MiB,
     bench_fixture,
-    ceph_directory_fixture,
     place_fixture,
     real_fixture,
 )

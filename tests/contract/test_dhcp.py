@@ -438,6 +438,7 @@ async def test_hostile_host_names_do_no_harm(real: RealBench) -> None:
     await says(real, 200, "plain.net200.example", found[0])
 
 
+@pytest.mark.alone
 async def test_nothing_is_written_when_nothing_has_changed(real: RealBench) -> None:
     everything = network(200, reservations=(WEB,)), network(201)
     await real.apply(*everything)

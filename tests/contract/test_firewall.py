@@ -274,6 +274,7 @@ async def test_a_reopened_door_takes_over(real: NftBench) -> None:
     assert "old" not in await real.inside("nft", "list", "table", "inet", "pvc")
 
 
+@pytest.mark.alone
 async def test_a_hundred_networks_are_loaded_and_checked_in_time(real: NftBench) -> None:
     rules = tuple(f"ip saddr 10.0.0.{number} tcp dport {number + 1000} counter accept" for number in range(10))
     filters = [Filter(vni, inward=rules, outward=rules) for vni in range(1000, 1100)]

@@ -20,7 +20,7 @@ from pvcd_plugins.provisioner.installation import Disk
 from pvcd_plugins.provisioner.installation.child import ChildInstallation
 from pvcd_plugins.provisioner.volumes import Wanted
 from tests.contract.installations import Traces, job, until
-from tests.contract.volumes import CephServer, ceph_fixture  # noqa: F401
+from tests.contract.volumes import CephServer
 
 WRITE = "def install(temporary_directory, **kwargs):\n    open(temporary_directory + '/var/here', 'w').write('text')\n"
 READ = "def install(temporary_directory, **kwargs):\n    print(open(temporary_directory + '/here').read())\n"

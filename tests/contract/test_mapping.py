@@ -18,7 +18,7 @@ from pvcd_plugins.ceph.cluster import InUse
 from pvcd_plugins.ceph.mapping import IsMapped, Mapped, Mapping
 from pvcd_plugins.ceph.mapping.fake import FakeMapping
 from pvcd_plugins.ceph.mapping.fuse import FuseMapping, _daemon
-from tests.contract.volumes import CephServer, ceph_fixture  # noqa: F401
+from tests.contract.volumes import CephServer
 
 MIB = 1024 * 1024
 POOL = "vms"

@@ -1,4 +1,4 @@
-"""A real Ceph for the suites that need one, and what they ask of it with its own programs."""
+"""The real Ceph of all suites that need one, and what they ask of it with its own programs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ import pytest
 
 from pvcd.errors import Failed
 from pvcd_plugins.sandbox import ceph, packages
-from pvcd_plugins.sandbox.cluster import Sandbox
+from pvcd_plugins.sandbox.cluster import CEPH, Sandbox
 
 
 class CephServer:
     """A cluster with a pool, asked as its administrator."""
 
-    def __init__(self, conf: Path, user: str, pool: str) -> None:
-        self.conf = conf
+    def __init__(self, directory: Path, user: str, pool: str) -> None:
+        self.directory = directory
+        """That of its sandbox."""
+        self.conf = ceph.conf(directory / CEPH)
         self.user = user
         """A user of volumes."""
         self.pool = pool
@@ -59,10 +61,10 @@ def ceph_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephServe
         pytest.skip(absent)
     directory = tmp_path_factory.mktemp("ceph")
     with in_background() as do:
-        sandbox = Sandbox(directory, only=["ceph"], report=lambda line: None)
+        sandbox = Sandbox(directory, only=(CEPH,), report=lambda line: None)
         do(sandbox.up())
         try:
-            yield CephServer(ceph.conf(directory / "ceph"), "libvirt", ceph.POOL)
+            yield CephServer(directory, "libvirt", ceph.POOL)
         finally:
             do(sandbox.down())
 

@@ -10,19 +10,31 @@ import pytest
 
 from tests.client import Client
 from tests.integration.cluster import Cluster, Guests
+from tests.kept import Kept
 
 HANG = 5.0
 """Seconds that no request may take; a tenth of one does, where the machine has nothing else to do."""
 
 
+@pytest.fixture(scope="module")
+def web1(sandbox_cluster: Cluster, guests: Guests) -> Iterator[Kept]:
+    """A VM of the sandbox that all tests of a module share."""
+    cluster = sandbox_cluster
+
+    def make() -> None:
+        cluster.post("/vm", xml=guests.sector("web1"))
+        cluster.until(lambda: cluster.vm("web1")["updated"])
+
+    kept = Kept(make, cluster.remove_vms, lambda: remembered(cluster))
+    yield kept
+    kept.remove()
+
+
 @pytest.fixture
-def victim(cluster: Cluster, guests: Guests) -> Iterator[Cluster]:
+def victim(watched: Cluster, web1: Kept) -> Iterator[Cluster]:
     """The sandbox with a VM, of which nothing has changed in the end."""
-    cluster.post("/vm", xml=guests.sector("web1"))
-    cluster.until(lambda: cluster.vm("web1")["updated"])
-    before = remembered(cluster)
-    yield cluster
-    assert remembered(cluster) == before
+    with web1.unchanged():
+        yield watched
 
 
 def remembered(cluster: Cluster) -> Any:

@@ -24,20 +24,21 @@ from pvcd.settings import PluginsSection
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.testing import minimal_settings
 from tests.client import Client
+from tests.contract.conftest import ZooKeeperServer
 from tests.hostile.conftest import HANG, latencies
 from tests.hostile.raw import chunked, connect, head, port_of, read, reset
 from tests.integration.cluster import Cluster
-from tests.servers import Api, definition, many_nodes, zookeeper_server
+from tests.servers import Api, definition, many_nodes
 
 USUAL_FILES = 1024
 """The usual limit of open files."""
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def api(tmp_path_factory: pytest.TempPathFactory, zookeeper: ZooKeeperServer) -> Iterator[Api]:
     """An API server that may open as many files as is usual."""
     folder = tmp_path_factory.mktemp("connections")
-    with zookeeper_server(folder / "zookeeper") as zookeeper, many_nodes(folder, zookeeper) as cluster:
+    with many_nodes(folder, zookeeper) as cluster:
         server = Api(folder / "api", zookeeper.hosts, zookeeper={"chroot": "/connections"})
         cluster.daemons.append(server)
         server.start("prlimit", f"--nofile={USUAL_FILES}:20000")

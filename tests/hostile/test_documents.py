@@ -208,6 +208,7 @@ def test_a_malicious_form_is_refused(victim: Cluster, form: str) -> None:
     assert len(reply.body) < 3000
 
 
+@pytest.mark.alone
 def test_others_are_answered_while_bombs_arrive(victim: Cluster) -> None:
     """The heaviest of each kind, again and again, from four clients."""
     bodies = [

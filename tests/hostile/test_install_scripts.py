@@ -105,6 +105,7 @@ async def test_a_script_that_ignores_signals_is_killed(place: Bench, disk: Disk,
     assert "did not finish within 1 s" in await place.fails(script(*lines), disk, limit=1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "lines",
     [

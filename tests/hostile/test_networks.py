@@ -14,6 +14,7 @@ from tests.client import Client
 from tests.hostile.conftest import HANG
 from tests.hostile.test_names import ENCODED, ask
 from tests.integration.cluster import Cluster
+from tests.kept import Kept
 
 MANAGED = {
     "vni": "200",
@@ -125,17 +126,25 @@ def shortened(text: str) -> str:
     return text[:25].encode("unicode_escape").decode()
 
 
-@pytest.fixture
-def site(cluster: Cluster) -> Iterator[Cluster]:
-    """The sandbox with a network, of which nothing has changed in the end."""
-    cluster.post("/network", **MANAGED)
-    before = remembered(cluster)
-    yield cluster
-    try:
-        assert remembered(cluster) == before
-    finally:
+@pytest.fixture(scope="module")
+def network(sandbox_cluster: Cluster) -> Iterator[Kept]:
+    """A network of the sandbox that all tests here share."""
+    cluster = sandbox_cluster
+
+    def remove() -> None:
         for network in cluster.get("/network"):
             cluster.ask("DELETE", f"/network/{network['vni']}")
+
+    kept = Kept(lambda: cluster.post("/network", **MANAGED), remove, lambda: remembered(cluster))
+    yield kept
+    kept.remove()
+
+
+@pytest.fixture
+def site(watched: Cluster, network: Kept) -> Iterator[Cluster]:
+    """The sandbox with a network, of which nothing has changed in the end."""
+    with network.unchanged():
+        yield watched
 
 
 def remembered(api: Client) -> Any:

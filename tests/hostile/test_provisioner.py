@@ -15,6 +15,7 @@ from tests.client import Client
 from tests.hostile.conftest import HANG
 from tests.hostile.test_names import ENCODED, ask
 from tests.integration.cluster import Cluster
+from tests.kept import Kept
 
 BASE = "/provisioner"
 COMPUTED = 20.0
@@ -115,23 +116,23 @@ def shortened(text: str) -> str:
     return text[:25].encode("unicode_escape").decode()
 
 
-@pytest.fixture
-def site(cluster: Cluster) -> Iterator[Cluster]:
-    """The sandbox with one of each, of which nothing has changed in the end."""
-    cluster.post(f"{BASE}/template/system/one", vcpus="1", vram="64")
-    cluster.post(f"{BASE}/template/network/one")
-    cluster.post(f"{BASE}/template/network/one/net/200")
-    cluster.post(f"{BASE}/template/storage/one")
-    cluster.post(f"{BASE}/template/storage/one/disk/sda", pool="vms", disk_size="1")
-    cluster.post(f"{BASE}/template/userdata/one", data="#!/bin/sh\n")
-    cluster.post(f"{BASE}/script/one", data=SCRIPT)
-    words = ("system_template", "network_template", "storage_template", "userdata_template", "script")
-    cluster.post(f"{BASE}/profile/one", **dict.fromkeys(words, "one"))
-    before = remembered(cluster)
-    yield cluster
-    try:
-        assert remembered(cluster) == before
-    finally:
+@pytest.fixture(scope="module")
+def one(sandbox_cluster: Cluster) -> Iterator[Kept]:
+    """One of each in the sandbox, which all tests here share."""
+    cluster = sandbox_cluster
+
+    def make() -> None:
+        cluster.post(f"{BASE}/template/system/one", vcpus="1", vram="64")
+        cluster.post(f"{BASE}/template/network/one")
+        cluster.post(f"{BASE}/template/network/one/net/200")
+        cluster.post(f"{BASE}/template/storage/one")
+        cluster.post(f"{BASE}/template/storage/one/disk/sda", pool="vms", disk_size="1")
+        cluster.post(f"{BASE}/template/userdata/one", data="#!/bin/sh\n")
+        cluster.post(f"{BASE}/script/one", data=SCRIPT)
+        words = ("system_template", "network_template", "storage_template", "userdata_template", "script")
+        cluster.post(f"{BASE}/profile/one", **dict.fromkeys(words, "one"))
+
+    def remove() -> None:
         for kind in (
             "profile",
             "script",
@@ -142,6 +143,17 @@ def site(cluster: Cluster) -> Iterator[Cluster]:
         ):
             for each in cluster.get(f"{BASE}/{kind}"):
                 cluster.ask("DELETE", f"{BASE}/{kind}/{each['name']}")
+
+    kept = Kept(make, remove, lambda: remembered(cluster))
+    yield kept
+    kept.remove()
+
+
+@pytest.fixture
+def site(watched: Cluster, one: Kept) -> Iterator[Cluster]:
+    """The sandbox with one of each, of which nothing has changed in the end."""
+    with one.unchanged():
+        yield watched
 
 
 def remembered(api: Client) -> Any:

@@ -17,6 +17,7 @@ from tests.contract.conftest import ZooKeeperServer
 from tests.servers import Api, ManyNodes, definition, many_nodes, within, zookeeper_server
 
 STALE = "X-PVC-Stale-Since"
+pytestmark = pytest.mark.alone
 READS = ("/vm", "/vm/web1", "/vm/web1/state", "/vm/web1/node", "/vm/web1/dump", "/node", "/node/hv1/daemon-state")
 WRITES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("POST", "/vm", {"xml": definition("web2")}),

@@ -28,6 +28,7 @@ class Cluster(Client):
     def __init__(self, directory: Path) -> None:
         super().__init__("")
         self.directory = directory
+        self._read: dict[str, int] = {}
 
     def run(self, *arguments: str, fine: tuple[int, ...] = (0,)) -> str:
         command = [sys.executable, "-m", "pvcd", "sandbox", *arguments, "--directory", str(self.directory)]
@@ -61,14 +62,28 @@ class Cluster(Client):
                 return process.pid
         return None
 
+    def remove_vms(self) -> None:
+        for vm in self.get("/vm"):
+            self.ask("DELETE", f"/vm/{vm['name']}")
+
     def tracebacks(self) -> list[str]:
-        """Return the unexpected errors in the logs of our daemons."""
+        """Return the unexpected errors that our daemons have logged since the last call."""
         found = []
         for name in ("api", "node", "worker", "sandbox"):
-            log = self.directory / "log" / f"{name}.log"
-            text = log.read_text(errors="replace") if log.exists() else ""
-            found += [f"{name}: {match}" for match in re.findall(r"Traceback[\s\S]{0,3000}|.*never retrieved.*", text)]
+            said = self._said(name)
+            found += [f"{name}: {match}" for match in re.findall(r"Traceback[\s\S]{0,3000}|.*never retrieved.*", said)]
         return found
+
+    def _said(self, name: str) -> str:
+        """The whole lines that a daemon has logged since the last time."""
+        file = self.directory / "log" / f"{name}.log"
+        if not file.exists():
+            return ""
+        with file.open("rb") as log:
+            log.seek(self._read.get(name, 0))
+            lines = log.read().rpartition(b"\n")
+        self._read[name] = self._read.get(name, 0) + len(lines[0] + lines[1])
+        return lines[0].decode(errors="replace")
 
 
 class Guests:

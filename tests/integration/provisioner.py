@@ -16,7 +16,7 @@ from tests.integration.cluster import Cluster, Guests
 
 EXAMPLES = Path(__file__).parents[2] / "plugins/provisioner/examples"
 PROVISIONER = "/provisioner"
-SECONDS = 90.0
+SECONDS = 180.0
 OVER = ("SUCCESS", "FAILURE", "CANCELLED")
 BOOTABLE = "-O=^64bit,^metadata_csum"
 """The filesystem_arg of an ext4 that the boot loader can read."""

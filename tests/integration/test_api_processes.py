@@ -12,7 +12,7 @@ import pytest
 from pvcd_plugins.sandbox.state import ProcessId, runs, start_time
 from tests.client import Client
 from tests.contract.conftest import ZooKeeperServer, free_ports
-from tests.servers import Daemon, settings, zookeeper_server
+from tests.servers import Daemon, settings
 
 
 class ApiProcesses(Daemon, Client):
@@ -31,12 +31,6 @@ class ApiProcesses(Daemon, Client):
             return self.send("GET", "").status == 209
         except OSError:
             return False
-
-
-@pytest.fixture(scope="module")
-def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZooKeeperServer]:
-    with zookeeper_server(tmp_path_factory.mktemp("zookeeper")) as server:
-        yield server
 
 
 @pytest.fixture

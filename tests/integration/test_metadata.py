@@ -46,7 +46,7 @@ from tests.metadata_api import (
     vm,
 )
 
-LIMIT = 20.0
+LIMIT = 60.0
 LONG = 600.0
 WEB_AT, DB_AT, OTHER_AT = "10.20.0.50", "10.20.0.51", "10.21.0.50"
 OTHER = "52:54:00:00:00:21"

@@ -21,7 +21,7 @@ from tests.servers import Api, Daemon, settings
 NODES = ("hv1", "hv2", "hv3")
 HERE = "10.99.0.254"
 SWITCH = "brup"
-PATIENCE = 30.0
+PATIENCE = 60.0
 SESSION = 3
 APP = {
     "vni": 200,

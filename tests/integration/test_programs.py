@@ -113,6 +113,7 @@ async def test_canceling_the_caller_kills_the_program(tmp_path):
     assert await wait_until_gone(processes, 5)
 
 
+@pytest.mark.alone
 async def test_a_descendant_in_another_session_does_not_block_the_caller(tmp_path):
     code = """
 import subprocess, sys

@@ -139,7 +139,9 @@ def script_process(worker: int, depth: int) -> int:
     return pid
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.alone] if name == "forks" else []) for name in BAD]
+)
 def test_a_failed_script_fails_the_task_with_its_reason(bench: Bench, name: str) -> None:
     task = bench.create(name, name)
     bench.ended({name: task}, "FAILURE")

@@ -54,7 +54,7 @@ def server(directory, name, *how, stop_seconds=10.0):
     return Service(name, argv, ready, prepare=lambda: up.unlink(missing_ok=True), stop_seconds=stop_seconds)
 
 
-async def until(condition, limit=20.0):
+async def until(condition, limit=60.0):
     async with asyncio.timeout(limit):
         while not condition():  # noqa: ASYNC110 - a condition of other processes
             await asyncio.sleep(0.02)

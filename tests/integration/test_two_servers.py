@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.servers import Api, definition, many_nodes, zookeeper_server
+from tests.contract.conftest import ZooKeeperServer
+from tests.servers import Api, definition, many_nodes
 
 SIGHT = 2.0
 """Seconds within which the other server knows; a few milliseconds where the machine has nothing else to do."""
@@ -24,9 +25,8 @@ USERS = 6
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Api, Api]]:
-    folder = tmp_path_factory.mktemp("two")
-    with zookeeper_server(folder / "zookeeper") as zookeeper, many_nodes(folder, zookeeper) as cluster:
+def both(tmp_path_factory: pytest.TempPathFactory, zookeeper: ZooKeeperServer) -> Iterator[tuple[Api, Api]]:
+    with many_nodes(tmp_path_factory.mktemp("two"), zookeeper) as cluster:
         one, two = cluster.api(), cluster.api()
         cluster.nodes(one, "hv1", "hv2")
         yield one, two

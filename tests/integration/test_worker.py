@@ -45,7 +45,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"it did not come true within {seconds} s"
@@ -115,7 +115,7 @@ class Site:
         assert task
         return task
 
-    async def ended(self, id: UUID, seconds: float = 20.0) -> Task:
+    async def ended(self, id: UUID, seconds: float = 60.0) -> Task:
         await until(lambda: self.task(id).is_over, seconds)
         assert await self.context.store.read(Claim, id) is None
         assert await self.context.store.read(TaskSubject, "build", self.task(id).subject) is None
@@ -208,6 +208,7 @@ async def test_a_task_runs_once_despite_repeated_messages(site: Site) -> None:
     assert len(site.notes()) == 6
 
 
+@pytest.mark.alone
 async def test_a_stopped_worker_undoes_its_tasks_and_takes_no_more(site: Site) -> None:
     site.hold("make second")
     worker = await site.start()
@@ -223,6 +224,7 @@ async def test_a_stopped_worker_undoes_its_tasks_and_takes_no_more(site: Site) -
     assert (site.things(), site.task(waiting.id).state) == ([], "pending")
 
 
+@pytest.mark.alone
 async def test_a_worker_stopped_twice_ends_at_once(site: Site) -> None:
     make, unmake = site.hold("make second"), site.hold("unmake second")
     worker = await site.start()
@@ -240,6 +242,7 @@ async def test_a_worker_stopped_twice_ends_at_once(site: Site) -> None:
     assert site.things() == []
 
 
+@pytest.mark.alone
 async def test_a_worker_that_waits_for_messages_ends_at_once(site: Site) -> None:
     await site.start()
     begun = time.monotonic()
@@ -247,6 +250,7 @@ async def test_a_worker_that_waits_for_messages_ends_at_once(site: Site) -> None
     assert time.monotonic() - begun < 3
 
 
+@pytest.mark.alone
 async def test_a_task_is_cancelled_wherever_its_worker_is(site: Site) -> None:
     site.hold("make second")
     await site.start()
@@ -279,6 +283,7 @@ async def test_a_paused_worker_does_not_continue_a_lost_task(site: Site) -> None
     assert [note for note in site.notes() if "x-" in note] == [*MADE[:2], "unmake x-second", "unmake x-first"]
 
 
+@pytest.mark.alone
 async def test_tasks_run_without_redis(site: Site) -> None:
     site.redis.stop()
     try:

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client import Client
-from tests.servers import Api, ManyNodes, many_nodes, zookeeper_server
+from tests.contract.conftest import ZooKeeperServer
+from tests.servers import Api, ManyNodes, many_nodes
 
 NODES = ("hv1", "hv2", "hv3")
 
 
 @pytest.fixture(scope="session")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyNodes]:
-    folder = tmp_path_factory.mktemp("many")
-    with zookeeper_server(folder / "zookeeper") as zookeeper, many_nodes(folder, zookeeper) as cluster:
+def many(tmp_path_factory: pytest.TempPathFactory, zookeeper: ZooKeeperServer) -> Iterator[ManyNodes]:
+    with many_nodes(tmp_path_factory.mktemp("many"), zookeeper) as cluster:
         cluster.nodes(cluster.api(), *NODES)
         yield cluster
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -17,11 +18,11 @@ from pvcd_plugins.sandbox import network
 from tests.integration.cluster import CACHE, Cluster
 from tests.integration.provisioner import BOOTABLE, EXAMPLES, PROVISIONER, Provisioner
 
-pytestmark = [pytest.mark.usefixtures("no_vm_left"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.usefixtures("no_vm_left"), pytest.mark.timeout(1500)]
 SCRIPT = EXAMPLES / "debootstrap.py"
 RELEASE = "bookworm"
-DOWNLOAD_SECONDS = BUILD_SECONDS = 300.0
-BOOT_SECONDS = 240.0
+DOWNLOAD_SECONDS = BUILD_SECONDS = 600.0
+BOOT_SECONDS = 480.0
 USERDATA = "#cloud-config\nhostname: told-{{ vm_name }}\n"
 """Who shows this name has asked the metadata: no other server says it, and nothing that is installed."""
 
@@ -31,15 +32,17 @@ def packages() -> Iterator[Path]:
     """The packages as one file, downloaded from where apt gets this machine's and kept, at a place that scripts see."""
     recipe = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()[:8]
     kept = CACHE / "debian" / f"{RELEASE}-{recipe}.tar"
-    if not kept.exists():
-        download(kept)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (kept.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            download(kept)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         yield Path(shutil.copy(kept, folder))
 
 
 def download(file: Path) -> None:
     """Let the script itself collect the packages; skip where it cannot, but where CI is set that is a failure."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".part")
     script = (sys.executable, str(SCRIPT), str(scratch), f"deb_release={RELEASE}")
     try:

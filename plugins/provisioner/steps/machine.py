@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pvcd import Create, Delete, Outcome, Run
+from pvcd import Context, Create, Delete, Outcome, Run, retried
 from pvcd_plugins.provisioner.metadata import ssh_keys_of
 from pvcd_plugins.provisioner.records import GuestMetadata
 from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
@@ -38,22 +38,23 @@ async def define_check(run: Run) -> str:
 async def undefine(run: Run) -> None:
     """Release the reserved VM."""
     if "uuid" in run.journal:
-        await forget(run, UUID(run.journal["uuid"]))
+        await forget(run.context, UUID(run.journal["uuid"]))
 
 
-async def forget(run: Run, uuid: UUID) -> None:
+@retried  # the handler of removed VMs may be first
+async def forget(context: Context, uuid: UUID) -> None:
     """Remove the VM and its metadata, unless the VM is completed by now."""
-    await vms.release(run.context, uuid)
-    metadata = await run.context.store.read(GuestMetadata, uuid)
-    if metadata is not None and run.context.store.get(vms.VM, uuid) is None:
-        await run.context.store.write(Delete(metadata))
+    await vms.release(context, uuid)
+    metadata = await context.store.read(GuestMetadata, uuid)
+    if metadata is not None and context.store.get(vms.VM, uuid) is None:
+        await context.store.write(Delete(metadata))
 
 
 async def complete(run: Run) -> Outcome:
     """Make the VM an ordinary one, and start it; or remove it, if only its disks are wanted."""
     request = request_of(run)
     if not request.define:
-        await forget(run, request.uuid)
+        await forget(run.context, request.uuid)
         return Outcome("changed", f"Disks of VM {request.name!r} ready; no VM defined.")
     await vms.complete(run.context, request.uuid, start=request.start)
     return Outcome("changed", f"VM {request.name!r} defined{' and started' if request.start else ''}.")

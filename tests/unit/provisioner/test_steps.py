@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from pvcd import Create, Run, Task
+from pvcd import Create, Delete, Run, Task
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.components import CLUSTER
@@ -63,6 +63,22 @@ async def test_a_completed_vm_keeps_its_volumes(run: Run, ceph: FakeCluster) -> 
     await machine.undefine(run)
     assert [volume.name for volume in await ceph.volumes("vms")] == ["web1_sda"]
     assert len(run.context.store.all(VM)) == len(run.context.store.all(GuestMetadata)) == 1
+
+
+async def test_metadata_that_the_primary_removes_meanwhile_does_no_harm(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    await define(run, State.PROVISION)
+    store = run.context.store
+    read = store.read
+
+    async def read_and_lose(kind: Any, *key: Any) -> Any:
+        found = await read(kind, *key)
+        if isinstance(found, GuestMetadata):
+            await store.write(Delete(found))
+        return found
+
+    monkeypatch.setattr(store, "read", read_and_lose)
+    await machine.undefine(run)
+    assert store.all(VM) == store.all(GuestMetadata) == []
 
 
 async def test_undoing_twice_does_no_harm(run: Run, ceph: FakeCluster) -> None:
