@@ -56,9 +56,7 @@ async def test_an_accepting_hook_is_called_before_and_after(bench: Bench, cluste
     assert (before["phase"], after["phase"]) == ("pre", "post")
     assert before["arguments"] == after["arguments"] == {"node": "hv1", "domain-state": "flush"}
     assert "result" not in before
-    assert after["result"]["message"].startswith(
-        "Domain state 'flush' requested for node 'hv1'."
-    )
+    assert after["result"]["message"].startswith("Domain state 'flush' requested for node 'hv1'.")
     for told in bench.told():
         assert (told["api"], told["operation"], told["hook"], told["attempt"]) == (1, "node-flush", "50-fake", 1)
         assert (told["place"], told["node"], told["user"], told["dry_run"]) == ("api", "", None, False)

@@ -121,7 +121,7 @@ async def test_an_installed_package_passes_its_own_tests(installed: Installed, n
 
 
 @pytest.mark.parametrize("name", ["example", "notes", "greeter"])
-async def test_an_installed_package_keeps_the_rules(installed: Installed, name: str) -> None:
+async def test_an_installed_package_passes_the_check(installed: Installed, name: str) -> None:
     said = await python("pvcd", "plugin", "check", name, **installed.environment)
     assert said.count("\n") == said.count("ok ")
 

@@ -47,7 +47,7 @@ def test_an_empty_token_never_matches() -> None:
     assert Tokens(KEY, []).match("") is None
 
 
-def test_a_token_is_compared_with_all_whether_it_matches_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_compared_with_all_even_after_a_match(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
 
     def compare(one: str, other: str) -> bool:
@@ -62,7 +62,7 @@ def test_a_token_is_compared_with_all_whether_it_matches_or_not(monkeypatch: pyt
         compared.clear()
 
 
-def test_a_fingerprint_needs_the_secret_key_and_tells_no_token() -> None:
+def test_a_fingerprint_needs_the_secret_key_and_does_not_contain_the_token() -> None:
     (one, other) = (Tokens(key, ["one"]).match("one") for key in (KEY, "l" * 32))
     assert one
     assert other
@@ -96,7 +96,7 @@ async def waits(clock: Clock, throttle: Throttle, address: str | None) -> float:
     return clock.slept
 
 
-async def test_each_address_has_a_delay_of_its_own_and_a_longest_one() -> None:
+async def test_each_address_has_its_own_limited_delay() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     assert [await waits(clock, throttle, "10.0.0.1") for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
@@ -104,7 +104,7 @@ async def test_each_address_has_a_delay_of_its_own_and_a_longest_one() -> None:
     assert await waits(clock, throttle, None) == 0.1
 
 
-async def test_very_many_failures_still_wait_for_the_longest_delay() -> None:
+async def test_very_many_failures_have_the_longest_delay() -> None:
     clock = Clock()
     throttle = Throttle(clock)
     throttle._failures["10.0.0.1"] = (10**6, clock.monotonic())
@@ -135,7 +135,7 @@ async def test_an_address_is_forgotten_10_minutes_after_its_last_failure() -> No
     assert len(throttle._failures) == 1
 
 
-async def test_the_memory_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_remembered_addresses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttle, "MAX_SOURCES", 3)
     clock = Clock()
     one = Throttle(clock)
@@ -166,12 +166,12 @@ async def context(bench: Bench, seconds: int = 100) -> Any:
     return bench.context(await bench.store(), settings=settings)
 
 
-def test_sessions_are_records_of_the_core_that_the_primary_sweeps() -> None:
+def test_login_sessions_are_records_of_the_core_that_the_primary_sweeps() -> None:
     assert Login in CORE.records
     assert [one.scope for one in CORE.handlers if one.record_type is Login] == ["primary"]
 
 
-async def test_a_session_is_found_by_its_secret_and_no_record_holds_that(bench: Bench) -> None:
+async def test_a_session_is_found_by_its_secret_which_no_record_contains(bench: Bench) -> None:
     here = await context(bench)
     secret = await begin(here, FINGERPRINT)
     login = find(here, secret)
@@ -185,7 +185,7 @@ async def test_a_session_is_found_by_its_secret_and_no_record_holds_that(bench: 
         assert await look_up(here, wrong) is None
 
 
-async def test_a_session_ends_for_all_at_once(bench: Bench) -> None:
+async def test_a_session_ends_everywhere_at_once(bench: Bench) -> None:
     here, there = await context(bench), await context(bench)
     secret = await begin(here, FINGERPRINT)
     await settle()
@@ -195,7 +195,7 @@ async def test_a_session_ends_for_all_at_once(bench: Bench) -> None:
     await end(here, secret)
 
 
-async def test_a_session_is_looked_up_ended_and_replaced_also_where_it_was_not_heard_of(
+async def test_a_session_is_found_ended_and_replaced_on_a_server_that_has_not_seen_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = await context(bench), await context(bench)
@@ -220,7 +220,7 @@ async def test_a_session_that_replaces_another_ends_it_in_the_same_transaction(b
     assert find(here, await begin(here, FINGERPRINT, instead_of=first))
 
 
-async def test_two_that_replace_one_session_both_get_their_own(bench: Bench) -> None:
+async def test_two_logins_that_replace_one_session_get_different_ones(bench: Bench) -> None:
     here, there = await context(bench), await context(bench)
     first = await begin(here, FINGERPRINT)
     await settle()
@@ -230,7 +230,7 @@ async def test_two_that_replace_one_session_both_get_their_own(bench: Bench) -> 
     assert len(set(secrets)) == len(here.store.all(Login)) == 2
 
 
-async def test_of_too_many_sessions_of_a_token_the_oldest_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_session_ends_if_a_token_has_too_many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logins, "MAX_PER_TOKEN", 2)
     here = await context(bench)
     other = await begin(here, "cd" * 32)

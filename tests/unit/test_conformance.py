@@ -149,7 +149,7 @@ def test_a_fault_is_found(complaints: Complaints, fault: str) -> None:
     assert any(each.startswith(complaint) for each in found), found
 
 
-def test_a_plugin_without_faults_is_left_in_peace(complaints: Complaints) -> None:
+def test_a_plugin_without_faults_has_no_complaints(complaints: Complaints) -> None:
     assert complaints("") == []
     follow = "@handlers.on(Greeting)\nasync def follow(context, greeting): pass\n"
     assert complaints(STORES + follow + ROUTES + HANDLERS + RECORDS) == []
@@ -204,5 +204,5 @@ def test_a_fake_has_the_verbs_of_its_door(
     assert found == ([f"doors: {complaint}"] if complaint else [])
 
 
-def test_every_check_says_what_it_looks_for() -> None:
+def test_every_check_has_a_description() -> None:
     assert [name for name, check in conformance.CHECKS.items() if not inspect.getdoc(check)] == []

@@ -55,7 +55,7 @@ async def reported(found: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("state", ["ok", "warning", "failed"])
-async def test_what_a_check_finds_is_told(state: Any) -> None:
+async def test_the_result_of_a_check_is_reported(state: Any) -> None:
     assert await reported(Health(state, "So it is.")) == {
         "name": "mine",
         "about": "Something",
@@ -78,7 +78,7 @@ async def test_what_a_check_finds_is_told(state: Any) -> None:
         (lambda context: None, "The check itself failed: TypeError: object NoneType can't be used in"),
     ],
 )
-async def test_a_check_that_fails_is_reported_itself(
+async def test_a_failing_check_is_reported_as_failed(
     found: Any, sentence: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(health, "CHECK_SECONDS", 0.05)
@@ -88,7 +88,7 @@ async def test_a_check_that_fails_is_reported_itself(
     assert ("health check mine of plugin 'example' failed" in caplog.text) is ("The check itself" in sentence)
 
 
-async def test_a_zookeeper_that_is_away_is_told() -> None:
+async def test_an_unavailable_zookeeper_is_reported() -> None:
     async with SimulatedCluster([], without=["vm"]) as cluster:
         cluster.server.cut(cluster.api.store.tree)
         await cluster.advance(5)
@@ -98,7 +98,7 @@ async def test_a_zookeeper_that_is_away_is_told() -> None:
     assert found.sentence == "ZooKeeper has not answered for 5 s: no change is possible."
 
 
-async def test_a_refused_plugin_is_told() -> None:
+async def test_a_refused_plugin_is_reported() -> None:
     registry = Registry(refused=(RefusedPlugin("bad", "somewhere", "Plugin 'bad' is bad."),))
     async with SimulatedCluster([], without=["vm"]) as cluster:
         (plugins,) = [check for check in health.CHECKS if check.name == "plugins"]

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
             del sys.modules[name]
 
 
-def test_a_new_plugin_says_its_own_name_only(folder: Path) -> None:
+def test_a_new_plugin_contains_only_its_own_name(folder: Path) -> None:
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {"README.md", "setup.cfg", "pyproject.toml", "pvcd_greeter/__init__.py", "tests/test_greeter.py"} <= files
     assert not [path for path in files if "skeleton" in path or "skeleton" in (folder / path).read_text()]
@@ -60,14 +60,14 @@ def test_a_new_plugin_can_be_checked_at_once(folder: Path) -> None:
     ]
 
 
-def test_two_new_plugins_go_together(folder: Path, tmp_path: Path) -> None:
+def test_two_new_plugins_work_together(folder: Path, tmp_path: Path) -> None:
     other = project.create("other", tmp_path)
     declared = gather([project.find(str(folder)), project.find(str(other))])
     assert [plugin.name for plugin in declared.plugins] == ["greeter", "other"]
     del sys.modules["pvcd_other"]
 
 
-def test_a_new_plugin_shows_most_hooks(folder: Path) -> None:
+def test_a_new_plugin_uses_most_hooks(folder: Path) -> None:
     project.find(str(folder))
     hooks = {name for name in vars(importlib.import_module("pvcd_greeter")) if name.startswith("register_")}
     richer = {"settings", "components", "node_facts", "operations", "guards", "listeners"}
@@ -92,7 +92,7 @@ def test_a_new_plugin_shows_most_hooks(folder: Path) -> None:
         ("provision", "Cannot name a plugin 'provision': a kind of tasks has this name."),
     ],
 )
-def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
+def test_an_invalid_or_taken_name_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
     result = run("new", name, "--directory", str(tmp_path))
     assert result.exit_code == 1
     assert sentence in result.stderr
@@ -100,19 +100,19 @@ def test_a_name_that_cannot_be_is_refused(tmp_path: Path, name: str, sentence: s
 
 
 @pytest.mark.parametrize("name", ["cli", "filters", "health", "selectors", "steps"])
-def test_the_example_began_as_a_new_plugin(name: str) -> None:
+def test_the_example_shares_files_with_a_new_plugin(name: str) -> None:
     skeleton = (project.SKELETON / "pvcd_skeleton" / f"{name}.py").read_text()
     assert (EXAMPLE / "pvcd_notes" / f"{name}.py").read_text() == skeleton.replace("skeleton", "notes")
 
 
-def test_nothing_is_written_over(folder: Path, tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(folder: Path, tmp_path: Path) -> None:
     (folder / "README.md").write_text("mine")
     result = run("new", "greeter", "--directory", str(tmp_path))
     assert (result.exit_code, result.stderr) == (1, f"Error: Cannot create '{folder}': it exists already.\n")
     assert (folder / "README.md").read_text() == "mine"
 
 
-def test_complaints_are_told_below_their_check(tmp_path: Path) -> None:
+def test_complaints_are_printed_below_their_check(tmp_path: Path) -> None:
     (tmp_path / "odd.py").write_text("REQUIRES_PLUGIN_API = '>=1,<2'\n")
     result = run("check", str(tmp_path / "odd.py"))
     assert result.exit_code == 1
@@ -126,7 +126,7 @@ def test_complaints_are_told_below_their_check(tmp_path: Path) -> None:
         ("raise ValueError('out of order')", ": ValueError: out of order."),
     ],
 )
-def test_what_is_no_plugin_is_said_to_be_none(tmp_path: Path, content: str | None, sentence: str) -> None:
+def test_a_target_that_is_not_a_plugin_is_refused(tmp_path: Path, content: str | None, sentence: str) -> None:
     file = tmp_path / "odd.py"
     if content:
         file.write_text(content)

@@ -14,5 +14,5 @@ from pvcd.programs.runner import Result, _sentence
         (Result(1, b"", b"\xff" * 1000), "rbd failed with exit status 1: " + "\ufffd" * 300),
     ],
 )
-def test_a_failure_names_the_program_its_end_and_the_first_line_that_it_wrote(result, sentence):
+def test_a_failure_names_the_program_its_end_and_the_first_line_of_its_stderr(result, sentence):
     assert _sentence("/usr/bin/rbd", result) == sentence

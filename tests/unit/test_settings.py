@@ -78,7 +78,7 @@ class ExampleSettings(Section):
     key: str = Field(default="", repr=False, max_length=3)
 
 
-def test_the_example_of_the_manual_is_good(tmp_path: Path) -> None:
+def test_the_example_of_the_manual_is_valid(tmp_path: Path) -> None:
     settings, _ = registry.start(read_file(write(tmp_path, MANUAL)))
     assert settings.debug is True
     assert settings.coordinators == ("pvc-hv1:2181", "pvc-hv2:2181", "pvc-hv3:2181")
@@ -89,7 +89,7 @@ def test_the_example_of_the_manual_is_good(tmp_path: Path) -> None:
     assert (settings.api.ssl.enabled, settings.api.ssl.cert_file, settings.api.ssl.key_file) == (False, "", "")
 
 
-def test_what_is_not_required_may_be_left_out() -> None:
+def test_optional_settings_may_be_left_out() -> None:
     settings = build(minimal())
     assert settings.api.listen_port == 7370
     assert settings.api.authentication.tokens == ()
@@ -109,7 +109,7 @@ def test_what_is_not_required_may_be_left_out() -> None:
         "api.ssl.enabled",
     ],
 )
-def test_what_is_required_is_missed_by_its_full_path(path: str) -> None:
+def test_a_missing_setting_is_reported_with_its_full_path(path: str) -> None:
     values = minimal()
     *sections, key = path.split(".")
     section = values
@@ -119,7 +119,7 @@ def test_what_is_required_is_missed_by_its_full_path(path: str) -> None:
     assert sentences(values) == (f"pvc.{path}: this setting is required.",)
 
 
-def test_an_empty_section_is_one_without_settings() -> None:
+def test_an_empty_section_has_no_settings() -> None:
     values = minimal() | {"node": None, "zookeeper": None, "plugins": None, "example": None}
     settings = build(values, [SettingsSection("example", ExampleSettings)])
     assert settings.zookeeper.deadline == 1.0
@@ -138,18 +138,18 @@ def test_an_empty_section_is_one_without_settings() -> None:
         ("example.color", "did you mean 'colour'?"),
     ],
 )
-def test_an_unknown_setting_is_refused_with_a_guess(path: str, guess: str) -> None:
+def test_an_unknown_setting_is_refused_with_a_suggestion(path: str, guess: str) -> None:
     (sentence,) = sentences(changed(path, 1), SettingsSection("example", ExampleSettings))
     assert sentence == f"pvc.{path}: unknown setting, {guess}"
 
 
-def test_an_unknown_setting_of_a_token_is_refused_with_a_guess() -> None:
+def test_an_unknown_setting_of_a_token_is_refused_with_a_suggestion() -> None:
     values = changed("api.authentication.tokens", [{"token": "t", "descripton": "x"}])
     path = "pvc.api.authentication.tokens.0.descripton"
     assert sentences(values) == (f"{path}: unknown setting, did you mean 'description'?",)
 
 
-def test_all_mistakes_are_told_at_once_and_each_once() -> None:
+def test_all_mistakes_are_reported_once_and_together() -> None:
     values = changed("api.listen_address", "localhost")
     values["api"]["listen_port"] = 0
     values["colour"] = "blue"
@@ -178,7 +178,7 @@ def test_all_mistakes_are_told_at_once_and_each_once() -> None:
         ("handlers_resync", 0, "input should be greater than 0; got 0."),
     ],
 )
-def test_a_wrong_value_is_told_with_its_path_and_what_it_should_be(path: str, value: Any, sentence: str) -> None:
+def test_a_wrong_value_is_reported_with_its_path_and_rule(path: str, value: Any, sentence: str) -> None:
     assert sentences(changed(path, value)) == (f"pvc.{path}: {sentence}",)
 
 
@@ -197,9 +197,9 @@ def test_a_coordinator_is_a_host_with_an_optional_port(written: str, meant: str)
 
 
 @pytest.mark.parametrize("host", ["::1", "fd00::1:2181", "hv1:", ":21", "hv1:0", "hv1:65536", "a b", "a,b", "a/b", ""])
-def test_a_coordinator_that_cannot_be_one_is_refused(host: str) -> None:
+def test_an_invalid_coordinator_is_refused(host: str) -> None:
     (sentence,) = sentences(changed("coordinators", ["hv1", host]))
-    assert sentence.startswith(f"pvc.coordinators.1: must be a host such as pvc-hv1, pvc-hv1:2181 or [")
+    assert sentence.startswith("pvc.coordinators.1: must be a host such as pvc-hv1, pvc-hv1:2181 or [")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0", "127.0.0.1", "::", "::1"])
@@ -216,7 +216,7 @@ def test_an_enabled_authentication_needs_its_key_and_a_token() -> None:
     assert build(values).api.authentication.enabled
 
 
-def test_an_enabled_tls_needs_two_files_that_can_be_read(tmp_path: Path) -> None:
+def test_an_enabled_tls_needs_two_readable_files(tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     cert.touch()
     values = changed("api.ssl", {"enabled": True, "cert_file": str(cert)})
@@ -284,7 +284,7 @@ def test_a_plugin_finds_its_section_by_its_model() -> None:
         build(minimal()).of(ExampleSettings)
 
 
-def test_what_a_plugin_requires_is_missed_by_its_full_path() -> None:
+def test_a_missing_setting_of_a_plugin_is_reported_with_its_full_path() -> None:
     class Strict(Section):
         size: int
 
@@ -320,7 +320,7 @@ def test_the_file_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ("#" * (64 * 1024 + 1), "is larger than 65536 bytes."),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_an_unusable_file_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as error:
         read_file(write(tmp_path, text))
     (told,) = error.value.sentences
@@ -328,7 +328,7 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str, senten
     assert SECRET not in told
 
 
-def test_a_file_that_is_not_there_is_told_by_name(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"Cannot read .*missing.yaml: No such file or directory\."):
         read_file(tmp_path / "missing.yaml")
 
@@ -337,13 +337,13 @@ def check(file: Path) -> Any:
     return CliRunner().invoke(main, ["check", str(file)])
 
 
-def test_check_says_that_a_good_file_is_good(tmp_path: Path) -> None:
+def test_check_accepts_a_valid_file(tmp_path: Path) -> None:
     result = check(write(tmp_path, MANUAL))
     assert (result.exit_code, result.stderr) == (0, "")
     assert "is valid; plugins: ceph, network, node, provisioner, sandbox, vm" in result.stdout
 
 
-def test_check_ends_with_2_and_a_line_for_each_mistake(tmp_path: Path) -> None:
+def test_check_exits_with_2_and_a_line_for_each_mistake(tmp_path: Path) -> None:
     result = check(write(tmp_path, MANUAL.replace("debug: True", "debog: True").replace('"7370"', "0")))
     assert (result.exit_code, result.stdout) == (2, "")
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
@@ -354,7 +354,7 @@ def test_check_ends_with_2_and_a_line_for_each_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "pvc: {plugins: {directories: [/nowhere]}}", "pvc: {plugins: {nope: 1}}"])
-def test_check_ends_with_2_for_a_file_or_plugins_that_cannot_be_used(tmp_path: Path, text: str) -> None:
+def test_check_exits_with_2_for_an_unusable_file_or_plugin(tmp_path: Path, text: str) -> None:
     result = check(write(tmp_path, text))
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
@@ -388,14 +388,14 @@ def uncommented(text: str) -> str:
     return re.sub(r"^( *)#(?! [^ ])", r"\1", text, flags=re.MULTILINE)
 
 
-def test_the_example_file_is_good_and_names_every_setting() -> None:
+def test_the_example_file_is_valid_and_names_every_setting() -> None:
     _, declared = registry.start(read_file(EXAMPLE))
     everything = yaml.safe_load(uncommented(EXAMPLE.read_text()))
     settings = build(everything["pvc"], declared.sections)
     assert sorted(set(paths(everything))) == sorted(every_setting(type(settings)))
 
 
-def test_what_the_example_file_only_shows_is_the_default() -> None:
+def test_commented_settings_of_the_example_file_are_the_defaults() -> None:
     text = uncommented(EXAMPLE.read_text())
     shown, declared = registry.start(yaml.safe_load(text)["pvc"])
     used = build(read_file(EXAMPLE), declared.sections)
@@ -414,7 +414,7 @@ def paths(values: Any, prefix: str = "") -> Iterator[str]:
         yield prefix
 
 
-def test_the_mistakes_that_are_told_are_bounded() -> None:
+def test_the_number_of_reported_mistakes_is_limited() -> None:
     error = SettingsError(f"mistake {number}" for number in range(1000))
     assert len(error.sentences) == 101
     assert error.sentences[-1] == "There are 900 more mistakes."

@@ -93,7 +93,7 @@ def test_ciphers_without_forward_secrecy_or_authentication_are_refused(tmp_path:
         handshake(server, context)
 
 
-def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(tmp_path: Path) -> None:
+def test_a_renewed_certificate_is_shown_to_new_connections_and_existing_ones_continue(tmp_path: Path) -> None:
     server = server_tls(settings(tmp_path))
     assert server
     before = handshake(server, client(tmp_path))
@@ -124,7 +124,7 @@ def lock_key(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_certificate, spoil_key, remove_key, mix_up, lock_key])
-def test_a_certificate_that_does_not_serve_leaves_the_old_one_in_use(tmp_path: Path, spoil: Any) -> None:
+def test_an_unusable_certificate_leaves_the_old_one_in_use(tmp_path: Path, spoil: Any) -> None:
     used = settings(tmp_path)
     server, trusting = server_tls(used), client(tmp_path)
     assert server
@@ -137,7 +137,7 @@ def test_a_certificate_that_does_not_serve_leaves_the_old_one_in_use(tmp_path: P
 
 
 @pytest.mark.parametrize("spoil", [spoil_certificate, spoil_key, mix_up, lock_key])
-def test_a_certificate_that_does_not_serve_is_told_at_the_start(tmp_path: Path, spoil: Any) -> None:
+def test_an_unusable_certificate_is_reported_at_the_start(tmp_path: Path, spoil: Any) -> None:
     used = settings(tmp_path)
     spoil(tmp_path)
     with pytest.raises(SettingsError) as error:

@@ -60,7 +60,7 @@ async def test_all_are_shown_in_order_and_rendered_once(bench: Bench) -> None:
     assert bench.rendered == ["a", "b", "c"]
 
 
-async def test_only_what_changed_is_rendered_again(bench: Bench) -> None:
+async def test_only_changed_records_are_rendered_again(bench: Bench) -> None:
     before = bench.view.all()
     bench.rendered.clear()
     shop = bench.store.get(Shop, "b")
@@ -72,7 +72,7 @@ async def test_only_what_changed_is_rendered_again(bench: Bench) -> None:
     assert after.etag != before.etag
 
 
-async def test_a_change_below_a_record_counts_as_one_of_it(bench: Bench) -> None:
+async def test_a_change_below_a_record_renders_it_again(bench: Bench) -> None:
     bench.view.all()
     await bench.store.write(Create(Visit(name="c", guests=3)))
     shop = bench.store.get(Shop, "c")
@@ -81,7 +81,7 @@ async def test_a_change_below_a_record_counts_as_one_of_it(bench: Bench) -> None
     assert json.loads(bench.view.all().body)[2]["guests"] == 3
 
 
-async def test_created_and_removed_records_come_and_go(bench: Bench) -> None:
+async def test_created_and_removed_records_appear_and_disappear(bench: Bench) -> None:
     bench.view.all()
     shop = bench.store.get(Shop, "b")
     assert shop is not None
@@ -96,7 +96,7 @@ async def test_a_limit_matches_any_of_the_names(bench: Bench) -> None:
     assert names(bench.view.filter("x", lambda shop: True)) == []
 
 
-async def test_a_closed_view_follows_no_more(bench: Bench) -> None:
+async def test_a_closed_view_stops_following(bench: Bench) -> None:
     bench.view.all()
     bench.view.close()
     await bench.store.write(Create(Shop(name="d")))

@@ -77,7 +77,7 @@ async def test_a_failure_is_510_or_a_problem_with_its_true_status(
         (";,;", False),
     ],
 )
-async def test_a_problem_document_must_be_asked_for_by_name(ask: Ask, accept: str, wanted: bool) -> None:
+async def test_a_problem_document_requires_its_content_type(ask: Ask, accept: str, wanted: bool) -> None:
     reply, _ = await reply_to(ask(headers={"Accept": accept}), Invalid("No."))
     assert (reply.content_type == PROBLEM) == wanted
 
@@ -108,7 +108,7 @@ async def test_http_errors_keep_their_status(
         assert reply.headers["Allow"] == "GET,POST"
 
 
-async def test_a_redirect_passes_with_the_id(ask: Ask) -> None:
+async def test_a_redirect_keeps_the_request_id(ask: Ask) -> None:
     with pytest.raises(web.HTTPFound) as caught:
         await errors(ask(), raising(web.HTTPFound("/elsewhere")))
     assert caught.value.headers["Location"] == "/elsewhere"
@@ -116,7 +116,7 @@ async def test_a_redirect_passes_with_the_id(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), TimeoutError(), OSError("disk"), RecursionError()])
-async def test_anything_else_is_logged_once_and_answered_without_details(
+async def test_another_exception_is_logged_once_and_answered_without_details(
     ask: Ask, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     reply, document = await reply_to(ask(path="/a\nb"), error)
@@ -131,14 +131,14 @@ async def test_anything_else_is_logged_once_and_answered_without_details(
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt()])
-async def test_cancellation_passes(ask: Ask, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancellation_is_not_caught(ask: Ask, error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(type(error)):
         await errors(ask(), raising(error))
     assert not caplog.records
     assert request_id.get() == "-"
 
 
-async def test_each_request_has_an_id_of_our_own(ask: Ask) -> None:
+async def test_each_request_gets_a_new_id(ask: Ask) -> None:
     seen = []
 
     async def handler(request: web.Request) -> web.StreamResponse:

@@ -91,7 +91,7 @@ def test_an_argument_is_described_by_its_type(hint: Any, expected: Any) -> None:
         (Annotated[list[Name], Value("", separator=",")], ["a", "a,b.c"], ["", ".a", "a,-b"]),
     ],
 )
-def test_a_list_in_one_text_is_described_by_its_items(hint: Any, good: list[str], bad: list[str]) -> None:
+def test_a_separated_list_is_described_by_its_items(hint: Any, good: list[str], bad: list[str]) -> None:
     pattern = schema_of(hint)["pattern"]
     assert [text for text in [*good, *bad] if re.search(pattern, text)] == good
 
@@ -108,7 +108,7 @@ def test_a_list_in_one_text_is_described_by_its_items(hint: Any, good: list[str]
         ),
     ],
 )
-def test_json_has_lists_and_null_for_what_is_not_given(hint: Any, expected: Any) -> None:
+def test_json_has_lists_and_null_for_missing_values(hint: Any, expected: Any) -> None:
     assert schema_of(hint, kind=JSON) == expected
 
 
@@ -123,17 +123,17 @@ def test_json_has_lists_and_null_for_what_is_not_given(hint: Any, expected: Any)
         (Annotated[list[str], Value("", repeated=True)], ["a", "b"], ["a", "b"]),
     ],
 )
-def test_a_default_is_written_as_users_write_it(hint: Any, default: Any, expected: Any) -> None:
+def test_a_default_is_shown_as_users_write_it(hint: Any, default: Any, expected: Any) -> None:
     assert schema_of(hint, default).get("default") == expected
 
 
 @pytest.mark.parametrize("text", ["a", "..a", "52:54:00:00:00:01", "ü", "a b"])
-def test_what_can_be_a_part_of_a_path_fits(text: str) -> None:
+def test_possible_parts_of_a_path_match_the_schema(text: str) -> None:
     assert re.search(SEGMENT, text)
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "a/b", "a\0", "\x7f", "a\x85b"])
-def test_what_cannot_be_a_part_of_a_path_does_not_fit(text: str) -> None:
+def test_impossible_parts_of_a_path_do_not_match_the_schema(text: str) -> None:
     assert not re.search(SEGMENT, text)
 
 
@@ -155,7 +155,7 @@ async def change(
     raise NotImplementedError
 
 
-def test_arguments_of_a_get_or_delete_stand_in_the_query() -> None:
+def test_arguments_of_a_get_or_delete_are_in_the_query() -> None:
     for method in ("GET", "DELETE"):
         found = operation(see, method, "/api/v1/thing/{thing}")
         assert "requestBody" not in found
@@ -186,7 +186,7 @@ def test_arguments_of_a_post_or_put_are_a_body(method: str) -> None:
         assert body["content"][kind]["schema"]["type"] == "string"
 
 
-def test_a_body_is_a_document_only_where_nothing_else_is_required() -> None:
+def test_a_raw_body_is_possible_only_without_other_required_arguments() -> None:
     async def function(context: Any, xml: Annotated[str, Document("")], name: Annotated[str, Value("")]) -> Message:
         """Do it."""
         raise NotImplementedError
@@ -249,7 +249,7 @@ def test_replies_are_described_by_the_return_annotation() -> None:
     assert set(found["components"]["schemas"]) == {"View", "Colour", "Failure", "Problem"}
 
 
-def test_a_reply_has_the_status_that_is_declared() -> None:
+def test_a_reply_has_the_declared_status() -> None:
     assert "209" in operation(change, "POST", "/api/v1/thing/{thing}", status=209)["responses"]
 
 
@@ -275,7 +275,7 @@ def test_the_content_types_of_replies(hint: Any, expected: Any) -> None:
     assert contents(signature(function)[1]) == expected
 
 
-def test_a_type_that_has_no_schema_may_be_anything() -> None:
+def test_a_type_without_a_schema_may_be_anything() -> None:
     class Strange:
         @classmethod
         def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
@@ -294,7 +294,7 @@ def test_only_public_routes_need_no_token() -> None:
     assert "401" not in opened["responses"]
 
 
-def test_routes_stand_in_the_order_of_their_paths() -> None:
+def test_routes_are_sorted_by_path() -> None:
     one, other = Routes("/api/v1/b", tag="B"), Routes("/api/v1/a", tag="A")
     for routes in (one, other):
         routes.put("/{thing}")(change)

@@ -53,7 +53,7 @@ async def test_results_are_json(get: Any, result: object, expected: object) -> N
     assert json.loads(body(answer)) == expected
 
 
-async def test_a_reply_that_extends_a_message_leaves_out_no_warnings(get: Any) -> None:
+async def test_a_reply_that_extends_a_message_keeps_warnings(get: Any) -> None:
     class Task(Message):
         task_id: str | None = None
 
@@ -67,12 +67,12 @@ async def test_text_keeps_its_content_type(get: Any) -> None:
 
 
 @pytest.mark.parametrize("result", [None, "text", 3, object()])
-async def test_nothing_else_can_be_returned(get: Any, result: Any) -> None:
+async def test_other_results_are_an_error(get: Any, result: Any) -> None:
     with pytest.raises(TypeError, match=type(result).__name__):
         await get(result)
 
 
-async def test_what_the_client_has_is_not_sent_again(get: Any) -> None:
+async def test_an_unchanged_reply_is_not_sent_again(get: Any) -> None:
     first = await get({"a": 1})
     etag = first.headers["ETag"]
     assert first.headers["Cache-Control"] == "private, no-cache"
@@ -82,7 +82,7 @@ async def test_what_the_client_has_is_not_sent_again(get: Any) -> None:
     assert (await get({"a": 1}, method="POST", **{"If-None-Match": etag})).status == 200
 
 
-async def test_a_large_body_is_zipped_for_who_takes_it_and_is_the_same_to_its_etag(get: Any) -> None:
+async def test_a_large_body_is_compressed_for_clients_that_accept_it_with_the_same_etag(get: Any) -> None:
     large = Encoded(b'["' + b"x" * MIN_ZIP_BYTES + b'"]')
     plain, zipped = await get(large), await get(large, **{"Accept-Encoding": "gzip, deflate"})
     assert "Content-Encoding" not in plain.headers

@@ -50,7 +50,7 @@ def declare(function: Callable[..., Any], path: str = "", **more: Any) -> Route:
     return only(routes)
 
 
-def test_a_route_says_all_that_was_declared() -> None:
+def test_a_route_has_everything_that_was_declared() -> None:
     routes = Routes("/api/v1/vm", tag="Virtual machines")
 
     @routes.post("/{vm}/state", operation="vm-{state}")

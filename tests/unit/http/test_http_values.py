@@ -163,7 +163,7 @@ async def test_json_values_keep_their_meaning(read: Read) -> None:
     }
 
 
-async def test_json_true_is_no_number(read: Read) -> None:
+async def test_json_true_is_not_a_number(read: Read) -> None:
     said = await refused(read, CHANGE, "", b'{"vcpus": true}', JSON)
     assert said == "vcpus must be a whole number of at least 1; got 'true'."
 
@@ -174,12 +174,12 @@ async def test_a_charset_is_respected(read: Read) -> None:
 
 
 @pytest.mark.parametrize("kind", [None, FORM, JSON, "multipart/form-data; boundary=XX", "image/png"])
-async def test_an_empty_body_says_nothing_whatever_its_type(read: Read, kind: str | None) -> None:
+async def test_an_empty_body_of_any_type_has_no_arguments(read: Read, kind: str | None) -> None:
     assert await changed(read, "note=x", None, kind) == {"note": "x"}
 
 
 @pytest.mark.parametrize("kind", [None, FORM, JSON, "image/png"])
-async def test_an_empty_chunked_body_says_nothing(read: Read, kind: str | None) -> None:
+async def test_an_empty_chunked_body_has_no_arguments(read: Read, kind: str | None) -> None:
     assert await changed(read, "note=x", b"", kind) == {"note": "x"}
 
 
@@ -254,7 +254,7 @@ async def test_a_raw_body_without_a_document_is_refused(read: Read, kind: str | 
     assert "The body must be a form or JSON" in await refused(read, CHANGE, "", b"<a/>", kind)
 
 
-async def test_an_odd_body_is_no_document(read: Read) -> None:
+async def test_a_body_of_another_type_is_not_a_document(read: Read) -> None:
     assert "got the type 'image/png'" in await refused(read, DEFINE, "", b"x", "image/png", match=VM)
 
 
@@ -303,18 +303,18 @@ async def test_repeats_are_collected_in_order(read: Read) -> None:
     assert "given once" in await refused(read, CHANGE, "name_server=b", b"name_server=a", FORM)
 
 
-async def test_a_list_is_cut_at_its_separator(read: Read) -> None:
+async def test_a_list_is_split_at_its_separator(read: Read) -> None:
     assert await changed(read, "states=start,+stop,") == {"states": [State.START, State.STOP]}
     assert await changed(read, "states=") == {"states": []}
     assert await changed(read, "", b'{"states": []}', JSON) == {"states": []}
 
 
-async def test_a_single_value_is_no_list(read: Read) -> None:
+async def test_a_single_value_is_not_a_list(read: Read) -> None:
     for member in (b'{"note": ["a"]}', b'{"force": []}', b'{"vcpus": [1]}'):
         assert "must be one value; got a list" in await refused(read, CHANGE, "", member, JSON)
 
 
-async def test_an_unknown_argument_is_refused_with_a_guess(read: Read) -> None:
+async def test_an_unknown_argument_is_refused_with_a_suggestion(read: Read) -> None:
     assert await refused(read, CHANGE, "stat=start") == "There is no argument 'stat' here: did you mean 'state'?"
     assert "valid are: limit, no-autostart, restart, xml." in await refused(read, DEFINE, "xml=a&q", match=VM)
     assert "There is no argument 'acl' here: none is valid here." in await refused(
@@ -333,7 +333,7 @@ async def test_missing_arguments_are_named_in_one_sentence(read: Read) -> None:
     )
 
 
-async def test_all_that_is_wrong_is_said_at_once(read: Read) -> None:
+async def test_all_mistakes_are_reported_at_once(read: Read) -> None:
     said = await refused(read, NEED, "vni=x&nettype=mangled&foo")
     assert said == (
         "There is no argument 'foo' here: valid are: description, nettype, vni. "
@@ -445,11 +445,11 @@ async def test_an_empty_text_is_a_text(read: Read) -> None:
     assert await changed(read, "note=") == {"note": ""}
 
 
-async def test_a_percent_that_encodes_nothing_stands_for_itself(read: Read) -> None:
+async def test_a_percent_sign_that_encodes_nothing_is_kept(read: Read) -> None:
     assert await changed(read, "note=100%&short=%zz") == {"note": "100%", "short": "%zz"}
 
 
-async def test_half_a_character_in_a_document_is_refused(read: Read) -> None:
+async def test_a_surrogate_in_a_document_is_refused(read: Read) -> None:
     assert "must be valid UTF-8" in await refused(read, DEFINE, "", rb'{"xml": "\ud800"}', JSON, match=VM)
 
 
@@ -533,7 +533,9 @@ async def test_a_large_body_is_too_large_in_any_form(read: Read, multipart: Mult
 
 
 @pytest.mark.parametrize("kind", [FORM, JSON, "multipart/form-data; boundary=XX"])
-async def test_a_body_that_never_ends_is_given_up(read: Read, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+async def test_an_endless_body_is_refused_after_the_deadline(
+    read: Read, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     monkeypatch.setattr(values, "BODY_SECONDS", 0.01)
     assert await refused(read, CHANGE, "", b"note=x", kind, ends=False) == "The body must arrive within 0.01 s."
 
@@ -608,6 +610,6 @@ async def test_a_secret_is_never_shown(read: Read) -> None:
     assert "control character" in refused.value.sentence
 
 
-async def test_a_content_type_that_no_parser_understands_is_refused(read: Read) -> None:
+async def test_a_malformed_content_type_is_refused(read: Read) -> None:
     with pytest.raises(Invalid, match="Content-Type"):
         await read(CHANGE, "", b"x", "multipart/form-data; a*", match=VM)

@@ -65,7 +65,9 @@ async def test_a_completed_vm_keeps_its_volumes(run: Run, ceph: FakeCluster) -> 
     assert len(run.context.store.all(VM)) == len(run.context.store.all(GuestMetadata)) == 1
 
 
-async def test_metadata_that_the_primary_removes_meanwhile_does_no_harm(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_undoing_tolerates_metadata_that_the_primary_removes_first(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await define(run, State.PROVISION)
     store = run.context.store
     read = store.read

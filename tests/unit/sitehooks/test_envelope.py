@@ -42,25 +42,25 @@ def told(operation: Operation, kind: OperationKind = KIND, **more: Any) -> Any:
     )
 
 
-def test_arguments_have_the_names_that_users_know_and_secrets_are_not_told() -> None:
+def test_arguments_have_the_names_for_users_and_no_secrets() -> None:
     assert told(Operation("door-open", ARGUMENTS))["arguments"] == {"door": "front", "wide": True}
 
 
-def test_the_result_is_what_was_answered() -> None:
+def test_the_result_is_the_reply() -> None:
     assert told(Operation("door-open", {}, Message(message="Open.")))["result"] == {"message": "Open."}
     assert told(Operation("door-open", {}, Encoded(b'[{"a": 1}]')))["result"] == [{"a": 1}]
     assert told(Operation("door-open", {}, Encoded(b"GIF", "image/gif")))["result"] is None
     assert "result" not in told(Operation("door-open", {}))
 
 
-def test_a_failure_is_a_sentence_and_a_code_and_no_secret_of_ours() -> None:
+def test_a_failure_is_a_sentence_and_a_code_without_internals() -> None:
     refused = told(Operation("door-open", {}, failure=Conflict("It is stuck.", code="door-stuck")))
     assert refused["failure"] == {"message": "It is stuck.", "code": "door-stuck"} and "result" not in refused
     broken = told(Operation("door-open", {}, failure=KeyError("/root/.key")))
     assert broken["failure"] == {"message": "Internal error: KeyError.", "code": "internal-error"}
 
 
-def test_single_values_stand_in_the_environment_too() -> None:
+def test_single_values_are_in_the_environment_too() -> None:
     variables = environment(told(Operation("door-open", ARGUMENTS)))
     assert variables["PVC_OPERATION"] == "door-open" and variables["PVC_PHASE"] == "post"
     assert (variables["PVC_ARGUMENT_DOOR"], variables["PVC_ARGUMENT_WIDE"]) == ("front", "true")
@@ -70,18 +70,18 @@ def test_single_values_stand_in_the_environment_too() -> None:
 
 
 @pytest.mark.parametrize("value", [None, ["a"], {"a": 1}, "two\nlines", "a\0b", "x" * 5000, "\x1b[2J"])
-def test_what_is_no_short_line_stands_in_the_document_only(value: Any) -> None:
+def test_long_or_multiline_values_are_in_the_document_only(value: Any) -> None:
     document = told(Operation("door-open", {"door_name": value}))
     assert document["arguments"] == {"door": value}
     assert "PVC_ARGUMENT_DOOR" not in environment(document)
 
 
-def test_a_dry_run_is_known_by_the_flag_check() -> None:
+def test_the_flag_check_makes_a_dry_run() -> None:
     assert told(Operation("door-open", {"check": True}))["dry_run"] is True
     assert told(Operation("door-open", {"check": False}))["dry_run"] is False
 
 
-def test_what_is_told_fits_the_schema() -> None:
+def test_the_document_matches_the_schema() -> None:
     for operation in (
         Operation("door-open", ARGUMENTS, Message(message="Open.")),
         Operation("door-open", ARGUMENTS, failure=Conflict("It is stuck.")),
@@ -93,7 +93,7 @@ def test_what_is_told_fits_the_schema() -> None:
         jsonschema.validate(told(Operation("door-open", {}), phase="later"), schema(KIND))
 
 
-def test_every_operation_has_a_schema_that_is_one(registry: Registry) -> None:
+def test_every_operation_has_a_valid_schema(registry: Registry) -> None:
     all_of_them = schemas(registry.known_operations.values())
     assert {"vm-define", "vm-start", "guest-start", "task-provision", "ceph-volume-resize"} <= set(all_of_them)
     for name, one in all_of_them.items():
@@ -102,11 +102,11 @@ def test_every_operation_has_a_schema_that_is_one(registry: Registry) -> None:
         assert "$ref" not in str(one)
 
 
-def test_every_operation_says_what_its_arguments_are(registry: Registry) -> None:
+def test_every_operation_describes_its_arguments(registry: Registry) -> None:
     for kind in registry.known_operations.values():
         assert kind.doc.endswith("."), kind.name
         assert [name for name, one in kind.arguments.items() if not one.get("description")] == [], kind.name
 
 
-def test_nothing_can_hold_up_a_death(registry: Registry) -> None:
+def test_a_node_death_has_no_pre_phase(registry: Registry) -> None:
     assert registry.known_operations["node-dead"].phases == ("post",)

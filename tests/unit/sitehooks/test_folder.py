@@ -43,7 +43,7 @@ def test_hooks_come_in_the_byte_order_of_their_names(root: Path) -> None:
     assert all(each.unsafe is None for each in found(root))
 
 
-def test_there_need_not_be_any(root: Path) -> None:
+def test_the_directory_may_be_missing(root: Path) -> None:
     assert found(root) == [] == found(root, "vm-stop")
     assert found(root / "nowhere") == []
     assert scan(root / "nowhere", PHASES) == []
@@ -58,7 +58,7 @@ def test_a_file_of_another_name_is_reported_and_not_run(root: Path, name: str) -
     assert "must have the form 50-name" in str(reasons(root)[f"vm-start.pre.d/{name}"])
 
 
-def test_one_without_the_run_bit_is_switched_off_and_reported(root: Path) -> None:
+def test_a_file_that_is_not_executable_is_disabled_and_reported(root: Path) -> None:
     hook(root, "vm-start.pre.d/50-off", 0o644)
     (root / "vm-start.pre.d/60-folder").mkdir()
     assert found(root) == []
@@ -68,19 +68,19 @@ def test_one_without_the_run_bit_is_switched_off_and_reported(root: Path) -> Non
     }
 
 
-def test_one_that_others_may_write_is_unsafe(root: Path) -> None:
+def test_a_file_that_others_may_write_is_unsafe(root: Path) -> None:
     for number, mode in enumerate((0o775, 0o757, 0o777)):
         hook(root, f"vm-start.pre.d/1{number}-open", mode)
     assert ["may be written by others" in str(each.unsafe) for each in found(root)] == [True] * 3
     assert "(its mode is 0775): use chmod go-w" in str(reasons(root)["vm-start.pre.d/10-open"])
 
 
-def test_one_that_gives_rights_away_is_unsafe(root: Path) -> None:
+def test_a_set_user_id_file_is_unsafe(root: Path) -> None:
     hook(root, "vm-start.pre.d/50-suid", 0o4755)
     assert "set-user-ID" in str(found(root)[0].unsafe)
 
 
-def test_a_link_is_never_followed(root: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_is_not_followed(root: Path, tmp_path: Path) -> None:
     target = hook(tmp_path, "target")
     (root / "vm-start.pre.d/50-link").symlink_to(target)
     assert found(root)[0].unsafe == "is a symbolic link, and those are never followed"
@@ -89,7 +89,7 @@ def test_a_link_is_never_followed(root: Path, tmp_path: Path) -> None:
         found(root, phase="post")
 
 
-def test_what_is_neither_a_file_nor_a_folder_is_unsafe(root: Path) -> None:
+def test_a_special_file_is_unsafe(root: Path) -> None:
     os.mkfifo(root / "vm-start.pre.d/50-pipe", 0o755)
     assert found(root)[0].unsafe == "is not a regular file"
 
@@ -108,7 +108,7 @@ def test_a_directory_that_others_may_write_is_not_used(root: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_what_belongs_to_somebody_else_is_not_run(root: Path) -> None:
+def test_a_file_of_another_user_is_not_run(root: Path) -> None:
     path = hook(root, "vm-start.pre.d/50-a")
     os.chown(path, 12345, 0)
     assert found(root)[0].unsafe == "belongs to user 12345, not to root or user 0"
@@ -118,7 +118,7 @@ def test_what_belongs_to_somebody_else_is_not_run(root: Path) -> None:
         found(root)
 
 
-def test_what_is_swapped_after_the_look_is_not_run(root: Path) -> None:
+def test_a_file_that_is_swapped_after_the_check_is_not_run(root: Path) -> None:
     path = hook(root, "vm-start.pre.d/50-a", text="looked at")
     with opened(root, "vm-start", "pre") as (one,):
         path.unlink()
@@ -128,7 +128,7 @@ def test_what_is_swapped_after_the_look_is_not_run(root: Path) -> None:
         os.fstat(one.file)
 
 
-def test_a_folder_in_the_wrong_place_is_reported_with_a_guess(root: Path) -> None:
+def test_a_misplaced_directory_is_reported_with_a_suggestion(root: Path) -> None:
     for place in ("vm-strat.pre.d/50-a", "vm-start.before.d/50-a", "node-dead.pre.d/50-a", "notes/a"):
         hook(root, place)
     (root / "vm-stop.pre.d").mkdir()
@@ -144,7 +144,7 @@ def test_a_folder_in_the_wrong_place_is_reported_with_a_guess(root: Path) -> Non
     assert "README.md" not in told
 
 
-def test_there_cannot_be_any_number_of_them(root: Path) -> None:
+def test_the_number_of_hooks_is_limited(root: Path) -> None:
     for number in range(101):
         hook(root, f"vm-start.pre.d/50-{number}")
     with pytest.raises(Unsafe, match="more than 100 hooks"):

@@ -18,7 +18,7 @@ from tests.unit.conftest import plugin
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_the_end_of_a_task_is_told(fails: bool) -> None:
+async def test_hooks_are_notified_of_the_end_of_a_task(fails: bool) -> None:
     told: list[Any] = []
 
     async def bake(run: Run) -> Outcome:
