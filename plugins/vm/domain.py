@@ -137,9 +137,9 @@ def validate(xml: str, schema: Path = SCHEMA) -> None:
         first = next((error for error in grammar.error_log), None)
         culprit = _culprit(root, grammar)
     if culprit is not None:
-        raise Invalid(f"The XML is not valid by libvirt's schema: {culprit}.")
+        raise Invalid(f"The XML must be valid by libvirt's schema: {culprit}.")
     line, message = (first.line, first.message) if first else (root.sourceline, "not a domain")
-    raise Invalid(f"The XML is not valid by libvirt's schema: line {line or root.sourceline}: {message}.")
+    raise Invalid(f"The XML must be valid by libvirt's schema: line {line or root.sourceline}: {message}.")
 
 
 def volumes(xml: str) -> tuple[UsedVolume, ...]:

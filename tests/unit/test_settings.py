@@ -222,7 +222,7 @@ def test_an_enabled_tls_needs_two_readable_files(tmp_path: Path) -> None:
     values = changed("api.ssl", {"enabled": True, "cert_file": str(cert)})
     assert sentences(values) == ("pvc.api.ssl: enabled requires a readable file as key_file; got ''.",)
     values["api"]["ssl"]["key_file"] = str(key)
-    assert "not '" + str(key) in sentences(values)[0]
+    assert "got '" + str(key) in sentences(values)[0]
     key.touch()
     assert build(values).api.ssl.key_file == str(key)
 

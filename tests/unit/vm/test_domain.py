@@ -253,7 +253,7 @@ class TestValidate:
     def test_the_place_of_a_mistake_is_named(self, right: str, wrong: str, sentence: str) -> None:
         with pytest.raises(Invalid) as caught:
             validate(WEB1.replace(right, wrong))
-        assert caught.value.sentence.startswith(f"The XML is not valid by libvirt's schema: {sentence}")
+        assert caught.value.sentence.startswith(f"The XML must be valid by libvirt's schema: {sentence}")
 
     def test_two_mistakes_are_named_by_the_element_that_holds_both(self) -> None:
         with pytest.raises(Invalid, match="line 11: the element <devices>"):
