@@ -293,7 +293,7 @@ async def test_tasks_run_without_redis(site: Site) -> None:
         begun = time.monotonic()
         assert await site.stop() == 0
         assert time.monotonic() - begun < 8
-        assert worker.log.count("Redis does not answer") == 1
+        assert worker.log.count("Redis did not answer") == 1
     finally:
         site.redis.start()
 
