@@ -127,7 +127,7 @@ async def test_logs_are_separate(logs: TaskLogs) -> None:
 
 @pytest.mark.parametrize("wrong", ["x", "1", "-", "+", "1-1-1", "$", "(1-1", "1-1\n", "9" * 30 + "-0"])
 async def test_an_invalid_position_is_refused(logs: TaskLogs, wrong: str) -> None:
-    with pytest.raises(Invalid, match="is no position in a log"):
+    with pytest.raises(Invalid, match="after must be the position of a line"):
         await logs.read(uuid4(), wrong)
 
 
@@ -204,7 +204,7 @@ async def test_a_restarted_redis_is_available(real: RedisBench, caplog: pytest.L
 
 
 async def test_a_hanging_redis_does_not_block_for_long(real: RedisBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_logs, "DEADLINE", 0.3)
+    monkeypatch.setattr(redis_logs, "DEADLINE_SECONDS", 0.3)
     id = uuid4()
     await real.logs.append(id, ["before"])
     real.server.pause()
