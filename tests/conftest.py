@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from pvcd.errors import Failed
@@ -24,6 +25,10 @@ from tests.lanes import (  # noqa: F401 - hooks of pytest
     pytest_xdist_make_scheduler,
 )
 from tests.servers import zookeeper_server
+
+# The deadline of an example is a measure of the machine.
+hypothesis.settings.register_profile("pvcd", deadline=None)
+hypothesis.settings.load_profile("pvcd")
 
 
 def pytest_configure() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TypeVar
 
-from pvcd import NAME_PATTERN, Invalid, wrong_value
+from pvcd import Invalid, wrong_value
 from pvcd_plugins.provisioner.macs import PREFIX, from_template
 
 T = TypeVar("T")
@@ -26,27 +25,10 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _VNI = re.compile(r"[1-9][0-9]{0,7}")
 
 
-def in_path(what: str, read: Callable[[str], T], text: str) -> T:
-    """Read the name of something new in the path, with the same rules as the argument."""
-    try:
-        return read(text)
-    except ValueError as error:
-        raise Invalid(wrong_value(what, repr(text[:60]), str(error))) from None
-
-
-def read_name(text: str) -> str:
-    """Read the name of a template, script or profile."""
-    if len(text) > MAX_NAME or not re.fullmatch(NAME_PATTERN, text):
-        raise ValueError(
-            f"must be a letter or digit, then letters, digits, '.', '_', '+' and '-', at most {MAX_NAME} characters"
-        )
-    return text
-
-
 def read_vni(text: str) -> int:
-    """Read the VNI of a network."""
+    """Read the VNI of a network in a path. Raises `Invalid`."""
     if not _VNI.fullmatch(text) or int(text) > MAX_VNI:
-        raise ValueError(f"must be a whole number from 1 to {MAX_VNI}")
+        raise Invalid(wrong_value("vni", repr(text[:60]), f"must be a whole number from 1 to {MAX_VNI}"))
     return int(text)
 
 

@@ -315,7 +315,7 @@ class _Schemas:
         schema = _without_null(self._made[parameter])
         if parameter.many:
             schema = schema.get("items", {})
-        if parameter.place is Place.PATH:
+        if parameter.place is Place.PATH and schema.get("type") == "string":
             return {"pattern": SEGMENT, "maxLength": MAX_PATH_VALUE} | schema
         if parameter.secret:
             return {"type": "string", "format": "password"}

@@ -14,6 +14,7 @@ Everything is derived once, at the declaration; a mistake raises a TypeError tha
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import itertools
 import re
@@ -110,16 +111,28 @@ class Routes:
         return self._declare("GET", path, operation, status, public)
 
     def post(
-        self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
+        self,
+        path: str = "",
+        *,
+        operation: str | None = None,
+        status: int = 200,
+        public: bool = False,
+        also: str | None = None,
     ) -> Callable[[Function], Function]:
-        """Declare the function for POST to this path."""
-        return self._declare("POST", path, operation, status, public)
+        """Declare the function for POST to this path, and to `also`, where some of its values are parts of the path."""
+        return self._declare("POST", path, operation, status, public, also)
 
     def put(
-        self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
+        self,
+        path: str = "",
+        *,
+        operation: str | None = None,
+        status: int = 200,
+        public: bool = False,
+        also: str | None = None,
     ) -> Callable[[Function], Function]:
-        """Declare the function for PUT to this path."""
-        return self._declare("PUT", path, operation, status, public)
+        """Declare the function for PUT to this path, and to `also`, as for POST."""
+        return self._declare("PUT", path, operation, status, public, also)
 
     def delete(
         self, path: str = "", *, operation: str | None = None, status: int = 200, public: bool = False
@@ -128,21 +141,22 @@ class Routes:
         return self._declare("DELETE", path, operation, status, public)
 
     def _declare(
-        self, method: str, path: str, operation: str | None, status: int, public: bool
+        self, method: str, path: str, operation: str | None, status: int, public: bool, also: str | None = None
     ) -> Callable[[Function], Function]:
         def declare(function: Function) -> Function:
             try:
-                self._routes.append(
-                    _route(
-                        function,
-                        method=method,
-                        path=self.prefix + path,
-                        tag=self.tag,
-                        operation=operation,
-                        status=status,
-                        public=public,
+                for each in (path,) if also is None else (path, also):
+                    self._routes.append(
+                        _route(
+                            function,
+                            method=method,
+                            path=self.prefix + each,
+                            tag=self.tag,
+                            operation=operation,
+                            status=status,
+                            public=public,
+                        )
                     )
-                )
             except (TypeError, NameError, PydanticUserError) as error:
                 raise TypeError(f"{function.__module__}.{function.__qualname__}: {error}") from error
             return function
@@ -190,6 +204,7 @@ def _route(
     if not doc:
         raise TypeError("it has no docstring")
     parameters, returns = signature(function)
+    parameters = tuple(_placed(each, path) for each in parameters)
     _check(path, parameters)
     return Route(
         method=method,
@@ -204,6 +219,13 @@ def _route(
         status=status,
         public=public,
     )
+
+
+def _placed(parameter: Parameter, path: str) -> Parameter:
+    """Make a value that this path names a part of it."""
+    if parameter.place is Place.VALUE and f"{{{parameter.key}}}" in path:
+        return dataclasses.replace(parameter, place=Place.PATH, required=True)
+    return parameter
 
 
 def _check(path: str, parameters: tuple[Parameter, ...]) -> None:

@@ -267,11 +267,10 @@ def _missing(names: list[str]) -> str:
 # Converting
 
 
-def _path_value(parameter: Parameter, text: str) -> str:
+def _path_value(parameter: Parameter, text: str) -> Any:
     if len(text) > MAX_PATH_VALUE:
         raise Invalid(_wrong(parameter, text, f"must have at most {MAX_PATH_VALUE} characters"))
-    _refuse_characters(parameter, text)
-    return text.replace(" ", "+") if parameter.names else text
+    return _convert(parameter, text)
 
 
 def _shown(parameter: Parameter, text: str) -> str:

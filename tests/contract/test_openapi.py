@@ -276,7 +276,7 @@ def test_a_named_settings_file_must_exist(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PVC_CONFIG_FILE", str(tmp_path / "nowhere.yaml"))
     result = CliRunner().invoke(main, ["openapi"])
     assert result.exit_code == 2
-    assert "nowhere.yaml cannot be read" in result.stderr
+    assert "nowhere.yaml: No such file" in result.stderr
 
 
 # The page

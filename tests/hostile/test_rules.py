@@ -386,7 +386,7 @@ async def tables() -> bytes:
 _WORDS = sorted({word for text in (*HOSTILE[:-2], *HARMLESS) for word in text.split(" ") if len(word) < 40})
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(st.sampled_from(_WORDS), min_size=1, max_size=8))
 async def test_any_combination_of_such_words_is_refused_or_one_rule(firewall: NftFirewall, words: list[str]) -> None:
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvcd import Context, Routes
 from pvcd_plugins.provisioner import service
-from pvcd_plugins.provisioner.grammar import in_path, read_name, read_vni
+from pvcd_plugins.provisioner.grammar import read_vni
 from pvcd_plugins.provisioner.params import Limit, MacTemplate, NameInPath, NewName, OfName, Vni, VniInPath
 from pvcd_plugins.provisioner.records import NetworkTemplate
 from pvcd_plugins.provisioner.views import VIEWS, Named, NamedNet, NetView, NetworkTemplateList, listed
@@ -18,7 +18,7 @@ async def list_networks(context: Context, limit: Limit = None, name: OfName = No
     return listed(context[VIEWS].network, limit, name)
 
 
-@routes.post(operation="provisioner-network-template-create")
+@routes.post(also="/{name}", operation="provisioner-network-template-create")
 async def create_network(context: Context, name: NewName, mac_template: MacTemplate = None) -> Named:
     """Create a network template: the interfaces of a VM. It has no nets at first."""
     template = NetworkTemplate(name=name, mac_template=mac_template)
@@ -30,12 +30,6 @@ async def create_network(context: Context, name: NewName, mac_template: MacTempl
 async def get_network(context: Context, name: NameInPath) -> NetworkTemplateList:
     """Get a network template with its nets, as a list of one."""
     return context[VIEWS].network.one(service.find(context, NetworkTemplate, name))
-
-
-@routes.post("/{name}", operation="provisioner-network-template-create")
-async def create_named_network(context: Context, name: NameInPath, mac_template: MacTemplate = None) -> Named:
-    """Create a network template, with its name in the path."""
-    return await create_network(context, in_path("name", read_name, name), mac_template)
 
 
 @routes.delete("/{name}", operation="provisioner-network-template-remove")
@@ -66,7 +60,7 @@ async def get_net(context: Context, name: NameInPath, vni: VniInPath) -> NetView
 @routes.post("/{name}/net/{vni}", operation="provisioner-network-template-net-add")
 async def add_named_net(context: Context, name: NameInPath, vni: VniInPath) -> NamedNet:
     """Add a net to a network template, with its VNI in the path."""
-    return await add_net(context, name, in_path("vni", read_vni, vni))
+    return await add_net(context, name, read_vni(vni))
 
 
 @routes.delete("/{name}/net/{vni}", operation="provisioner-network-template-net-remove")

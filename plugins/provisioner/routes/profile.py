@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvcd import Context, Routes
 from pvcd_plugins.provisioner import service
-from pvcd_plugins.provisioner.grammar import all_different, in_path, read_name
+from pvcd_plugins.provisioner.grammar import all_different
 from pvcd_plugins.provisioner.params import (
     Arguments,
     DiskTemplateName,
@@ -30,7 +30,7 @@ async def list_profiles(context: Context, limit: Limit = None, name: OfName = No
     return listed(context[VIEWS].profile, limit, name)
 
 
-@routes.post(operation="provisioner-profile-create")
+@routes.post(also="/{name}", operation="provisioner-profile-create")
 async def create_profile(
     context: Context,
     name: NewName,
@@ -60,33 +60,6 @@ async def create_profile(
 async def get_profile(context: Context, name: NameInPath) -> ProfileList:
     """Get a profile, as a list of one."""
     return context[VIEWS].profile.one(service.find(context, Profile, name))
-
-
-@routes.post("/{name}", operation="provisioner-profile-create")
-async def create_named_profile(
-    context: Context,
-    name: NameInPath,
-    system_template: SystemTemplateName,
-    network_template: NetworkTemplateName,
-    userdata_template: UserdataTemplateName,
-    script: ScriptName,
-    storage_template: StorageTemplateName = None,
-    disk_template: DiskTemplateName = None,
-    arguments: Arguments = None,
-) -> Named:
-    """Create a profile, with its name in the path."""
-    new = in_path("name", read_name, name)
-    return await create_profile(
-        context,
-        new,
-        system_template,
-        network_template,
-        userdata_template,
-        script,
-        storage_template,
-        disk_template,
-        arguments,
-    )
 
 
 @routes.delete("/{name}", operation="provisioner-profile-remove")

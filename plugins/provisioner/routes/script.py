@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pvcd import Context, Routes
 from pvcd_plugins.provisioner import service
-from pvcd_plugins.provisioner.grammar import in_path, read_name
 from pvcd_plugins.provisioner.params import Limit, NameInPath, NewName, OfName, ScriptText
 from pvcd_plugins.provisioner.records import Script
 from pvcd_plugins.provisioner.views import VIEWS, Named, ScriptList, listed
@@ -18,13 +17,13 @@ async def list_scripts(context: Context, limit: Limit = None, name: OfName = Non
     return listed(context[VIEWS].script, limit, name)
 
 
-@routes.post(operation="provisioner-script-create")
+@routes.post(also="/{name}", operation="provisioner-script-create")
 async def create_script(context: Context, name: NewName, data: ScriptText) -> Named:
     """Create a script. It is compiled but not run, and must have an `install(**kwargs)` at its top level."""
     return Named(name=name, warnings=await service.create_script(context, name, data))
 
 
-@routes.put(operation="provisioner-script-modify")
+@routes.put(also="/{name}", operation="provisioner-script-modify")
 async def replace_script(context: Context, name: NewName, data: ScriptText) -> Named:
     """Replace the source of a script."""
     return Named(name=name, warnings=await service.replace_script(context, name, data))
@@ -34,18 +33,6 @@ async def replace_script(context: Context, name: NewName, data: ScriptText) -> N
 async def get_script(context: Context, name: NameInPath) -> ScriptList:
     """Get a script, as a list of one."""
     return context[VIEWS].script.one(service.find(context, Script, name))
-
-
-@routes.post("/{name}", operation="provisioner-script-create")
-async def create_named_script(context: Context, name: NameInPath, data: ScriptText) -> Named:
-    """Create a script, with its name in the path."""
-    return await create_script(context, in_path("name", read_name, name), data)
-
-
-@routes.put("/{name}", operation="provisioner-script-modify")
-async def replace_named_script(context: Context, name: NameInPath, data: ScriptText) -> Named:
-    """Replace the source of a script, with its name in the path."""
-    return await replace_script(context, name, data)
 
 
 @routes.delete("/{name}", operation="provisioner-script-remove")

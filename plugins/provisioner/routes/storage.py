@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pvcd import Context, Routes
 from pvcd_plugins.provisioner import service
-from pvcd_plugins.provisioner.grammar import in_path, read_disk_id, read_name
 from pvcd_plugins.provisioner.params import (
     DiskId,
     DiskIdInPath,
@@ -39,7 +38,7 @@ async def list_storage(context: Context, limit: Limit = None, name: OfName = Non
     return listed(context[VIEWS].storage, limit, name)
 
 
-@routes.post(operation="provisioner-storage-template-create")
+@routes.post(also="/{name}", operation="provisioner-storage-template-create")
 async def create_storage(context: Context, name: NewName) -> Named:
     """Create a storage template: the disks of a VM. It has none at first."""
     await service.create(context, StorageTemplate(name=name))
@@ -53,12 +52,6 @@ async def get_storage(context: Context, name: NameInPath) -> StorageTemplateList
     return context[VIEWS].storage.one(service.find(context, StorageTemplate, name))
 
 
-@routes.post("/{name}", operation="provisioner-storage-template-create")
-async def create_named_storage(context: Context, name: NameInPath) -> Named:
-    """Create a storage template, with its name in the path."""
-    return await create_storage(context, in_path("name", read_name, name))
-
-
 @routes.delete("/{name}", operation="provisioner-storage-template-remove")
 async def remove_storage(context: Context, name: NameInPath) -> Named:
     """Remove a storage template that no profile uses, with its disks."""
@@ -66,7 +59,7 @@ async def remove_storage(context: Context, name: NameInPath) -> Named:
     return Named(name=name)
 
 
-@routes.post("/{name}/disk", operation="provisioner-storage-template-disk-add")
+@routes.post("/{name}/disk", also="/{name}/disk/{disk_id}", operation="provisioner-storage-template-disk-add")
 async def add_disk(
     context: Context,
     name: NameInPath,
@@ -103,23 +96,6 @@ async def get_disk(context: Context, name: NameInPath, disk_id: DiskIdInPath) ->
     """Get a disk of a storage template."""
     template = service.find(context, StorageTemplate, name)
     return disk_view(template, service.find_disk(template, disk_id))
-
-
-@routes.post("/{name}/disk/{disk_id}", operation="provisioner-storage-template-disk-add")
-async def add_named_disk(
-    context: Context,
-    name: NameInPath,
-    disk_id: DiskIdInPath,
-    pool: Pool,
-    disk_size: DiskSize = None,
-    source_volume: SourceVolume = None,
-    filesystem: Filesystem = None,
-    filesystem_args: FilesystemArgs = None,
-    mountpoint: Mountpoint = None,
-) -> NamedDisk:
-    """Add a disk to a storage template, with its id in the path."""
-    new = in_path("disk_id", read_disk_id, disk_id)
-    return await add_disk(context, name, new, pool, disk_size, source_volume, filesystem, filesystem_args, mountpoint)
 
 
 @routes.delete("/{name}/disk/{disk_id}", operation="provisioner-storage-template-disk-remove")

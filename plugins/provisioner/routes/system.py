@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pvcd import Context, Routes
 from pvcd_plugins.provisioner import service
-from pvcd_plugins.provisioner.grammar import in_path, read_name
 from pvcd_plugins.provisioner.params import (
     Limit,
     NameInPath,
@@ -37,7 +36,7 @@ async def list_systems(context: Context, limit: Limit = None, name: OfName = Non
     return listed(context[VIEWS].system, limit, name)
 
 
-@routes.post("/system", operation="provisioner-system-template-create")
+@routes.post("/system", also="/system/{name}", operation="provisioner-system-template-create")
 async def create_system(
     context: Context,
     name: NewName,
@@ -69,26 +68,6 @@ async def create_system(
 async def get_system(context: Context, name: NameInPath) -> SystemTemplateList:
     """Get a system template, as a list of one."""
     return context[VIEWS].system.one(service.find(context, SystemTemplate, name))
-
-
-@routes.post("/system/{name}", operation="provisioner-system-template-create")
-async def create_named_system(
-    context: Context,
-    name: NameInPath,
-    vcpus: Vcpus,
-    vram: Vram,
-    serial: Serial = False,
-    vnc: Vnc = False,
-    vnc_bind: VncBind = None,
-    node_limit: NodeLimit = None,
-    node_selector: NodeSelector = None,
-    start_with_node: StartWithNode = False,
-) -> Named:
-    """Create a system template, with its name in the path."""
-    new = in_path("name", read_name, name)
-    return await create_system(
-        context, new, vcpus, vram, serial, vnc, vnc_bind, node_limit, node_selector, start_with_node
-    )
 
 
 @routes.delete("/system/{name}", operation="provisioner-system-template-remove")

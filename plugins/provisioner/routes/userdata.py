@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pvcd import Context, Routes
 from pvcd_plugins.provisioner import service
-from pvcd_plugins.provisioner.grammar import in_path, read_name
 from pvcd_plugins.provisioner.params import Limit, NameInPath, NewName, OfName, UserdataText
 from pvcd_plugins.provisioner.records import UserdataTemplate
 from pvcd_plugins.provisioner.views import VIEWS, Named, UserdataTemplateList, listed
@@ -18,13 +17,13 @@ async def list_userdata(context: Context, limit: Limit = None, name: OfName = No
     return listed(context[VIEWS].userdata, limit, name)
 
 
-@routes.post(operation="provisioner-userdata-template-create")
+@routes.post(also="/{name}", operation="provisioner-userdata-template-create")
 async def create_userdata(context: Context, name: NewName, data: UserdataText) -> Named:
     """Create a userdata template, for cloud-init. It is rendered with sample values first."""
     return Named(name=name, warnings=await service.create_userdata(context, name, data))
 
 
-@routes.put(operation="provisioner-userdata-template-modify")
+@routes.put(also="/{name}", operation="provisioner-userdata-template-modify")
 async def replace_userdata(context: Context, name: NewName, data: UserdataText) -> Named:
     """Replace the text of a userdata template."""
     return Named(name=name, warnings=await service.replace_userdata(context, name, data))
@@ -34,18 +33,6 @@ async def replace_userdata(context: Context, name: NewName, data: UserdataText) 
 async def get_userdata(context: Context, name: NameInPath) -> UserdataTemplateList:
     """Get a userdata template, as a list of one."""
     return context[VIEWS].userdata.one(service.find(context, UserdataTemplate, name))
-
-
-@routes.post("/{name}", operation="provisioner-userdata-template-create")
-async def create_named_userdata(context: Context, name: NameInPath, data: UserdataText) -> Named:
-    """Create a userdata template, with its name in the path."""
-    return await create_userdata(context, in_path("name", read_name, name), data)
-
-
-@routes.put("/{name}", operation="provisioner-userdata-template-modify")
-async def replace_named_userdata(context: Context, name: NameInPath, data: UserdataText) -> Named:
-    """Replace the text of a userdata template, with its name in the path."""
-    return await replace_userdata(context, name, data)
 
 
 @routes.delete("/{name}", operation="provisioner-userdata-template-remove")

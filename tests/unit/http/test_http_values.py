@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import pytest
@@ -594,6 +594,33 @@ async def test_any_body_of_any_type_is_answered(read: Read, body: bytes, kind: s
 @given(text=ANY)
 async def test_any_path_value_is_answered(read: Read, text: str) -> None:
     await answers(read, ACL, match={"acl": text})
+
+
+TREES = Routes("/trees", tag="Trees")
+
+
+@TREES.post(also="/{name}")
+async def plant(context: Any, name: Annotated[Name, Value("Its name", names=True)]) -> Message:
+    """Plant a tree."""
+    return Message(message="")
+
+
+@pytest.mark.parametrize(("text", "name"), [("oak", "oak"), ("net200 net300", "net200+net300"), ("a" * 128, "a" * 128)])
+async def test_a_value_is_read_in_the_path_as_elsewhere(read: Read, text: str, name: str) -> None:
+    plain, named = TREES
+    assert (plain.path, named.path) == ("/trees", "/trees/{name}")
+    assert await read(named, match={"name": text}) == await read(plain, f"name={quote(text)}") == {"name": name}
+
+
+@pytest.mark.parametrize("text", ["-a", ".", "..", "a/b", "a\n", "ä", "a" * 129, "\x1b[2J" + "x" * 200])
+async def test_a_wrong_value_in_the_path_is_refused_as_elsewhere(read: Read, text: str) -> None:
+    plain, named = TREES
+    with pytest.raises(Invalid) as in_path:
+        await read(named, match={"name": text})
+    with pytest.raises(Invalid) as elsewhere:
+        await read(plain, f"name={quote(text)}")
+    assert in_path.value.sentence == elsewhere.value.sentence
+    assert "\x1b" not in in_path.value.sentence and len(in_path.value.sentence) < 250
 
 
 async def test_a_secret_is_never_shown(read: Read) -> None:

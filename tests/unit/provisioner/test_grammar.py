@@ -12,8 +12,6 @@ from pvcd_plugins.provisioner import grammar
 from pvcd_plugins.provisioner.volumes import MKFS
 
 GOOD: list[tuple[Callable[[Any], object], str, object]] = [
-    (grammar.read_name, "net200+net300", "net200+net300"),
-    (grammar.read_name, "a" * 128, "a" * 128),
     (grammar.read_vni, "1", 1),
     (grammar.read_vni, "16777215", 16777215),
     (grammar.read_vnc_bind, "", None),
@@ -48,7 +46,6 @@ def test_valid_values_are_read(read: Callable[[Any], object], text: str, value: 
 
 
 BAD: list[tuple[Callable[[Any], object], list[str]]] = [
-    (grammar.read_name, ["", "-a", ".", "..", "a/b", "a b", "a\n", "ä", "a" * 129]),
     (grammar.read_vni, ["", "0", "01", "+1", "-1", "1.0", "16777216", "9" * 5000, "٣", "abc"]),
     (grammar.read_vnc_bind, ["localhost", "127.0.0.1:5900", "1.2.3", "fe80::1%eth0", "fe80::1%-x", "127.0.0.1 ", "7"]),
     (
@@ -135,16 +132,16 @@ BAD: list[tuple[Callable[[Any], object], list[str]]] = [
     [pytest.param(read, text, id=f"{read.__name__}-{text[:20]!r}") for read, texts in BAD for text in texts],
 )
 def test_ambiguous_or_dangerous_values_are_refused(read: Callable[[Any], object], text: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, Invalid)) as caught:
         read(text)
     assert len(str(caught.value)) < 250
 
 
 def test_a_refused_part_of_the_path_is_named_without_control_characters() -> None:
     with pytest.raises(Invalid) as caught:
-        grammar.in_path("disk_id", grammar.read_disk_id, "\x1b[2J" + "x" * 5000)
+        grammar.read_vni("\x1b[2J" + "x" * 5000)
     assert (
-        caught.value.sentence.startswith("disk_id must be sda, sdb ... or vda, vdb ...; got '\\x1b[2Jx")
+        caught.value.sentence.startswith("vni must be a whole number from 1 to 16777215; got '\\x1b[2Jx")
         and len(caught.value.sentence) < 200
     )
 
