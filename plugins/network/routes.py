@@ -3,35 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Context, Message, Routes
-from pvcd_plugins.network import service
-from pvcd_plugins.network.params import (
-    AclDescription,
-    AclKey,
-    AclLimit,
-    Description,
-    Dhcp4,
-    Dhcp4End,
-    Dhcp4Start,
-    Direction,
-    Domain,
-    Hostname,
-    Ip4Gateway,
-    Ip4Network,
-    Ip6Gateway,
-    Ip6Network,
-    IpAddress,
-    LeaseKey,
-    LeaseLimit,
-    MacAddress,
-    NameServers,
-    NetworkKey,
-    NetworkKind,
-    NetworkLimit,
-    Order,
-    Rule,
-    Static,
-    Vni,
-)
+from pvcd_plugins.network import params, service
 from pvcd_plugins.network.rules import acls, reservations
 from pvcd_plugins.network.rules.definition import Options
 from pvcd_plugins.network.views import AclView, LeaseView, NetworkList
@@ -40,7 +12,7 @@ routes = Routes("/api/v1/network", tag="Networks")
 
 
 @routes.get()
-async def list_networks(context: Context, limit: NetworkLimit = None) -> NetworkList:
+async def list_networks(context: Context, limit: params.NetworkLimit = None) -> NetworkList:
     """List the networks whose description or VNI matches `limit`, sorted by description."""
     return service.list_networks(context, limit)
 
@@ -48,18 +20,18 @@ async def list_networks(context: Context, limit: NetworkLimit = None) -> Network
 @routes.post(operation="network-create")
 async def create(
     context: Context,
-    vni: Vni,
-    description: Description,
-    nettype: NetworkKind,
-    domain: Domain = None,
-    name_servers: NameServers = None,
-    ip4_network: Ip4Network = None,
-    ip4_gateway: Ip4Gateway = None,
-    ip6_network: Ip6Network = None,
-    ip6_gateway: Ip6Gateway = None,
-    dhcp4: Dhcp4 = None,
-    dhcp4_start: Dhcp4Start = None,
-    dhcp4_end: Dhcp4End = None,
+    vni: params.Vni,
+    description: params.Description,
+    nettype: params.NetworkKind,
+    domain: params.Domain = None,
+    name_servers: params.NameServers = None,
+    ip4_network: params.Ip4Network = None,
+    ip4_gateway: params.Ip4Gateway = None,
+    ip6_network: params.Ip6Network = None,
+    ip6_gateway: params.Ip6Gateway = None,
+    dhcp4: params.Dhcp4 = None,
+    dhcp4_start: params.Dhcp4Start = None,
+    dhcp4_end: params.Dhcp4End = None,
 ) -> Message:
     """Create a network. All optional values are ignored for a bridged one, which is only a VLAN."""
     options = Options(
@@ -77,7 +49,7 @@ async def create(
 
 
 @routes.get("/{network}")
-async def get_network(context: Context, network: NetworkKey) -> NetworkList:
+async def get_network(context: Context, network: params.NetworkKey) -> NetworkList:
     """Return one network by VNI or description, as a list of one."""
     return service.get_network(context, network)
 
@@ -85,17 +57,17 @@ async def get_network(context: Context, network: NetworkKey) -> NetworkList:
 @routes.put("/{network}", operation="network-modify")
 async def modify(
     context: Context,
-    network: NetworkKey,
-    description: Description | None = None,
-    domain: Domain = None,
-    name_servers: NameServers = None,
-    ip4_network: Ip4Network = None,
-    ip4_gateway: Ip4Gateway = None,
-    ip6_network: Ip6Network = None,
-    ip6_gateway: Ip6Gateway = None,
-    dhcp4: Dhcp4 = None,
-    dhcp4_start: Dhcp4Start = None,
-    dhcp4_end: Dhcp4End = None,
+    network: params.NetworkKey,
+    description: params.Description | None = None,
+    domain: params.Domain = None,
+    name_servers: params.NameServers = None,
+    ip4_network: params.Ip4Network = None,
+    ip4_gateway: params.Ip4Gateway = None,
+    ip6_network: params.Ip6Network = None,
+    ip6_gateway: params.Ip6Gateway = None,
+    dhcp4: params.Dhcp4 = None,
+    dhcp4_start: params.Dhcp4Start = None,
+    dhcp4_end: params.Dhcp4End = None,
 ) -> Message:
     """Change a network. Values that are not given stay; an empty value removes the current one."""
     options = Options(
@@ -113,7 +85,7 @@ async def modify(
 
 
 @routes.delete("/{network}", operation="network-remove")
-async def remove(context: Context, network: NetworkKey) -> Message:
+async def remove(context: Context, network: params.NetworkKey) -> Message:
     """Remove a network that no VM uses, with its leases and ACLs."""
     return await service.remove(context, network)
 
@@ -121,7 +93,7 @@ async def remove(context: Context, network: NetworkKey) -> Message:
 @routes.get("/{network}/lease")
 @routes.get("/{network}/dhcp")
 async def list_leases(
-    context: Context, network: NetworkKey, limit: LeaseLimit = None, static: Static = False
+    context: Context, network: params.NetworkKey, limit: params.LeaseLimit = None, static: params.Static = False
 ) -> list[LeaseView]:
     """List the active and static leases of a network that satisfy every filter, sorted by MAC address."""
     return reservations.list_leases(context, network, limit, static)
@@ -130,7 +102,11 @@ async def list_leases(
 @routes.post("/{network}/lease", operation="network-lease-add")
 @routes.post("/{network}/dhcp", operation="network-lease-add")
 async def add_lease(
-    context: Context, network: NetworkKey, macaddress: MacAddress, ipaddress: IpAddress, hostname: Hostname = None
+    context: Context,
+    network: params.NetworkKey,
+    macaddress: params.MacAddress,
+    ipaddress: params.IpAddress,
+    hostname: params.Hostname = None,
 ) -> Message:
     """Add a static lease: the host with this MAC address always gets this IP address."""
     return await reservations.add_lease(context, network, macaddress, ipaddress, hostname)
@@ -138,21 +114,24 @@ async def add_lease(
 
 @routes.get("/{network}/lease/{lease}")
 @routes.get("/{network}/dhcp/{lease}")
-async def get_lease(context: Context, network: NetworkKey, lease: LeaseKey) -> list[LeaseView]:
+async def get_lease(context: Context, network: params.NetworkKey, lease: params.LeaseKey) -> list[LeaseView]:
     """Return the leases of one host; a host with IPv4 and IPv6 has more than one."""
     return reservations.get_lease(context, network, lease)
 
 
 @routes.delete("/{network}/lease/{lease}", operation="network-lease-remove")
 @routes.delete("/{network}/dhcp/{lease}", operation="network-lease-remove")
-async def remove_lease(context: Context, network: NetworkKey, lease: LeaseKey) -> Message:
+async def remove_lease(context: Context, network: params.NetworkKey, lease: params.LeaseKey) -> Message:
     """Remove a static lease."""
     return await reservations.remove_lease(context, network, lease)
 
 
 @routes.get("/{network}/acl")
 async def list_acls(
-    context: Context, network: NetworkKey, limit: AclLimit = None, direction: Direction | None = None
+    context: Context,
+    network: params.NetworkKey,
+    limit: params.AclLimit = None,
+    direction: params.Direction | None = None,
 ) -> list[AclView]:
     """List the ACLs of a network that satisfy every filter, `in` before `out`, in order of evaluation."""
     return acls.list_acls(context, network, limit, direction)
@@ -161,23 +140,25 @@ async def list_acls(
 @routes.post("/{network}/acl", operation="network-acl-add")
 async def add_acl(
     context: Context,
-    network: NetworkKey,
-    description: AclDescription,
-    direction: Direction,
-    rule: Rule,
-    order: Order = None,
+    network: params.NetworkKey,
+    description: params.AclDescription,
+    direction: params.Direction,
+    rule: params.Rule,
+    order: params.Order = None,
 ) -> Message:
     """Add a rule to the packet filter of a network; the rules from its place on move down by one."""
     return await acls.add_acl(context, network, description, direction, rule, order)
 
 
 @routes.get("/{network}/acl/{acl}")
-async def get_acl(context: Context, network: NetworkKey, acl: AclKey) -> list[AclView]:
+async def get_acl(context: Context, network: params.NetworkKey, acl: params.AclKey) -> list[AclView]:
     """Return the ACLs of this description, at most one for each direction; without any the list is empty."""
     return acls.get_acl(context, network, acl)
 
 
 @routes.delete("/{network}/acl/{acl}", operation="network-acl-remove")
-async def remove_acl(context: Context, network: NetworkKey, acl: AclKey, direction: Direction) -> Message:
+async def remove_acl(
+    context: Context, network: params.NetworkKey, acl: params.AclKey, direction: params.Direction
+) -> Message:
     """Remove a rule; those after it move up by one."""
     return await acls.remove_acl(context, network, acl, direction)

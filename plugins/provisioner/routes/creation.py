@@ -7,9 +7,8 @@ from typing import Annotated
 from pydantic_core import to_json
 
 from pvcd import Context, Encoded, Flag, Name, Path, Produces, Routes, Stream, Value
-from pvcd_plugins.provisioner import service
+from pvcd_plugins.provisioner import params, service
 from pvcd_plugins.provisioner.grammar import all_different
-from pvcd_plugins.provisioner.params import Arguments, Limit
 from pvcd_plugins.provisioner.views import TASK_STATES, Accepted, Line, Plan, TaskView
 
 VMName = Annotated[Name, Value("The name of the VM", names=True)]
@@ -29,7 +28,7 @@ async def create(
     context: Context,
     name: VMName,
     profile: ProfileName,
-    arguments: Arguments = None,
+    arguments: params.Arguments = None,
     define_vm: Define = None,
     start_vm: Start = None,
     check: Check = False,
@@ -45,7 +44,7 @@ async def create(
 
 
 @routes.get("/status")
-async def list_tasks(context: Context, limit: Limit = None, state: State = None) -> list[TaskView]:
+async def list_tasks(context: Context, limit: params.Limit = None, state: State = None) -> list[TaskView]:
     """List the tasks that match every filter, the newest first."""
     return service.list_tasks(context, limit, state)
 

@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from pvcd import Context, Routes
-from pvcd_plugins.provisioner import service
+from pvcd_plugins.provisioner import params, service
 from pvcd_plugins.provisioner.grammar import all_different
-from pvcd_plugins.provisioner.params import (
-    Arguments,
-    DiskTemplateName,
-    Limit,
-    NameInPath,
-    NetworkTemplateName,
-    NewName,
-    OfName,
-    ScriptName,
-    StorageTemplateName,
-    SystemTemplateName,
-    UserdataTemplateName,
-)
 from pvcd_plugins.provisioner.records import Profile
 from pvcd_plugins.provisioner.views import VIEWS, Named, ProfileList, listed
 
@@ -25,7 +12,7 @@ routes = Routes("/api/v1/provisioner/profile", tag="Provisioner")
 
 
 @routes.get()
-async def list_profiles(context: Context, limit: Limit = None, name: OfName = None) -> ProfileList:
+async def list_profiles(context: Context, limit: params.Limit = None, name: params.OfName = None) -> ProfileList:
     """List the profiles that match every filter, sorted by name."""
     return listed(context[VIEWS].profile, limit, name)
 
@@ -33,14 +20,14 @@ async def list_profiles(context: Context, limit: Limit = None, name: OfName = No
 @routes.post(also="/{name}", operation="provisioner-profile-create")
 async def create_profile(
     context: Context,
-    name: NewName,
-    system_template: SystemTemplateName,
-    network_template: NetworkTemplateName,
-    userdata_template: UserdataTemplateName,
-    script: ScriptName,
-    storage_template: StorageTemplateName = None,
-    disk_template: DiskTemplateName = None,
-    arguments: Arguments = None,
+    name: params.NewName,
+    system_template: params.SystemTemplateName,
+    network_template: params.NetworkTemplateName,
+    userdata_template: params.UserdataTemplateName,
+    script: params.ScriptName,
+    storage_template: params.StorageTemplateName = None,
+    disk_template: params.DiskTemplateName = None,
+    arguments: params.Arguments = None,
 ) -> Named:
     """Create a profile: four templates, a script, and arguments for the script."""
     profile = Profile(
@@ -57,13 +44,13 @@ async def create_profile(
 
 
 @routes.get("/{name}")
-async def get_profile(context: Context, name: NameInPath) -> ProfileList:
+async def get_profile(context: Context, name: params.NameInPath) -> ProfileList:
     """Get a profile, as a list of one."""
     return context[VIEWS].profile.one(service.find(context, Profile, name))
 
 
 @routes.delete("/{name}", operation="provisioner-profile-remove")
-async def remove_profile(context: Context, name: NameInPath) -> Named:
+async def remove_profile(context: Context, name: params.NameInPath) -> Named:
     """Remove a profile. The VMs that were built from it stay."""
     await service.remove(context, Profile, name)
     return Named(name=name)

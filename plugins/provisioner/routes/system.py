@@ -3,21 +3,7 @@
 from __future__ import annotations
 
 from pvcd import Context, Routes
-from pvcd_plugins.provisioner import service
-from pvcd_plugins.provisioner.params import (
-    Limit,
-    NameInPath,
-    NewName,
-    NodeLimit,
-    NodeSelector,
-    OfName,
-    Serial,
-    StartWithNode,
-    Vcpus,
-    Vnc,
-    VncBind,
-    Vram,
-)
+from pvcd_plugins.provisioner import params, service
 from pvcd_plugins.provisioner.records import SystemTemplate
 from pvcd_plugins.provisioner.views import VIEWS, Named, SystemTemplateList, Templates, listed
 
@@ -25,13 +11,13 @@ routes = Routes("/api/v1/provisioner/template", tag="Provisioner")
 
 
 @routes.get()
-async def list_templates(context: Context, limit: Limit = None) -> Templates:
+async def list_templates(context: Context, limit: params.Limit = None) -> Templates:
     """List the templates whose name matches `limit`, by kind, sorted by name."""
     return context[VIEWS].templates(limit)
 
 
 @routes.get("/system")
-async def list_systems(context: Context, limit: Limit = None, name: OfName = None) -> SystemTemplateList:
+async def list_systems(context: Context, limit: params.Limit = None, name: params.OfName = None) -> SystemTemplateList:
     """List the system templates that match every filter, sorted by name."""
     return listed(context[VIEWS].system, limit, name)
 
@@ -39,15 +25,15 @@ async def list_systems(context: Context, limit: Limit = None, name: OfName = Non
 @routes.post("/system", also="/system/{name}", operation="provisioner-system-template-create")
 async def create_system(
     context: Context,
-    name: NewName,
-    vcpus: Vcpus,
-    vram: Vram,
-    serial: Serial = False,
-    vnc: Vnc = False,
-    vnc_bind: VncBind = None,
-    node_limit: NodeLimit = None,
-    node_selector: NodeSelector = None,
-    start_with_node: StartWithNode = False,
+    name: params.NewName,
+    vcpus: params.Vcpus,
+    vram: params.Vram,
+    serial: params.Serial = False,
+    vnc: params.Vnc = False,
+    vnc_bind: params.VncBind = None,
+    node_limit: params.NodeLimit = None,
+    node_selector: params.NodeSelector = None,
+    start_with_node: params.StartWithNode = False,
 ) -> Named:
     """Create a system template: processors, memory, consoles and nodes of a VM. Unknown nodes give warnings."""
     template = SystemTemplate(
@@ -65,13 +51,13 @@ async def create_system(
 
 
 @routes.get("/system/{name}")
-async def get_system(context: Context, name: NameInPath) -> SystemTemplateList:
+async def get_system(context: Context, name: params.NameInPath) -> SystemTemplateList:
     """Get a system template, as a list of one."""
     return context[VIEWS].system.one(service.find(context, SystemTemplate, name))
 
 
 @routes.delete("/system/{name}", operation="provisioner-system-template-remove")
-async def remove_system(context: Context, name: NameInPath) -> Named:
+async def remove_system(context: Context, name: params.NameInPath) -> Named:
     """Remove a system template that no profile uses."""
     await service.remove(context, SystemTemplate, name)
     return Named(name=name)
