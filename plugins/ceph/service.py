@@ -31,17 +31,11 @@ from pvcd_plugins.ceph.views import (
 )
 from pvcd_plugins.node import service as nodes
 
+# fmt: off
 __all__ = [
-    "CLUSTER",
-    "DEAD_CLIENT_SECONDS",
-    "MAPPING",
-    "CephSettings",
-    "Lock",
-    "Monitors",
-    "Pool",
-    "Snapshot",
-    "Volume",
+    "CLUSTER", "DEAD_CLIENT_SECONDS", "MAPPING", "CephSettings", "Lock", "Monitors", "Pool", "Snapshot", "Volume",
 ]
+# fmt: on
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")

@@ -8,23 +8,12 @@ from pvcd_plugins.node.records import CoordinatorState, DaemonState, DomainState
 from pvcd_plugins.node.states import SETTLED, coordinator_state, daemon_state, domain_state, fact, report_of, takes_vms
 from pvcd_plugins.node.views import NodeView, node_view
 
+# fmt: off
 __all__ = [
-    "DRAIN",
-    "RESTORE",
-    "CoordinatorState",
-    "DaemonState",
-    "DomainState",
-    "Node",
-    "NodeReport",
-    "coordinator_state",
-    "daemon_state",
-    "domain_state",
-    "fact",
-    "find",
-    "late_warning",
-    "report_of",
-    "takes_vms",
+    "DRAIN", "RESTORE", "CoordinatorState", "DaemonState", "DomainState", "Node", "NodeReport", "coordinator_state",
+    "daemon_state", "domain_state", "fact", "find", "late_warning", "report_of", "takes_vms",
 ]
+# fmt: on
 
 
 def find(context: Context, name: str) -> Node:

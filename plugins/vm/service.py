@@ -26,21 +26,12 @@ from pvcd_plugins.vm.states import WANTS_GUEST, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
 from pvcd_plugins.vm.volumes import VolumeLock, claims_of, write_with_volume_claims
 
+# fmt: off
 __all__ = [
-    "NETWORK_INDEX",
-    "VM",
-    "State",
-    "VMName",
-    "VMReport",
-    "check_definition",
-    "complete",
-    "find",
-    "macs",
-    "place",
-    "refuse_taken",
-    "release",
-    "reserve",
+    "NETWORK_INDEX", "VM", "State", "VMName", "VMReport", "check_definition", "complete", "find", "macs", "place",
+    "refuse_taken", "release", "reserve",
 ]
+# fmt: on
 
 REMOVAL_SECONDS = 30.0
 BUSY = (State.PROVISION, State.DELETE)

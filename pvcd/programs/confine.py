@@ -110,7 +110,10 @@ def _answer(report: int, **answer: Any) -> None:
 
 
 def outside(parent: int, init: Callable[[], NoReturn]) -> int:
-    """Start process 1 of a new process namespace; it ends with this process, and this process with `parent`."""
+    """Start process 1 of a new process namespace; it ends with this process, and this process with `parent`.
+
+    SIGTERM ends all of it: this process ends after process 1, and that after every other one of the namespace.
+    """
     end_with_parent(lambda: os.getppid() == parent)
     user, group = os.geteuid(), os.getegid()
     call("unshare", libc.unshare(_NEW_PROCESSES if user == 0 else _NEW_PROCESSES | _NEW_USER))
@@ -119,12 +122,16 @@ def outside(parent: int, init: Callable[[], NoReturn]) -> int:
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     alive, held = os.pipe()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.close(held)
         end_with_parent(lambda: not select.select([alive], [], [], 0)[0])
         init()
     os.close(alive)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return child
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from asyncio import SubprocessTransport
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pvcd.errors import Failed, TimedOut
-from pvcd.programs.supervise import ending, kill_group
+from pvcd.programs.supervise import ending, kill_group, stop
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 """A program that writes more to stdout, or to stderr, is ended."""
@@ -52,9 +53,10 @@ async def run(
     max_output: int = MAX_OUTPUT_BYTES,
     pass_fds: Collection[int] = (),
     check: bool = True,
+    grace: float = 0.0,
 ) -> Result:
     """Run a program to its end. `environment` is added to that of this process, unless `inherit` is false; messages
-    are in English in any case.
+    are in English in any case. A program that is ended gets SIGTERM first if it has `grace` seconds to end by itself.
 
     Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.
@@ -70,7 +72,7 @@ async def run(
         raise TimedOut(f"{_name(argv[0])} did not finish within {timeout:g} s and was ended.") from None
     finally:
         if result is None:
-            await _end(process)
+            await _end(process, grace)
     if check and result.returncode:
         raise ProgramFailed(_sentence(argv[0], result))
     return result
@@ -134,11 +136,18 @@ async def _feed(stdin: asyncio.StreamWriter, input: bytes) -> None:
         await stdin.wait_closed()
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, grace: float = 0.0) -> None:
     """Kill the program's group, even if only its children are left, and reap it."""
-    kill_group(process)
-    # A descendant in its own session may still hold the pipes: close this side of them.
-    process._transport.close()  # type: ignore[attr-defined]
+    transport: SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    # A descendant in its own session may still hold the pipes, and asyncio would wait for their end: close this side.
+    for pipe in filter(None, map(transport.get_pipe_transport, range(3))):
+        pipe.close()
+    try:
+        if grace:
+            await stop(process, grace)
+    finally:
+        kill_group(process)
+        transport.close()
     # A process that hangs in the kernel is reaped later.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_REAP_SECONDS):

@@ -58,6 +58,7 @@ async def execute(hook: Hook, document: Envelope, seconds: float) -> Ending:
             max_output=MAX_OUTPUT_BYTES,
             pass_fds=(hook.file, report),
             check=False,
+            grace=_END_SECONDS,
         )
     except TooMuchWritten:
         return Ending(f"it wrote more than {MAX_OUTPUT_BYTES // 1024**2} MiB", seconds=time.monotonic() - began)

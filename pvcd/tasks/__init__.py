@@ -19,30 +19,12 @@ from pydantic_core import to_jsonable_python
 from pvcd.declare.context import Context
 from pvcd.errors import Conflict, Exists, NotFound
 from pvcd.store import Create, Delete, Put, retried
-from pvcd.tasks.logs import TASK_LOGS, LogLine, TaskLogs, follow
+from pvcd.tasks.logs import TASK_LOGS, LogLine, follow
 from pvcd.tasks.queue import TASK_QUEUE
-from pvcd.tasks.records import MAX_VALUES_BYTES, Claim, StepRecord, Task, TaskSubject, refuse_too_large
+from pvcd.tasks.records import MAX_VALUES_BYTES, StepRecord, Task, TaskSubject, refuse_too_large
 from pvcd.tasks.steps import Outcome, Run, Step
 
-__all__ = [
-    "TASK_LOGS",
-    "TASK_QUEUE",
-    "Claim",
-    "LogLine",
-    "Outcome",
-    "Planned",
-    "Run",
-    "Step",
-    "StepRecord",
-    "Task",
-    "TaskLogs",
-    "TaskSubject",
-    "cancel",
-    "check",
-    "find",
-    "follow",
-    "submit",
-]
+__all__ = ["TASK_LOGS", "LogLine", "Outcome", "Run", "Step", "StepRecord", "Task", "follow"]
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,12 @@ from pvcd.clock import VirtualClock
 from pvcd.daemon.api import ADMISSION, create_app
 from pvcd.daemon.components import make_context
 from pvcd.declare.context import Context, Role
-from pvcd.http import Message, Routes, Value, logins
+from pvcd.http import logins
 from pvcd.http.logins import Login
 from pvcd.http.middleware import PROBLEM
+from pvcd.http.parameters import Value
+from pvcd.http.replies import Message
+from pvcd.http.routes import Routes
 from pvcd.plugin.hookspecs import hookimpl
 from pvcd.plugin.loading import Plugin
 from pvcd.plugin.registry import collect

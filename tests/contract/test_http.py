@@ -15,9 +15,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.typedefs import Handler
 
 from pvcd.errors import NotFound
-from pvcd.http import Document, Encoded, Flag, Message, Path, Route, Routes, Text, Value
 from pvcd.http.middleware import MAX_BODY, PROBLEM, errors
-from pvcd.http.routes import register
+from pvcd.http.parameters import Document, Flag, Path, Value
+from pvcd.http.replies import Encoded, Message, Text
+from pvcd.http.routes import Route, Routes, register
 
 Client = TestClient[web.Request, web.Application]
 
@@ -174,7 +175,7 @@ HEAD = b" HTTP/1.1\r\nHost: a\r\n"
     [
         (b"GET /api/v1/vm?limit=%ff" + HEAD, 510, "The query must be valid utf-8."),
         (b"GET /api/v1/vm?limit=%zz%" + HEAD, 200, '["%zz%"]'),
-        (b"GET /api/v1/vm?limit=%ed%a0%80" + HEAD, 510, "not valid utf-8"),
+        (b"GET /api/v1/vm?limit=%ed%a0%80" + HEAD, 510, "must be valid utf-8"),
         (b"GET /api/v1/vm?limit=%00" + HEAD, 510, "control character"),
         (b"GET /api/v1/vm/%00/dump" + HEAD, 510, "control character"),
         (b"GET /api/v1/vm/%ff/dump" + HEAD, 200, "<name>%ff</name>"),

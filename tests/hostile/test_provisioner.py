@@ -219,7 +219,7 @@ def test_a_script_is_never_run_at_upload(site: Cluster, tmp_path: Path) -> None:
 
 def test_values_that_are_too_large_are_refused(site: Cluster) -> None:
     for path, text in (("/template/userdata/new", "#"), ("/script/new", SCRIPT + "#")):
-        assert "262144 are possible" in is_refused(site, "POST", path, data=text + "x" * 262144)
+        assert "must have at most 262144 bytes" in is_refused(site, "POST", path, data=text + "x" * 262144)
         status, body = site.ask("POST", BASE + path, data=text + "x" * (3 << 20))
         assert (status, body["code"]) == (413, "body-too-large")
 

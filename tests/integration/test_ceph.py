@@ -458,7 +458,7 @@ def kill_in_the_middle_of_a_removal(ceph: Ceph, osd: str) -> None:
         ceph.ask("POST", "/cluster-option", action="set", option=option)
     try:
         removing = in_background(ceph.cluster, "DELETE", f"{STORAGE}/osd/{osd}", yes_i_really_mean_it="")
-        ceph.cluster.until(lambda: "of all are not ready" in (ceph.osd(osd)["progress"] or ""), 60)
+        ceph.cluster.until(lambda: "in the cluster not ready" in (ceph.osd(osd)["progress"] or ""), 60)
         assert ceph.refused("DELETE", f"/osd/{osd}{REALLY}") == "osd-busy"
         assert not removing.done(), removing.result()
         stats = ceph.osd(osd)["stats"]

@@ -226,7 +226,7 @@ def test_the_volume_backup_example(cluster: Cluster, guests: Guests, volumes: Vo
     assert remove(delete_disks=False) == "" and not backups.exists()
     cluster.post("/vm/web1/state", state="start")
     cluster.until_state("web1", "start", True, 60)
-    assert "VM web1 runs: stop it first" in remove(delete_disks=True)
+    assert "VM 'web1' is running: stop it first" in remove(delete_disks=True)
     cluster.post("/vm/web1/state", state="stop")
     cluster.until_state("web1", "stop", False, 60)
     assert remove(delete_disks=True) == ""

@@ -20,8 +20,8 @@ from pvcd.daemon.components import make_context, open_components
 from pvcd.daemon.run import tree
 from pvcd.declare.context import Context
 from pvcd.plugin import registry
-from pvcd.tasks import TASK_QUEUE
 from pvcd.tasks.dramatiq_queue import DramatiqQueue
+from pvcd.tasks.queue import TASK_QUEUE
 from pvcd.tasks.records import Claim, TaskSubject
 from tests.contract.conftest import ZooKeeperServer
 from tests.contract.redis_server import RedisServer, redis_server

@@ -32,19 +32,12 @@ from pvcd_plugins.ceph.cluster.facts import (
     Watcher,
 )
 
+# fmt: off
 __all__ = [
-    "Device",
-    "ListedVolume",
-    "Lock",
-    "Monitors",
-    "Osd",
-    "Pool",
-    "Snapshot",
-    "Status",
-    "Utilization",
-    "Volume",
+    "Device", "ListedVolume", "Lock", "Monitors", "Osd", "Pool", "Snapshot", "Status", "Utilization", "Volume",
     "Watcher",
 ]
+# fmt: on
 
 OPTIONS = (
     *("nobackfill", "nodeep-scrub", "nodown", "noin", "noout", "norebalance", "norecover"),

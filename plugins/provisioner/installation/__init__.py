@@ -17,15 +17,7 @@ from typing import Protocol
 
 from pvcd import Failed
 
-__all__ = [
-    "MOUNTED",
-    "TEMPORARY_DIRECTORY",
-    "Disk",
-    "InstallFailed",
-    "Installation",
-    "Job",
-    "Output",
-]
+__all__ = ["MOUNTED", "TEMPORARY_DIRECTORY", "Disk", "InstallFailed", "Installation", "Job", "Output"]
 
 Output = Callable[[str], Awaitable[None]]
 """Called with each line that a script writes."""

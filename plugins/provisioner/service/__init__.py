@@ -28,32 +28,11 @@ from pvcd_plugins.provisioner.service.templates import (
     replace_userdata,
 )
 
+# fmt: off
 __all__ = [
-    "DiskOptions",
-    "add_disk",
-    "add_net",
-    "cancel",
-    "create",
-    "create_network",
-    "create_profile",
-    "create_script",
-    "create_system",
-    "create_userdata",
-    "create_vm",
-    "find",
-    "find_disk",
-    "find_net",
-    "follow_log",
-    "get_status",
-    "list_tasks",
-    "plan",
-    "read_log",
-    "remove",
-    "remove_disk",
-    "remove_net",
-    "remove_userdata",
-    "replace_script",
-    "replace_userdata",
-    "request_for",
-    "storage_template_of",
+    "DiskOptions", "add_disk", "add_net", "cancel", "create", "create_network", "create_profile", "create_script",
+    "create_system", "create_userdata", "create_vm", "find", "find_disk", "find_net", "follow_log", "get_status",
+    "list_tasks", "plan", "read_log", "remove", "remove_disk", "remove_net", "remove_userdata", "replace_script",
+    "replace_userdata", "request_for", "storage_template_of",
 ]
+# fmt: on

@@ -12,7 +12,7 @@ from aiohttp import StreamReader, web
 from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
-from pvcd.http import Route
+from pvcd.http.routes import Route
 from pvcd.http.values import read_arguments
 
 Ask = Callable[..., web.Request]

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from pvcd.http import Document, Encoded, Flag, Message, Path, Produces, Routes, Text, Value
 from pvcd.http.openapi import RAW, SEGMENT, TEXT, contents, document
-from pvcd.http.parameters import signature
+from pvcd.http.parameters import Document, Flag, Path, Value, signature
+from pvcd.http.replies import Encoded, Message, Produces, Text
+from pvcd.http.routes import Routes
 from pvcd.records import NAME_PATTERN, Name
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"

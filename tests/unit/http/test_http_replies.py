@@ -11,8 +11,7 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel
 
-from pvcd.http import Encoded, Message, Text
-from pvcd.http.replies import MIN_ZIP_BYTES, reply
+from pvcd.http.replies import MIN_ZIP_BYTES, Encoded, Message, Text, reply
 
 
 class Thing(BaseModel):

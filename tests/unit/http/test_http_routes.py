@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from pvcd.http import Document, Flag, Message, Parameter, Path, Place, Route, Routes, Value
+from pvcd.http.parameters import Document, Flag, Parameter, Path, Place, Value
+from pvcd.http.replies import Message
+from pvcd.http.routes import Route, Routes
 from pvcd.http.values import document_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 
 from pvcd.errors import Invalid
-from pvcd.http import Document, Flag, Message, Path, Routes, Value, values
+from pvcd.http import values
+from pvcd.http.parameters import Document, Flag, Path, Value
+from pvcd.http.replies import Message
+from pvcd.http.routes import Routes
 from pvcd.http.values import read_arguments
 from pvcd.records import Name
 
