@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pvcd.errors import Failed, TimedOut
-from pvcd.programs.supervise import ending, kill_group, stop
+from pvcd.programs.supervise import ended_within, ending, kill_group, stop
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 """A program that writes more to stdout, or to stderr, is ended."""
@@ -148,10 +148,7 @@ async def _end(process: Process, grace: float = 0.0) -> None:
     finally:
         kill_group(process)
         transport.close()
-    # A process that hangs in the kernel is reaped later.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_SECONDS):
-            await process.wait()
+    await ended_within(process, _REAP_SECONDS)  # a process that hangs in the kernel is reaped later
 
 
 def _sentence(program: str, result: Result) -> str:

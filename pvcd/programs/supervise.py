@@ -48,14 +48,19 @@ async def stop(process: Process, seconds: float) -> bool:
         return True
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
-    try:
-        async with asyncio.timeout(seconds):
-            await process.wait()
-    except TimeoutError:
-        kill_group(process)
-        await process.wait()
-        return False
-    return True
+    if await ended_within(process, seconds):
+        return True
+    kill_group(process)
+    await process.wait()
+    return False
+
+
+async def ended_within(process: Process, seconds: float) -> bool:
+    """Wait until a process has ended; return False when the time has passed."""
+    # Not asyncio.timeout(): while an error of a task group is handled, Python 3.11.2 would raise CancelledError there.
+    waiting = asyncio.ensure_future(process.wait())
+    await asyncio.wait([waiting], timeout=seconds)
+    return not waiting.cancel()
 
 
 def kill_group(process: Process) -> None:

@@ -132,6 +132,20 @@ async def test_a_program_with_endless_output_is_killed():
         await run(["yes"], timeout=30, max_output=1_000_000)
 
 
+@pytest.mark.parametrize("grace", [0.0, 10.0])
+async def test_a_program_may_end_itself_within_its_grace(tmp_path, grace):
+    script = "trap 'echo >$0; exit' TERM; echo x; while :; do sleep 0.05; done"
+    with pytest.raises(TimedOut):
+        await run(["sh", "-c", script, str(tmp_path / "ended")], timeout=0.5, grace=grace)
+    assert (tmp_path / "ended").exists() == bool(grace)
+
+
+async def test_a_program_with_grace_that_writes_on_is_killed_after_it():
+    script = "trap '' TERM PIPE; while :; do echo x 2>/dev/null; done"
+    with pytest.raises(ProgramFailed, match="wrote more than 100 bytes"):
+        await run(["sh", "-c", script], timeout=10, max_output=100, grace=0.2)
+
+
 async def test_a_program_can_get_descriptors_and_an_empty_environment(tmp_path):
     (tmp_path / "text").write_text("hello")
     file = os.open(tmp_path / "text", os.O_RDONLY)
