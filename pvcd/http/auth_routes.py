@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+from importlib.metadata import version
 from typing import Annotated
 
 from pvcd.declare.context import Context
@@ -16,6 +16,7 @@ Token = Annotated[
     str | None, Value("One of the configured API tokens; only needed while authentication is enabled", secret=True)
 ]
 
+GREETING = Message(message=f"PVC API, pvcd {version('pvcd')}")
 DISABLED = Message(message="Authentication is disabled")
 FORM = b"""\
 <!doctype html>
@@ -43,7 +44,7 @@ routes = Routes("/api/v1", tag="General")
 @routes.get(status=209, public=True)
 async def describe(context: Context) -> Message:
     """Show that the API is listening, and its version."""
-    return Message(message=f"PVC API, pvcd {importlib.metadata.version('pvcd')}")
+    return GREETING
 
 
 @routes.get("/auth/login", public=True)
