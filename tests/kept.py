@@ -1,4 +1,4 @@
-"""What all tests of a module share, and none may change."""
+"""State that all tests of a module share, and none may change."""
 
 from __future__ import annotations
 

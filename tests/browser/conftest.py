@@ -61,7 +61,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Page:
-    """What a browser made of a page: its elements, what it said in its console, and the URLs it asked for."""
+    """A page as a browser shows it: its elements, the messages in the console, and the URLs that it requested."""
 
     dom: str
     console: list[str]

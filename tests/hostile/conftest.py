@@ -38,7 +38,7 @@ def victim(watched: Cluster, web1: Kept) -> Iterator[Cluster]:
 
 
 def remembered(cluster: Cluster) -> Any:
-    """What the cluster remembers, without what changes by itself."""
+    """Return the records of the cluster, without those that change by themselves."""
     nodes = [{key: node[key] for key in ("name", "coordinator_state", "domain_state")} for node in cluster.get("/node")]
     return cluster.get("/vm"), nodes
 

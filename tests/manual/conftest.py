@@ -1,4 +1,4 @@
-"""What the manual promises, each sentence a test, against running servers.
+"""The promises of the manual, a test for each sentence, against running servers.
 
 Two clusters serve all tests: the sandbox (`cluster`), whose node starts real guests, and, for what takes more than one
 node, the nodes hv1, hv2 and hv3 (`nodes`) with real API, agents and ZooKeeper, of which only the guests are fakes.

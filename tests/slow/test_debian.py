@@ -62,7 +62,7 @@ def mirror() -> str:
 
 
 def proxies() -> dict[str, str]:
-    """What apt downloads through, as environment variables."""
+    """Return the proxies of apt, as environment variables."""
     options = {f"{kind}_proxy": f"Acquire::{kind}::Proxy" for kind in ("http", "https")}
     found = {name: output("apt-config", "dump", "--format", "%v", option) for name, option in options.items()}
     return {name: proxy for name, proxy in found.items() if proxy}

@@ -20,7 +20,7 @@ from pvcd.store.memory import MemoryServer, MemoryTree
 
 T = TypeVar("T")
 CORE = collect([])
-"""What the core declares."""
+"""The declarations of the core."""
 
 
 class Thing(Record, path="/things/{name}"):

@@ -40,7 +40,7 @@ def block():
 
 @pytest.fixture
 def complaints(tmp_path: Path) -> Complaints:
-    """What the suite says of a plugin with some code."""
+    """Return the complaints of the suite about a plugin with some code."""
 
     def complaints(code: str) -> list[str]:
         file = tmp_path / "tried.py"

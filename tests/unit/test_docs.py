@@ -166,7 +166,7 @@ def constant(node: ast.expr) -> str:
 
 
 def is_of_a_kind(error: type[errors.PvcdError]) -> bool:
-    """Whether its code begins with the kind of thing that it is about, its first argument."""
+    """Return whether its code begins with the kind of thing that it is about, its first argument."""
     return next(iter(inspect.signature(error).parameters)) == "kind"
 
 
@@ -275,7 +275,7 @@ REFERENCE: dict[str, type] = {
 
 
 def parts(of: type) -> set[str]:
-    """What is to be given to make one, and what it has."""
+    """Return the arguments that make one, and its public parts."""
     own = {name for name, part in vars(of).items() if isinstance(part, FunctionType | property | classmethod)}
     given = set() if of in GIVEN or of is pvcd.Record else set(inspect.signature(of).parameters)
     return {name for name in own | given if not name.startswith(("_", "model_"))}

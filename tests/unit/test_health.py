@@ -41,7 +41,7 @@ async def hold_on(context: Context) -> Health:
 
 
 async def reported(found: Any) -> dict[str, Any]:
-    """What the API says of a check, and that the others are there."""
+    """Return the reply of the API about a check, and assert that the others are there."""
     check = HealthCheck("mine", "Something", found if callable(found) else returning(found))
     async with SimulatedCluster([], [plugin(health_checks=[check])], without=["vm", "ceph"]) as cluster:
         reply = await cluster.request("GET", "/api/v1/health")

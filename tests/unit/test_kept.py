@@ -1,4 +1,4 @@
-"""What tests of a module share: a change is a failure, and the next test finds it as it was."""
+"""State that the tests of a module share: a change is a failure, and the next test finds it as it was."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _builds(node: ast.ClassDef) -> bool:
 
 
 def texts(node: ast.expr) -> Iterator[str]:
-    """What an expression may say, with {} for each value."""
+    """Yield the texts that an expression may be, with {} for each value."""
     match node:
         case ast.Constant(value=str(text)):
             yield text

@@ -24,7 +24,7 @@ OFFICE: ComponentKey[str] = ComponentKey("office")
 
 
 class Duties:
-    """What is done as primary, by whom, and at which value of a thing."""
+    """The acts as primary: the node, and the value of a thing at that time."""
 
     def __init__(self) -> None:
         self.done: list[tuple[str, int]] = []

@@ -29,7 +29,7 @@ LEASE_LOST = "Cannot run 'lead' on node '{}': it lost the primary lease meanwhil
 
 
 class Node:
-    """What the nodes are told to answer, and what they were asked."""
+    """The answers of the nodes, and the questions to them."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []

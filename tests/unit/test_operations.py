@@ -17,7 +17,7 @@ KNOWN = ("vm-start", "node-drain")
 
 
 class Log:
-    """What happened, in order."""
+    """The events, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

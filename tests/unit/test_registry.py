@@ -289,7 +289,7 @@ def test_registry_without_plugins_has_only_the_core() -> None:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """What is installed, as name -> module, instead of what really is."""
+    """Install plugins, as name -> module, instead of the real ones."""
     points: dict[str, str] = {}
 
     def entry_points(group: str) -> EntryPoints:

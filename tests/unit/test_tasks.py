@@ -91,7 +91,7 @@ class ForgetfulTree(MemoryTree):
 
 
 class World:
-    """What the steps change outside, and what they did to it."""
+    """The outside world that the steps change, and their acts."""
 
     def __init__(self) -> None:
         self.things: set[str] = set()

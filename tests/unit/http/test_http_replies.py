@@ -1,4 +1,4 @@
-"""What a route returns becomes a reply."""
+"""From the value that a route returns to a reply."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ PROFILE = {
     "userdata_template": "base",
     "script": "deb",
 }
-"""What `Provisioner.fill` creates, as a profile names it."""
+"""The things that `Provisioner.fill` creates, as a profile names them."""
 
 
 class Provisioner:

@@ -1,4 +1,4 @@
-"""What hooks are told, as a document, as variables, and as a schema that fits it."""
+"""The document that site hooks read, the same as variables, and its schema."""
 
 from __future__ import annotations
 

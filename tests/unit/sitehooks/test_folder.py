@@ -1,4 +1,4 @@
-"""What of the hooks directory runs, and why the rest does not."""
+"""The hooks directory: the files that run, and why the others do not."""
 
 from __future__ import annotations
 
