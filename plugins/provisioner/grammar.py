@@ -62,7 +62,7 @@ def read_mac_template(text: object) -> str | None:
 def read_disk_id(text: object) -> str:
     """Read the id of a disk in its VM."""
     if not _DISK_ID.fullmatch(str(text)):
-        raise ValueError("must be sda, sdb ... or vda, vdb ...")
+        raise ValueError("must be sda, sdb and so on, or vda, vdb and so on")
     return str(text)
 
 

@@ -131,7 +131,8 @@ def _sentence(request: web.Request, error: web.HTTPException) -> str:
     if isinstance(error, web.HTTPNotFound):
         return f"There is nothing at {shown(request.path)}."
     if isinstance(error, web.HTTPMethodNotAllowed):
-        return f"Cannot {error.method} {shown(request.path)}: use {' or '.join(sorted(error.allowed_methods))}."
+        *most, last = sorted(error.allowed_methods)
+        return f"Cannot {error.method} {shown(request.path)}: use {' or '.join(filter(None, [', '.join(most), last]))}."
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return f"The body must have at most {request.client_max_size} bytes."
     return error.text or _title(error.status)

@@ -222,8 +222,10 @@ def _route(
 
 
 def _placed(parameter: Parameter, path: str) -> Parameter:
-    """Make a value that this path names a part of it."""
+    """Make a value that this path names a part of it. Raises `TypeError` for a list and for a secret."""
     if parameter.place is Place.VALUE and f"{{{parameter.key}}}" in path:
+        if parameter.many or parameter.secret:
+            raise TypeError(f"its parameter {parameter.key!r} cannot be a part of the path {path}")
         return dataclasses.replace(parameter, place=Place.PATH, required=True)
     return parameter
 

@@ -387,7 +387,7 @@ def _phrase(schema: dict[str, Any]) -> str | None:
 def _text_phrase(schema: dict[str, Any], bounds: str) -> str | None:
     if schema.get("pattern") == NAME_PATTERN:
         length = f", {bounds} characters" if bounds else ""
-        return f"a name (a letter or digit, then letters, digits, '.', '_', '+' and '-'{length})"
+        return f"a letter or digit, then letters, digits, '.', '_', '+' and '-'{length}"
     if bounds and "pattern" not in schema:
         return f"text of {bounds} characters"
     return _FORMATS.get(schema.get("format", ""))

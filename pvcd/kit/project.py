@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from pvcd.errors import Conflict, Invalid
-from pvcd.plugin.loading import ENTRY_POINTS, Plugin, RefusedPlugin, import_file, load, plugin_file
+from pvcd.plugin.loading import CORE, ENTRY_POINTS, Plugin, RefusedPlugin, import_file, load, plugin_file
 from pvcd.plugin.registry import RESERVED, gather
 from pvcd.settings import PluginsSection
 
@@ -45,7 +45,7 @@ def _refuse(name: str) -> None:
         raise Invalid(f"name must be 2 to 20 lower case letters and digits, the first a letter; got {name!r:.60}.")
     declared = gather(load(PluginsSection()))
     taken: dict[str, set[str | None]] = {
-        "a plugin": {plugin.name for plugin in declared.plugins},
+        "a plugin": {CORE, *(plugin.name for plugin in declared.plugins)},
         "a part of the API": {route.path.split("/")[3] for route in declared.routes if route.path.count("/") > 2},
         "a subcommand": {*RESERVED["cli_commands"], *(command.name for command in declared.cli_commands)},
         "a node selector": {selector.name for selector in declared.node_selectors},

@@ -130,9 +130,14 @@ def outside(parent: int, init: Callable[[], NoReturn]) -> int:
         end_with_parent(lambda: not select.select([alive], [], [], 0)[0])
         init()
     os.close(alive)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
+    signal.signal(signal.SIGTERM, lambda *_: _kill(child))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return child
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def private_places(namespaces: int, tmp: str) -> None:

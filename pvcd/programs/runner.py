@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pvcd.errors import Failed, TimedOut
-from pvcd.programs.supervise import ended_within, ending, kill_group, stop
+from pvcd.programs.supervise import ended_within, ending, kill_group
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 """A program that writes more to stdout, or to stderr, is ended."""
@@ -56,7 +56,7 @@ async def run(
     grace: float = 0.0,
 ) -> Result:
     """Run a program to its end. `environment` is added to that of this process, unless `inherit` is false; messages
-    are in English in any case. A program that is ended gets SIGTERM first if it has `grace` seconds to end by itself.
+    are in English in any case. A program that is ended loses its pipes; SIGKILL follows, `grace` seconds after SIGTERM.
 
     Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.
@@ -144,7 +144,9 @@ async def _end(process: Process, grace: float = 0.0) -> None:
         pipe.close()
     try:
         if grace:
-            await stop(process, grace)
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await ended_within(process, grace)
     finally:
         kill_group(process)
         transport.close()

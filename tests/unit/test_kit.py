@@ -84,6 +84,7 @@ def test_a_new_plugin_uses_most_hooks(folder: Path) -> None:
         ("../up", "name must be 2 to 20 lower case"),
         ("a" * 21, "name must be 2 to 20 lower case"),
         ("vm", "Cannot name a plugin 'vm': a plugin has this name."),
+        ("core", "Cannot name a plugin 'core': a plugin has this name."),
         ("storage", "Cannot name a plugin 'storage': a part of the API has this name."),
         ("sandbox", "Cannot name a plugin 'sandbox': a plugin has this name."),
         ("examples", "Cannot name a plugin 'examples': a subcommand has this name."),

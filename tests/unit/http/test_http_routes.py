@@ -252,6 +252,16 @@ async def unknown_type(context: Any, a: Annotated[Nowhere, Value("a")]) -> Messa
     return Message(message="")
 
 
+async def secret(context: Any, key: Annotated[str, Value("A key", secret=True)]) -> Message:
+    """Do."""
+    return Message(message="")
+
+
+async def listed(context: Any, key: Annotated[list[str], Value("Keys", separator=",")]) -> Message:
+    """Do."""
+    return Message(message="")
+
+
 class Odd:
     """No type of pydantic."""
 
@@ -282,6 +292,8 @@ async def odd_type(context: Any, a: Annotated[Odd, Value("a")]) -> Message:
         (impossible_choice, "", "'a' cannot be 'jump'"),
         (unknown_type, "", "Nowhere"),
         (odd_type, "", "Odd"),
+        (secret, "/{key}", "'key' cannot be a part of the path /x/{key}"),
+        (listed, "/{key}", "'key' cannot be a part of the path /x/{key}"),
     ],
 )
 def test_a_mistake_is_refused_at_the_declaration(function: Callable[..., Any], path: str, reason: str) -> None:

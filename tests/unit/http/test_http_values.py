@@ -415,8 +415,8 @@ async def test_a_path_value_is_only_checked_for_characters_and_length(read: Read
         ("net=10.0.0.1/8", "net must be an IPv4 network or an IPv6 network; got '10.0.0.1/8'."),
         (
             "name=a/b",
-            "name must be a name (a letter or digit, then letters, digits, '.', '_', '+' and '-', "
-            "at most 128 characters); got 'a/b'.",
+            "name must be a letter or digit, then letters, digits, '.', '_', '+' and '-', "
+            "at most 128 characters; got 'a/b'.",
         ),
         ("short=abcd", "short must be text of at least 1 and at most 3 characters; got 'abcd'."),
         ("short=", "short must be text of at least 1 and at most 3 characters; got ''."),
