@@ -24,11 +24,8 @@ async def _simulated_logs(context: Context) -> AsyncIterator[TaskLogs]:
 async def _redis_logs(context: Context) -> AsyncIterator[TaskLogs]:
     from pvcd.tasks.redis_logs import RedisLogs
 
-    logs = RedisLogs(context.settings.redis.url, context.clock)
-    try:
+    async with contextlib.aclosing(RedisLogs(context.settings.redis.url, context.clock)) as logs:
         yield logs
-    finally:
-        await logs.close()
 
 
 @contextlib.asynccontextmanager
@@ -40,11 +37,8 @@ async def _simulated_queue(context: Context) -> AsyncIterator[TaskQueue]:
 async def _dramatiq_queue(context: Context) -> AsyncIterator[TaskQueue]:
     from pvcd.tasks.dramatiq_queue import DramatiqQueue
 
-    queue = DramatiqQueue(context.settings.redis.url)
-    try:
+    async with contextlib.aclosing(DramatiqQueue(context.settings.redis.url)) as queue:
         yield queue
-    finally:
-        await queue.close()
 
 
 COMPONENTS = (

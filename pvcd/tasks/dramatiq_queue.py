@@ -44,7 +44,7 @@ class DramatiqQueue:
         self._broker = make(client=self._redis, middleware=[], namespace="pvcd")
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Wait for messages that are being sent, and close the connections."""
         await asyncio.gather(*self._sending)
         self._redis.close()

@@ -39,7 +39,7 @@ class RedisLogs:
         self._away = False
         self._pause_ends = 0.0
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
 

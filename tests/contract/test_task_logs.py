@@ -59,7 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 async def real(server: RedisServer) -> AsyncIterator[RedisBench]:
     bench = RedisBench(server)
     yield bench
-    await bench.logs.close()
+    await bench.logs.aclose()
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -69,7 +69,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         return
     bench = RedisBench(request.getfixturevalue("server"))
     yield bench
-    await bench.logs.close()
+    await bench.logs.aclose()
 
 
 @pytest.fixture

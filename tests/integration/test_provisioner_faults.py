@@ -175,7 +175,7 @@ async def test_a_repeated_message_repeats_nothing(bench: Bench) -> None:
         for id in [*tasks.values()] * 3:
             queue.wake(UUID(id))
     finally:
-        await queue.close()
+        await queue.aclose()
     bench.ended({"later": bench.create("later")}, "SUCCESS")
     assert [bench.provisioner.task(id) for id in tasks.values()] == before
     assert {

@@ -353,7 +353,7 @@ class Listener:
                 yield
         finally:
             self.go.set()
-            await self.queue.close()
+            await self.queue.aclose()
 
 
 async def waking(redis: RedisServer, act: Callable[[DramatiqQueue], Awaitable[Any]]) -> None:
@@ -361,7 +361,7 @@ async def waking(redis: RedisServer, act: Callable[[DramatiqQueue], Awaitable[An
     try:
         await act(queue)
     finally:
-        await queue.close()
+        await queue.aclose()
 
 
 async def test_each_wake_message_reaches_one_worker(redis: RedisServer) -> None:
