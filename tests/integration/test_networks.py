@@ -84,7 +84,14 @@ class Cluster:
 
     @property
     def primary(self) -> str:
-        (name,) = [node["name"] for node in self.api.get("/node") if node["coordinator_state"] == "primary"]
+        found: list[str] = []
+
+        def one() -> list[str]:
+            found[:] = [node["name"] for node in self.api.get("/node") if node["coordinator_state"] == "primary"]
+            return found
+
+        self.api.until(one, PATIENCE)  # between two primaries there is none
+        (name,) = found
         return str(name)
 
     def make_primary(self, name: str) -> None:
