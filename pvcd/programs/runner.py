@@ -101,18 +101,18 @@ async def start(argv: Sequence[str], **options: Any) -> Process:
 async def _finish(process: Process, program: str, input: bytes | None, max_output: int) -> Result:
     """Feed and read the program until it has ended."""
     assert process.stdout is not None and process.stderr is not None  # noqa: S101
-    streams = (process.stdout, process.stderr)
+    readers = [asyncio.create_task(_read(stream, program, max_output)) for stream in (process.stdout, process.stderr)]
+    feeding = [asyncio.create_task(_feed(process.stdin, input or b""))] if process.stdin else []
+    work = [*readers, *feeding]
+    # Not a task group: Python 3.11.2 leaves the caller's task marked as cancelled when a member fails.
     try:
-        async with asyncio.TaskGroup() as group:
-            readers = [group.create_task(_read(stream, program, max_output)) for stream in streams]
-            if process.stdin is not None:
-                group.create_task(_feed(process.stdin, input or b""))
-    except* ProgramFailed as errors:
-        failure = errors.exceptions[0]
-    else:
-        stdout, stderr = (reader.result() for reader in readers)
-        return Result(await process.wait(), stdout, stderr)
-    raise failure
+        await asyncio.gather(*work)
+    finally:
+        for each in work:
+            each.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+    stdout, stderr = (reader.result() for reader in readers)
+    return Result(await process.wait(), stdout, stderr)
 
 
 async def _read(stream: asyncio.StreamReader, program: str, max_output: int) -> bytes:

@@ -57,7 +57,7 @@ async def stop(process: Process, seconds: float) -> bool:
 
 async def ended_within(process: Process, seconds: float) -> bool:
     """Wait until a process has ended; return False when the time has passed."""
-    # Not asyncio.timeout(): while an error of a task group is handled, Python 3.11.2 would raise CancelledError there.
+    # Not asyncio.timeout(): in a task that is cancelled already, Python 3.11.2 raises CancelledError at its end.
     waiting = asyncio.ensure_future(process.wait())
     await asyncio.wait([waiting], timeout=seconds)
     return not waiting.cancel()

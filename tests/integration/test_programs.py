@@ -132,6 +132,15 @@ async def test_a_program_with_endless_output_is_killed():
         await run(["yes"], timeout=30, max_output=1_000_000)
 
 
+async def test_after_a_program_that_wrote_too_much_the_caller_is_not_canceled():
+    with pytest.raises(ProgramFailed, match="wrote more than"):
+        await run(["yes"], timeout=30, input=b"", max_output=1000)
+    assert asyncio.current_task().cancelling() == 0
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(10)
+
+
 @pytest.mark.parametrize("grace", [0.0, 10.0])
 async def test_a_program_may_end_itself_within_its_grace(tmp_path, grace):
     script = "trap 'echo >$0; exit' TERM; echo x; while :; do sleep 0.05; done"
