@@ -28,6 +28,7 @@ from pvcd.store import Check, Create, Delete, Store, Upsert, retried
 
 log = logging.getLogger(__name__)
 GRACE_SECONDS = 60.0
+"""The time that an asker has to read an answer."""
 PAUSE_SECONDS = 0.5
 
 
@@ -53,6 +54,7 @@ class NodeCommandResult(Record, path="/node-commands/{node}/{id}/result"):
     code: str = ""
     status: int = Failed.status
     sentence: str = ""
+    ended: float | None = None
 
 
 node_handlers = Handlers()
@@ -88,7 +90,7 @@ class NodeCommands:
         )
         await self._store.write(Create(command))
         try:
-            await self._store.wait_for(lambda: self._result(command) is not None or self._is_away(node), seconds)
+            await self._store.wait_for(lambda: self._is_over(command), seconds)
             return self._unpack(command)
         finally:
             await asyncio.shield(forget(self._store, command))
@@ -97,6 +99,11 @@ class NodeCommands:
         result = self._store.get(NodeCommandResult, command.node, command.id)
         return result if result and result.state != "claimed" else None
 
+    def _is_over(self, command: NodeCommand) -> bool:
+        """Return whether no answer will come any more: it is there, or was swept while ZooKeeper was away from us."""
+        swept = self._store.get(NodeCommand, command.node, command.id) is None
+        return swept or self._result(command) is not None or self._is_away(command.node)
+
     def _is_away(self, node: str) -> bool:
         return self._store.get(Presence, node) is None
 
@@ -104,6 +111,10 @@ class NodeCommands:
         result = self._result(command)
         if result is None and self._is_away(command.node):
             raise Failed(_cannot(command, "it stopped meanwhile"), code="node-not-running")
+        if result is None and self._store.get(NodeCommand, command.node, command.id) is None:
+            raise TimedOut(
+                f"Cannot read the answer of node {command.node!r} to {command.verb!r}: ZooKeeper was away too long."
+            )
         if result is None:
             raise TimedOut(f"Node {command.node!r} did not answer {command.verb!r} within {command.seconds:g} s.")
         if result.state == "failed":
@@ -205,7 +216,8 @@ async def _finish(context: Context, command: NodeCommand, outcome: dict[str, Any
     if context.store.get(NodeCommand, command.node, command.id) is None or (result and result.state != "claimed"):
         return
     new = result or NodeCommandResult(node=command.node, id=command.id, process=ProcessIdentity.current())
-    await context.store.write(Check(command), Upsert(new.changed(**outcome)))
+    ended = context.clock.time()
+    await context.store.write(Check(command), Upsert(new.changed(**outcome, ended=ended)))
 
 
 async def _do(context: Context, command: NodeCommand) -> dict[str, Any]:
@@ -243,9 +255,18 @@ def _failure(code: str, sentence: str, status: int = Failed.status) -> dict[str,
 
 @primary_handlers.on(NodeCommand)
 async def sweep(context: Context, command: NodeCommand) -> Requeue | None:
-    """Remove a command whose asker has died."""
-    remaining = command.asked + command.seconds + GRACE_SECONDS - context.clock.time()
+    """Remove a command whose asker has died: it would have read the answer, or given up, long ago."""
+    result = context.store.get(NodeCommandResult, command.node, command.id)
+    over = (result and result.ended) or command.asked + command.seconds
+    remaining = over + GRACE_SECONDS - context.clock.time()
     if remaining > 0:
         return Requeue(remaining)
     await forget(context.store, command)
     return None
+
+
+@primary_handlers.on(NodeCommandResult)
+async def sweep_answered(context: Context, result: NodeCommandResult) -> Requeue | None:
+    """Remove a command that was answered, and whose asker has died."""
+    command = context.store.get(NodeCommand, result.node, result.id)
+    return await sweep(context, command) if command and result.ended else None

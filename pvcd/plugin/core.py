@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pvcd import sitehooks
-from pvcd.cluster import node_commands
+from pvcd.cluster import node_commands, sweeper
 from pvcd.cluster.lease import Primary
 from pvcd.cluster.presence import Presence
 from pvcd.cluster.schema import Schema
@@ -35,8 +35,8 @@ def register_records() -> Iterable[type[Record]]:
 
 @hookimpl
 def register_components() -> Iterable[Component[Any]]:
-    """The API document, the logs and the queue of tasks, and the site hooks."""
-    return [document_routes.COMPONENT, *components.COMPONENTS, sitehooks.COMPONENT]
+    """The API document, the logs and the queue of tasks, the site hooks, and the sweeper of the primary."""
+    return [document_routes.COMPONENT, *components.COMPONENTS, sitehooks.COMPONENT, sweeper.COMPONENT]
 
 
 @hookimpl

@@ -18,6 +18,7 @@ from pvcd.store.tree import (
     Node,
     NodeChange,
     SetNode,
+    parents_of,
     refuse_unfit,
 )
 
@@ -89,7 +90,9 @@ class MemoryServer:
 
     def commit(self, changes: Iterable[NodeChange], session: int) -> list[Node | None]:
         """Make all of the changes or none."""
+        changes = list(changes)
         draft = _Draft(self, session)
+        draft.named = {change.path for change in changes}
         results = [draft.apply(change) for change in changes]
         self._publish(draft)
         return results
@@ -120,6 +123,8 @@ class _Draft:
         self.documents = dict(server.documents)
         self.serial = server.serial + 1
         self.touched: list[str] = []
+        self.named: set[str] = set()
+        """The paths of its changes, which are not made as parents."""
         self._session = session
 
     def apply(self, change: NodeChange) -> Node | None:
@@ -156,6 +161,8 @@ class _Draft:
         path, owner = change.path, self._session if change.ephemeral else 0
         parent = path.rpartition("/")[0]
         if parent:
+            if self.named.intersection(parents_of(path)) - self.documents.keys():
+                raise Changed(path)
             self.make(parent)
             if self.documents[parent].owner:
                 raise Invalid(f"{path!r} cannot be created: its parent is ephemeral.")
@@ -226,6 +233,16 @@ class MemoryTree:
         found = {path: node for path, node in self._server.documents.items() if node.data and self._watches(path)}
         await asyncio.sleep(0)
         return found
+
+    async def empty(self) -> list[str]:
+        """Return what is below the roots and holds nothing."""
+        self._must_be_connected()
+        documents = self._server.documents
+        parents = {parent for path in documents for parent in parents_of(path)}
+        await asyncio.sleep(0)
+        return [
+            path for path, node in documents.items() if not node.data and path not in parents and self._watches(path)
+        ]
 
     async def get(self, path: str) -> Node | None:
         """Return one document, or None."""

@@ -111,6 +111,9 @@ class Tree(Protocol):
         before the call. It is no snapshot: a change during the call may be in it or not, and is hinted, so read again
         each path that was hinted since the call."""
 
+    async def empty(self) -> list[str]:
+        """Return the paths below the watched roots, and the roots, that have neither data nor children."""
+
     async def get(self, path: str) -> Node | None:
         """Return one document, or None. Empty ones, which were created as parents, count as none."""
 
@@ -123,8 +126,15 @@ class Tree(Protocol):
         Raises `Changed` (a version has moved, or the document to set, delete or check is gone), `Exists` (a document to
         create is there), `StoreUnavailable` (not done, or, after a lost connection, perhaps done), `Invalid` (a
         document over `MAX_DOCUMENT_BYTES` or changes over `MAX_COMMIT_BYTES`; nothing is sent). Deleting a document
-        that has children raises `Changed`. Missing parents are created without data, and a create in
-        the place of a document without data succeeds."""
+        that has children raises `Changed`. Missing parents are created without data (in version 0), even while others
+        remove them, but not those that the transaction itself names: without one it raises `Changed`. A create in the
+        place of a document without data succeeds."""
+
+
+def parents_of(path: str) -> list[str]:
+    """Return the paths above a path, from the top."""
+    names = path.split("/")[1:-1]
+    return ["/" + "/".join(names[: end + 1]) for end in range(len(names))]
 
 
 def refuse_unfit(changes: Sequence[NodeChange]) -> None:

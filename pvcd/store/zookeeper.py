@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ from kazoo.exceptions import (
     NodeExistsError,
     NoNodeError,
     NotEmptyError,
-    RolledBackError,
     SessionExpiredError,
 )
 from kazoo.protocol.serialization import CheckVersion, Create, Delete, Exists, GetChildren, GetData, SetData, Sync
@@ -34,7 +33,7 @@ from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from pvcd import errors
 from pvcd.errors import PvcdError, StoreUnavailable
-from pvcd.store.persistent_watch import AddWatch, Commit, ReadMany, WatchingClient
+from pvcd.store.persistent_watch import AddWatch, Commit, ReadMany, WatchingClient, failure_of
 from pvcd.store.tree import (
     CheckNode,
     CreateNode,
@@ -43,6 +42,7 @@ from pvcd.store.tree import (
     Node,
     NodeChange,
     SetNode,
+    parents_of,
     refuse_unfit,
 )
 
@@ -54,12 +54,12 @@ _BATCH_READS = 64
 _WINDOW_REQUESTS = 3
 """Requests of `load` in flight: enough that neither side waits, few enough that other calls do not queue for long."""
 
+_ATTEMPTS = 5
+"""Times that a transaction is sent again because parents came or went."""
 _EPHEMERAL = 1
 _LOST = (ConnectionLoss, ConnectionClosedError, SessionExpiredError)
 
 log = logging.getLogger(__name__)
-
-
 Take = Callable[[asyncio.Future[Any], Any], None]
 
 
@@ -169,7 +169,7 @@ class ZooKeeperTree:
         """Create the chroot if need be, set the watches again, and report the connection."""
         while True:
             try:
-                await self._make([*_parents(self._chroot), self._chroot] if self._chroot else [])
+                await self._make([*parents_of(self._chroot), self._chroot] if self._chroot else [])
                 await self._ask(*(AddWatch(self._full(root)) for root in self._roots))
                 break
             except PvcdError as error:
@@ -208,9 +208,16 @@ class ZooKeeperTree:
         return self._node(answer)
 
     async def load(self) -> dict[str, Node]:
-        """Return every document at and below the roots, a batch of reads per request; see `Tree.load`."""
+        """Return every document at and below the roots; see `Tree.load`."""
         await self.sync()
-        documents: dict[str, Node] = {}
+        return {path: node async for path, answer in self._walk() if (node := self._node(answer))}
+
+    async def empty(self) -> list[str]:
+        """Return what is below the roots and holds nothing; see `Tree.empty`."""
+        return [path async for path, (data, stat) in self._walk() if not data and not stat.numChildren]
+
+    async def _walk(self) -> AsyncIterator[tuple[str, Any]]:
+        """Read everything at and below the roots, a batch of reads per request."""
         reads = deque(GetData(self._full(root), None) for root in self._roots)
         sent: deque[tuple[list[Any], asyncio.Future[Any]]] = deque()
         while reads or sent:
@@ -221,11 +228,12 @@ class ZooKeeperTree:
             for read, answer in zip(batch, await self._answer(future), strict=True):
                 if isinstance(answer, list):
                     reads.extend(GetData(f"{read.path}/{name}", None) for name in answer)
-                elif node := self._node(answer):
-                    documents[read.path.removeprefix(self._chroot)] = node
-                if isinstance(answer, tuple) and answer[1].numChildren:
-                    reads.append(GetChildren(read.path, None))
-        return documents
+                elif isinstance(answer, tuple):
+                    if answer[1].numChildren:
+                        reads.append(GetChildren(read.path, None))
+                    yield read.path.removeprefix(self._chroot), answer
+                else:
+                    self._node(answer)  # raises, unless it was removed meanwhile
 
     def _node(self, answer: Any) -> Node | None:
         """Return the document in the answer to a read, or None; raise if the read failed."""
@@ -239,29 +247,36 @@ class ZooKeeperTree:
     # Writing
 
     async def commit(self, changes: Sequence[NodeChange]) -> list[Node | None]:
-        """Send one transaction, and if a create lacks parents or hits an empty document, another; see `Tree.commit`."""
+        """Send one transaction, and again if a create lacks parents or hits an empty document; see `Tree.commit`."""
         refuse_unfit(changes)
         self._must_be_connected()
         if not changes:
             return []
         outcome = await self._transact(changes, {})
-        if isinstance(outcome, _Refusal) and isinstance(outcome.change, CreateNode):
-            empty = await self._make_way([change.path for change in changes if isinstance(change, CreateNode)])
-            if outcome.change.path in empty or isinstance(outcome.reason, NoNodeError):
-                outcome = await self._transact(changes, empty)
+        created = [change.path for change in changes if isinstance(change, CreateNode)]
+        for _ in range(_ATTEMPTS):  # others may make or remove empty parents at any time
+            if not isinstance(outcome, _Refusal) or not isinstance(outcome.change, CreateNode):
+                break
+            empty, missing = await self._find_way(created, {change.path for change in changes})
+            if outcome.change.path in set(created) - empty.keys() and not isinstance(outcome.reason, NoNodeError):
+                break
+            outcome = await self._transact(changes, empty, missing)
         if isinstance(outcome, _Refusal):
             raise self._refused(outcome)
         return outcome
 
-    async def _transact(self, changes: Sequence[NodeChange], empty: Mapping[str, int]) -> list[Node | None] | _Refusal:
-        """Send the changes; `empty` has the versions of documents without data that creates replace."""
+    async def _transact(
+        self, changes: Sequence[NodeChange], empty: Mapping[str, int], missing: Sequence[str] = ()
+    ) -> list[Node | None] | _Refusal:
+        """Send the changes, after missing parents; `empty` has the versions of empty documents that creates replace."""
         session = self.session
-        steps = [(change, request) for change in changes for request in self._requests(change, empty)]
+        whole = [*(CreateNode(path, b"") for path in missing), *changes]
+        steps = [(change, request) for change in whole for request in self._requests(change, empty)]
         serial, results = await self._answer(self._write([request for _, request in steps]))
-        if failure := _failure_of(results):
+        if failure := failure_of(results):
             return _Refusal(steps[failure[0]][0], failure[1])
         nodes: list[Node | None] = []
-        for (change, request), result in zip(steps, results, strict=True):
+        for (change, request), result in list(zip(steps, results, strict=True))[len(missing) :]:
             if isinstance(change, CreateNode | SetNode) and isinstance(result, ZnodeStat):
                 nodes.append(Node(change.data, result.version, result.mzxid, result.ephemeralOwner))
             elif isinstance(change, CreateNode) and isinstance(request, Create):
@@ -287,19 +302,19 @@ class ZooKeeperTree:
             case CheckNode(_, version):
                 return [CheckVersion(path, version)]
 
-    async def _make_way(self, paths: Sequence[str]) -> dict[str, int]:
-        """Create the missing parents of documents to create; return the versions of those that exist without data."""
-        parents = {parent for path in paths for parent in _parents(path)} - set(paths)
-        await self._make([self._full(parent) for parent in sorted(parents)])
-        stats = await self._ask(*(Exists(self._full(path), None) for path in paths))
-        return {path: stat.version for path, stat in zip(paths, stats, strict=True) if stat and not stat.dataLength}
+    async def _find_way(self, created: Sequence[str], named: set[str]) -> tuple[dict[str, int], list[str]]:
+        """Return the versions of documents to create that exist without data, and the missing parents, except named."""
+        parents = sorted({parent for path in created for parent in parents_of(path)} - named)
+        stats = await self._ask(*(Exists(self._full(path), None) for path in (*created, *parents)))
+        empty = {path: stat.version for path, stat in zip(created, stats, strict=False) if stat and not stat.dataLength}
+        return empty, [path for path, stat in zip(parents, stats[len(created) :], strict=True) if stat is None]
 
     async def _make(self, paths: Sequence[str]) -> None:
         """Create the missing ones of these documents (full paths, parents first) without data."""
         stats = await self._ask(*(Exists(path, None) for path in paths))
         while missing := [path for path, stat in zip(paths, stats, strict=True) if stat is None]:
             ((_, results),) = await self._ask(Commit([Create(path, b"", self._acl, 0) for path in missing]))
-            failure = _failure_of(results)
+            failure = failure_of(results)
             if failure and not isinstance(failure[1], NodeExistsError):
                 raise self._refused(_Refusal(CreateNode(missing[failure[0]], b""), failure[1]))
             stats = await self._ask(*(Exists(path, None) for path in paths))
@@ -341,7 +356,7 @@ class ZooKeeperTree:
     def _written(self, paths: set[str], future: asyncio.Future[Any], result: Any) -> None:
         """Hand over the answer; if it is no success, or its future is cancelled, report the events held back."""
         self._writing -= Counter(paths)
-        taken = not future.done() and isinstance(result, tuple) and _failure_of(result[1]) is None
+        taken = not future.done() and isinstance(result, tuple) and failure_of(result[1]) is None
         overheard = {path for path in paths & self._overheard if not self._writing[path]}
         self._overheard -= overheard
         for path in () if taken else sorted(overheard):
@@ -383,17 +398,3 @@ class ZooKeeperTree:
             case NoChildrenForEphemeralsError():
                 return errors.Invalid(f"{path!r} cannot be created: its parent is ephemeral.")
         return self._failure(refusal.reason)
-
-
-def _parents(path: str) -> Iterable[str]:
-    """Return the paths above a path, from the top."""
-    names = path.split("/")[1:-1]
-    return ["/" + "/".join(names[: end + 1]) for end in range(len(names))]
-
-
-def _failure_of(results: Sequence[Any]) -> tuple[int, KazooException] | None:
-    """Return the index and the error of the change that failed; those before it are marked as rolled back."""
-    for index, result in enumerate(results):
-        if isinstance(result, KazooException) and not isinstance(result, RolledBackError):
-            return index, result
-    return None

@@ -345,6 +345,39 @@ async def test_a_document_can_replace_a_node_without_data(tree: Tree) -> None:
     await tree.commit([SetNode("/a/b", b"later", made.version)])
 
 
+@pytest.mark.parametrize("first", ["create", "check"])
+async def test_a_document_is_not_created_below_a_checked_one_that_is_gone(tree: Tree, first: str) -> None:
+    changes: list[NodeChange] = [CreateNode("/a/b/c", b"1"), CheckNode("/a/b", 0)]
+    with pytest.raises(Changed):
+        await tree.commit(changes if first == "create" else changes[::-1])
+    assert await tree.load() == {} and await tree.empty() == ["/a"]
+
+
+async def test_documents_without_data_and_children_are_empty(tree: Tree) -> None:
+    await create(tree, "/a/b/c/d")
+    await create(tree, "/a/e")
+    await tree.commit([DeleteNode("/a/b/c/d", 0)])
+    assert await tree.empty() == ["/a/b/c"]
+    await tree.commit([DeleteNode("/a/b/c", 0)])
+    assert await tree.empty() == ["/a/b"]
+
+
+async def test_a_document_is_created_while_others_remove_its_empty_parents(tree: Tree, other: Client) -> None:
+    async def remove_parents() -> None:
+        while True:
+            for path in ("/a/b/c", "/a/b"):
+                with contextlib.suppress(Changed):
+                    await other.tree.commit([DeleteNode(path, 0)])
+
+    removing = asyncio.create_task(remove_parents())
+    for _ in range(100):
+        await create(tree, "/a/b/c/d")
+        await tree.commit([DeleteNode("/a/b/c/d", 0)])
+    removing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await removing
+
+
 async def test_a_root_can_be_a_document(tree: Tree, other: Client) -> None:
     made = await create(tree, "/a", b"root")
     await other.hinted("/a")

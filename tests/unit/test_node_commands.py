@@ -13,7 +13,7 @@ from pvcd import Context, Create, Delete, Handlers
 from pvcd.clock import settle
 from pvcd.cluster.dispatcher import MAX_RECONCILES
 from pvcd.cluster.lease import assign_primary
-from pvcd.cluster.node_commands import NodeCommand, NodeCommandResult
+from pvcd.cluster.node_commands import GRACE_SECONDS, NodeCommand, NodeCommandResult, forget
 from pvcd.errors import Failed, NotFound, StoreUnavailable, TimedOut
 from pvcd.plugin.loading import Plugin
 from pvcd.plugin.registry import collect
@@ -275,14 +275,38 @@ async def test_cancelled_asker_leaves_no_records(cluster: SimulatedCluster, node
     assert left(cluster) == []
 
 
-async def test_primary_removes_commands_of_dead_askers(cluster: SimulatedCluster) -> None:
+async def test_primary_removes_unanswered_commands_of_dead_askers(cluster: SimulatedCluster, node: Node) -> None:
+    node.gates[1] = asyncio.Event()
     now = cluster.clock.time()
     command = NodeCommand(node="hv1", id=UUID(int=3), verb="double", arguments={"number": 1}, asked=now, seconds=10)
     await cluster.api.store.write(Create(command))
-    await cluster.advance(69)
+    await cluster.advance(9)
+    assert len(left(cluster)) == 2
+    await cluster.advance(10 + GRACE_SECONDS)
+    assert left(cluster) == []
+
+
+async def test_primary_removes_answers_that_nobody_reads_a_minute_later(cluster: SimulatedCluster) -> None:
+    now = cluster.clock.time()
+    command = NodeCommand(node="hv1", id=UUID(int=3), verb="double", arguments={"number": 1}, asked=now, seconds=7200)
+    await cluster.api.store.write(Create(command))
+    await settle()
+    await cluster.advance(GRACE_SECONDS - 1)
     assert len(left(cluster)) == 2
     await cluster.advance(2)
     assert left(cluster) == []
+
+
+async def test_asker_whose_answer_was_removed_does_not_wait_for_it(cluster: SimulatedCluster, node: Node) -> None:
+    node.gates[1] = asyncio.Event()
+    asking = ask(cluster, "hv1", "double", number=1)
+    await settle()
+    command = cluster.api.store.all(NodeCommand)[0]
+    await forget(cluster.agents["hv1"].store, command)
+    await settle()
+    error = asking.exception()
+    assert isinstance(error, TimedOut)
+    assert error.sentence == "Cannot read the answer of node 'hv1' to 'double': ZooKeeper was away too long."
 
 
 async def test_primary_answers_commands_for_the_primary(cluster: SimulatedCluster, node: Node) -> None:
@@ -414,7 +438,6 @@ async def test_long_commands_do_not_block_others(cluster: SimulatedCluster, node
         node.gates[1].set()
         await settle(500)
         assert all(each.done() for each in asking)
-        node.gates[1].clear()
 
 
 async def test_asking_without_a_primary_fails(cluster: SimulatedCluster) -> None:
