@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from pvcd import Conflict, Context, Failed, Handlers, Locked, NotFound, Primary, PvcdError, Refused, Requeue
-from pvcd_plugins.ceph.cluster import InUse, Lock
+from pvcd_plugins.ceph.cluster import LEFTOVER, OPEN, HasSnapshots, Incomplete, InUse, Lock
 from pvcd_plugins.ceph.cluster import facts as ceph
 from pvcd_plugins.ceph.components import CLUSTER, OSD_HOST
 from pvcd_plugins.ceph.records import Volume
@@ -286,6 +286,17 @@ async def remove_volume(context: Context, pool: str, volume: str) -> None:
     """Remove a volume that no client has open."""
     async with _volumes(context, pool, volume):
         await context[CLUSTER].remove_volume(pool, volume)
+
+
+@primary.node_command("ceph-volume-check-removal")
+async def check_removal(context: Context, pool: str, volume: str) -> None:
+    """Raise what would keep a volume from being removed: its snapshots, or a client that has it open."""
+    cluster, title = context[CLUSTER], f"{pool}/{volume}"
+    with contextlib.suppress(Incomplete):  # it can be removed
+        if not all(each.name.startswith(LEFTOVER) for each in await cluster.snapshots(pool, volume)):
+            raise HasSnapshots(title)
+        if await cluster.watchers(pool, volume):
+            raise InUse("volume", f"remove volume {title!r}", OPEN)
 
 
 @primary.node_command("ceph-volume-refresh")

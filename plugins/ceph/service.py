@@ -91,6 +91,11 @@ async def remove_volume(context: Context, pool: str, volume: str) -> None:
     await _ask(context, "ceph-volume-remove", seconds=LONG_SECONDS, pool=pool, volume=volume)
 
 
+async def check_removal(context: Context, pool: str, volume: str) -> None:
+    """Raise what would keep a volume from being removed now."""
+    await _ask(context, "ceph-volume-check-removal", pool=pool, volume=volume)
+
+
 async def refresh_volumes(context: Context, volumes: Iterable[tuple[str, str]]) -> None:
     """Update the mirror of volumes (pool and name) that a task worker has created or removed.
 

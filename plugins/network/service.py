@@ -195,8 +195,8 @@ async def remove(context: Context, key: str) -> Message:
         undo.push_async_callback(_keep, context, network)
         await _refuse_used(context, network)
         undo.pop_all()
-    await leases.remove_all(context, network.vni)
     await _forget(context, network)
+    await leases.remove_all(context, network.vni)
     return Message(message=f"Network {network.description!r} removed.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from pvcd import Context, Delete, Handlers, Primary, Requeue, retried
 from pvcd_plugins.provisioner.components import METADATA
 from pvcd_plugins.provisioner.records import GuestMetadata
@@ -24,11 +26,19 @@ async def hold_metadata_address(context: Context, lease: Primary) -> Requeue | N
 @primary.gone(VM)
 async def forget(context: Context, vm: VM) -> None:
     """Remove the metadata of a guest together with its VM."""
-    await _forget(context, vm)
+    await _forget(context, vm.uuid)
+
+
+@primary.on(GuestMetadata)
+async def forget_orphaned(context: Context, metadata: GuestMetadata) -> None:
+    """Remove the metadata of a guest whose VM was removed while no node was primary. A VM is written before it."""
+    if context.store.get(VM, metadata.uuid) is None:
+        await context.store.catch_up()
+        await _forget(context, metadata.uuid)
 
 
 @retried
-async def _forget(context: Context, vm: VM) -> None:
-    metadata = context.store.get(GuestMetadata, vm.uuid)
-    if metadata is not None and context.store.get(VM, vm.uuid) is None:
+async def _forget(context: Context, uuid: UUID) -> None:
+    metadata = context.store.get(GuestMetadata, uuid)
+    if metadata is not None and context.store.get(VM, uuid) is None:
         await context.store.write(Delete(metadata))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pvcd import Conflict, Invalid, wrong_value
 
@@ -49,10 +49,10 @@ def at_random(known: Collection[str], source: random.Random) -> str:
 
 
 def addresses(
-    template: str | None, vm_name: str, vm_id: int, networks: Sequence[int], known: Collection[str]
+    template: str | None, vm_name: str, vm_id: int, networks: Sequence[int], known: Mapping[str, str]
 ) -> list[str]:
-    """Return an address for each network, in their order. `known` are all addresses in the cluster."""
-    taken = {each.lower() for each in known}
+    """Return an address for each network, in their order. `known` are all in the cluster, with the names of VMs."""
+    taken = {each.lower(): f"VM {name!r}" for each, name in known.items()}
     found: list[str] = []
     source = random.SystemRandom()
     for net_id, vni in enumerate(networks):
@@ -62,9 +62,9 @@ def addresses(
             address = from_template(template, vm_id, net_id)
             if address in taken:
                 raise MacTaken(
-                    f"Cannot give VM {vm_name!r} the MAC address {address} in network {vni}: in use by another "
-                    "interface. Give the VM another number, or its network template another mac_template."
+                    f"Cannot give VM {vm_name!r} the MAC address {address} in network {vni}: {taken[address]} "
+                    "has it. Give the VM another number, or its network template another mac_template."
                 )
-        taken.add(address)
+        taken[address] = "another interface of it"
         found.append(address)
     return found

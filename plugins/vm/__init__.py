@@ -40,8 +40,8 @@ def register_settings() -> list[SettingsSection]:
 
 @hookimpl
 def register_records() -> list[type[Record]]:
-    """A VM as it should be, its name, its node's report, and its claims on volumes."""
-    return [records.VM, records.VMName, records.VMReport, records.VolumeClaim]
+    """A VM as it should be, its name, its node's report, and its claims on volumes and MAC addresses."""
+    return [records.VM, records.VMName, records.VMReport, records.VolumeClaim, records.MacClaim]
 
 
 @hookimpl

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from pvcd import Check, Conflict, Context, Create, Delete, NotFound, Put, retried
+from pvcd import Change, Check, Conflict, Context, Create, Delete, NotFound, Put, retried
 from pvcd_plugins.network import service as networks
 from pvcd_plugins.vm import placement
 from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
 from pvcd_plugins.vm.indexes import attachments_of
+from pvcd_plugins.vm.mac_claims import claim_macs, mac_claims_of
 from pvcd_plugins.vm.records import VM, State, VMName, VMReport
-from pvcd_plugins.vm.volumes import claims_of, write_with_volume_claims
+from pvcd_plugins.vm.volumes import claim_volumes, claims_of, write_with_volume_claims
 
 
 async def check_definition(xml: str) -> Domain:
@@ -40,9 +41,9 @@ def usable_networks(context: Context, xml: str) -> list[Check]:
     return networks.usable(context, {bridge for bridge, _ in attachments_of(xml)})
 
 
-def macs(context: Context) -> set[str]:
-    """Return the MAC addresses of all VMs' interfaces."""
-    return {mac for vm in context.store.all(VM) for _, mac in attachments_of(vm.xml) if mac}
+def macs(context: Context) -> dict[str, str]:
+    """Return the MAC addresses of all VMs' interfaces, each with the name of a VM."""
+    return {mac: vm.name for vm in context.store.all(VM) for _, mac in attachments_of(vm.xml) if mac}
 
 
 def place(context: Context, xml: str, node_limit: tuple[str, ...], selector: str | None) -> str:
@@ -54,9 +55,16 @@ def place(context: Context, xml: str, node_limit: tuple[str, ...], selector: str
 
 @retried
 async def reserve(
-    context: Context, xml: str, *, node_limit: tuple[str, ...], selector: str | None, autostart: bool, profile: str
+    context: Context,
+    xml: str,
+    *,
+    task: UUID,
+    node_limit: tuple[str, ...],
+    selector: str | None,
+    autostart: bool,
+    profile: str,
 ) -> VM:
-    """Remember a VM in state `provision`, which cannot be started or changed before it is completed."""
+    """Remember a VM in state `provision`, which only its task changes or removes, with its volumes claimed."""
     domain = parse(xml)
     refuse_taken(context, domain.name)
     limit = placement.limit_of(context, list(node_limit))[0]
@@ -71,15 +79,28 @@ async def reserve(
         node_autostart=autostart,
         profile=profile,
         xml=xml,
+        task=task,
     )
-    await create(context, vm)
-    return vm
+    await create(context, vm, *await claim_volumes(context, vm))
+    return need_vm(context, vm.uuid)
 
 
-async def create(context: Context, vm: VM) -> None:
-    """Write a new VM with its name, if its networks are there. Raises `Exists` for a name or UUID that is taken."""
+async def create(context: Context, vm: VM, *claims: Change) -> None:
+    """Write a new VM with its name and MAC addresses, if its networks are there.
+
+    Raises `MacTaken` for the address of another VM, and `Exists` for a name or UUID that is taken.
+    """
     name = VMName(name=vm.name, uuid=vm.uuid)
-    await context.store.write(Create(name), Create(vm), *usable_networks(context, vm.xml))
+    checks = usable_networks(context, vm.xml)
+    await context.store.write(Create(name), Create(vm), *checks, *await claim_macs(context, vm), *claims)
+
+
+def need_vm(context: Context, uuid: UUID) -> VM:
+    """Return a VM that was written here."""
+    vm = context.store.get(VM, uuid)
+    if vm is None:
+        raise NotFound("VM", uuid)
+    return vm
 
 
 @retried
@@ -91,9 +112,9 @@ async def complete(context: Context, uuid: UUID, *, start: bool) -> None:
     if vm.state is not State.PROVISION:
         return
     if start:
-        await write_with_volume_claims(context, vm.changed(state=State.START, generation=vm.generation + 1))
+        await write_with_volume_claims(context, vm.changed(state=State.START, generation=vm.generation + 1, task=None))
     else:
-        await context.store.write(Put(vm.changed(state=State.STOP)))
+        await context.store.write(Put(vm.changed(state=State.STOP, task=None)))
 
 
 @retried
@@ -103,4 +124,5 @@ async def release(context: Context, uuid: UUID) -> None:
     if vm is not None and vm.state is State.PROVISION:
         name, report = await context.store.read(VMName, vm.name), await context.store.read(VMReport, uuid)
         others = [record for record in (name, report) if record]
-        await context.store.write(*map(Delete, [*claims_of(context, vm), *others, vm]))
+        claims = [*claims_of(context, vm), *mac_claims_of(context, vm)]
+        await context.store.write(*map(Delete, [*claims, *others, vm]))

@@ -6,13 +6,28 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
-from pvcd import Changed, Context, Handlers, HookFailed, HookRefused, NotFound, Operation, Put, Requeue, retried
+from pvcd import (
+    Changed,
+    Check,
+    Context,
+    Handlers,
+    HookFailed,
+    HookRefused,
+    NotFound,
+    Operation,
+    Put,
+    Requeue,
+    Upsert,
+    retried,
+)
 from pvcd_plugins.vm.components import GUEST_STORAGE, HYPERVISOR, START_BACKOFF
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError
+from pvcd_plugins.vm.indexes import use_of
 from pvcd_plugins.vm.records import VM, State, VMReport
 from pvcd_plugins.vm.service import forget
 from pvcd_plugins.vm.settings import VMSettings
@@ -58,7 +73,7 @@ async def _nothing(context: Context, vm: VM, guest: Guest | None) -> Done:
 
 
 async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
-    """Start the guest, after a read from the store itself that the record is still the same."""
+    """Start the guest, after a write of what it uses that fails unless the record is still the same."""
     now, backoff = context.clock.time(), context[START_BACKOFF]
     pause = backoff.pause(vm.uuid, vm.generation, now)
     if pause > 0:
@@ -69,9 +84,8 @@ async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
     document = prepare(vm.xml, generation=vm.generation, console_log=console_log, storage=storage)
 
     async def act() -> None:
-        current = await context.store.read(VM, vm.uuid)
-        if current is None or current.version != vm.version:
-            raise Changed(vm.path)
+        report = _reported(context, vm).changed(guest_use=use_of(vm.xml))
+        await context.store.write(Upsert(report), Check(vm))
         await context[HYPERVISOR].start(document)
 
     try:
@@ -136,19 +150,35 @@ def _runs(guest: Guest | None) -> bool:
 async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> None:
     """Write the report, if it has changed."""
     running = _runs(guest)
-    report = {
+    use = {} if running else {"guest_use": None}
+    report: dict[str, Any] = {
         "node": context.node,
         "running": running,
         "observed_generation": vm.generation,
         "guest_generation": guest.generation if guest and running else None,
         "failed_reason": done.failed_reason,
         "shutdown_since": done.shutdown_since if running else None,
+        **use,
     }
-    old = context.store.get(VMReport, vm.uuid)
-    if old is None or not old.holds(report):
-        old = await context.store.upsert(VMReport, vm.uuid, updated=context.clock.time(), **report)
-        if old and old.running and not running:
-            await context.operations.notify(context, "guest-end", _arguments(context, vm))
+    old = await _write_report(context, vm, report)
+    if old and old.running and not running:
+        await context.operations.notify(context, "guest-end", _arguments(context, vm))
+
+
+@retried
+async def _write_report(context: Context, vm: VM, values: dict[str, Any]) -> VMReport | None:
+    """Write a report that has changed, unless the VM is gone, and return the one before."""
+    old, current = context.store.get(VMReport, vm.uuid), context.store.get(VM, vm.uuid)
+    if current is not None and not (old and old.holds(values)):
+        new = _reported(context, vm).changed(**values, updated=context.clock.time())
+        await context.store.write(Upsert(new), *([] if old else [Check(current)]))
+    return old
+
+
+def _reported(context: Context, vm: VM) -> VMReport:
+    """Return the report of a VM; one to be created if there is none."""
+    found = context.store.get(VMReport, vm.uuid)
+    return found or VMReport(uuid=vm.uuid, node=context.node, observed_generation=-1)
 
 
 @handlers.gone(VM)

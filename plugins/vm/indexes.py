@@ -14,13 +14,15 @@ from pvcd_plugins.network import service as networks
 from pvcd_plugins.network.service import Lease
 from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.domain import UsedVolume
-from pvcd_plugins.vm.records import VM
+from pvcd_plugins.vm.records import VM, GuestUse, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST
 
 Attachment = tuple[str, str]
 """The bridge and the MAC address of an interface."""
 VolumeKey = tuple[str, str]
 """Pool and volume."""
+User = tuple[UUID, type[VM | VMReport]]
+"""A VM by its definition, or by the report of its guest, which may have been started with another one."""
 
 
 @dataclass
@@ -61,19 +63,19 @@ class AllocationIndex(Index[VM]):
             node.vcpus += sign * vcpus
 
 
-class NetworkIndex(Index[VM | Lease]):
-    """The VMs at each bridge, and the leases of their interfaces."""
+class NetworkIndex(Index[VM | VMReport | Lease]):
+    """The VMs at each bridge, by their definitions and their guests, and the leases of their interfaces."""
 
-    follows = (VM, Lease)
+    follows = (VM, VMReport, Lease)
 
     def __init__(self) -> None:
-        self._bridges: dict[str, set[UUID]] = defaultdict(set)
-        self._interfaces: dict[Attachment, set[UUID]] = defaultdict(set)
+        self._bridges: dict[str, set[User]] = defaultdict(set)
+        self._interfaces: dict[Attachment, set[User]] = defaultdict(set)
         self._leases: dict[Attachment, dict[str, Lease]] = defaultdict(dict)
 
     def at(self, bridge: str) -> set[UUID]:
         """Return the VMs with an interface at a bridge."""
-        return self._bridges.get(bridge, set())
+        return {uuid for uuid, _ in self._bridges.get(bridge, ())}
 
     def of(self, lease: Lease) -> set[UUID]:
         """Return the VMs whose interface has a lease."""
@@ -81,60 +83,72 @@ class NetworkIndex(Index[VM | Lease]):
 
     def with_interface(self, bridge: str, mac: str) -> set[UUID]:
         """Return the VMs that have an interface with this address at a bridge."""
-        return self._interfaces.get((bridge, mac.lower()), set())
+        return {uuid for uuid, _ in self._interfaces.get((bridge, mac.lower()), ())}
 
     def leases(self, bridge: str | None, mac: str | None) -> list[Lease]:
         """Return the leases of an interface, sorted by address."""
         found = self._leases.get((bridge or "", (mac or "").lower()), {})
         return [found[path] for path in sorted(found)]
 
-    def add(self, record: VM | Lease) -> None:
-        """Enter the interfaces of a VM, or a lease."""
+    def add(self, record: VM | VMReport | Lease) -> None:
+        """Enter the interfaces of a VM or its guest, or a lease."""
         if isinstance(record, Lease):
             self._leases[_attachment(record)][record.path] = record
             return
-        for bridge, mac in attachments_of(record.xml):
-            self._bridges[bridge].add(record.uuid)
-            self._interfaces[bridge, mac].add(record.uuid)
+        for bridge, mac in _use_of(record).interfaces:
+            self._bridges[bridge].add((record.uuid, type(record)))
+            self._interfaces[bridge, mac].add((record.uuid, type(record)))
 
-    def remove(self, record: VM | Lease) -> None:
-        """Drop the interfaces of a VM, or a lease."""
+    def remove(self, record: VM | VMReport | Lease) -> None:
+        """Drop the interfaces of a VM or its guest, or a lease."""
         if isinstance(record, Lease):
             self._leases[_attachment(record)].pop(record.path, None)
             return
-        for bridge, mac in attachments_of(record.xml):
-            self._bridges[bridge].discard(record.uuid)
-            self._interfaces[bridge, mac].discard(record.uuid)
+        for bridge, mac in _use_of(record).interfaces:
+            self._bridges[bridge].discard((record.uuid, type(record)))
+            self._interfaces[bridge, mac].discard((record.uuid, type(record)))
 
 
-class VolumeIndex(Index[VM]):
-    """The VMs that name each volume, and whether they write to it."""
+class VolumeIndex(Index[VM | VMReport]):
+    """The VMs that name each volume or run with it, and whether they write to it."""
 
-    follows = (VM,)
+    follows = (VM, VMReport)
 
     def __init__(self) -> None:
-        self._users: dict[VolumeKey, dict[UUID, bool]] = defaultdict(dict)
+        self._users: dict[VolumeKey, dict[User, bool]] = defaultdict(dict)
 
     def of(self, pool: str, volume: str) -> Mapping[UUID, bool]:
         """Return the users of a volume: UUID -> whether the VM writes to it."""
-        return self._users.get((pool, volume), {})
+        writes: dict[UUID, bool] = {}
+        for (uuid, _), each in self._users.get((pool, volume), {}).items():
+            writes[uuid] = each or writes.get(uuid, False)
+        return writes
 
     def in_pool(self, pool: str) -> list[VolumeKey]:
-        """Return the volumes of a pool that VMs name."""
+        """Return the volumes of a pool that VMs use."""
         return sorted(key for key in self._users if key[0] == pool)
 
-    def add(self, record: VM) -> None:
-        """Enter a VM as a user of its volumes."""
-        for used in volumes_of(record.xml):
-            self._users[used.pool, used.volume][record.uuid] = used.writes
+    def add(self, record: VM | VMReport) -> None:
+        """Enter a VM or its guest as a user of its volumes."""
+        for used in _use_of(record).volumes:
+            self._users[used.pool, used.volume][record.uuid, type(record)] = used.writes
 
-    def remove(self, record: VM) -> None:
-        """Drop a VM from the users of its volumes."""
-        for used in volumes_of(record.xml):
+    def remove(self, record: VM | VMReport) -> None:
+        """Drop a VM or its guest from the users of its volumes."""
+        for used in _use_of(record).volumes:
             users = self._users[used.pool, used.volume]
-            users.pop(record.uuid, None)
+            users.pop((record.uuid, type(record)), None)
             if not users:
                 del self._users[used.pool, used.volume]
+
+
+def use_of(xml: str) -> GuestUse:
+    """Return what the guest of a definition uses."""
+    return GuestUse(interfaces=attachments_of(xml), volumes=volumes_of(xml))
+
+
+def _use_of(record: VM | VMReport) -> GuestUse:
+    return use_of(record.xml) if isinstance(record, VM) else record.guest_use or GuestUse()
 
 
 def _attachment(lease: Lease) -> Attachment:
@@ -175,6 +189,6 @@ NETWORK_INDEX: ComponentKey[NetworkIndex] = ComponentKey("vm-networks")
 VOLUME_INDEX: ComponentKey[VolumeIndex] = ComponentKey("vm-volumes")
 COMPONENTS: list[Component[Any]] = [
     Component(ALLOCATION_INDEX, AllocationIndex.open, roles=(Role.API, Role.NODE, Role.WORKER)),
-    Component(NETWORK_INDEX, NetworkIndex.open, roles=(Role.API, Role.PRIMARY)),
+    Component(NETWORK_INDEX, NetworkIndex.open, roles=(Role.API, Role.PRIMARY, Role.WORKER)),
     Component(VOLUME_INDEX, VolumeIndex.open, roles=(Role.API, Role.NODE, Role.WORKER)),
 ]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
+from pydantic import BaseModel, ConfigDict
+
 from pvcd import Name, Record
+from pvcd_plugins.vm.domain import UsedVolume
 
 
 class State(StrEnum):
@@ -41,6 +44,8 @@ class VM(Record, path="/vms/{uuid}"):
     node_autostart: bool = False
     profile: str | None = None
     xml: str
+    task: UUID | None = None
+    """In state provision: the task that builds it."""
     delete_disks: bool = False
     """In state delete: the process that serves the request removes the volumes and then the VM, not the node."""
 
@@ -71,6 +76,24 @@ class VolumeClaim(Record, path="/vm-volumes/{pool}/{volume}"):
     """The VM's generation when the volume was claimed."""
 
 
+class MacClaim(Record, path="/mac-claims/{vni}/{mac}"):
+    """The VM that has a MAC address in a network: written with its definition, so that no two VMs have one."""
+
+    vni: int
+    mac: str
+    vm: UUID
+
+
+class GuestUse(BaseModel):
+    """The networks and volumes that a guest was started with: its VM's definition may name others by now."""
+
+    model_config = ConfigDict(frozen=True)
+
+    interfaces: tuple[tuple[str, str], ...] = ()
+    """The bridge and the MAC address of each interface at a bridge."""
+    volumes: tuple[UsedVolume, ...] = ()
+
+
 class VMReport(Record, path="/vms/{uuid}/report"):
     """The report of a VM's node, which only that node writes."""
 
@@ -81,6 +104,8 @@ class VMReport(Record, path="/vms/{uuid}/report"):
     """The generation that this report was made for."""
     guest_generation: int | None = None
     """The generation that the running guest was started for."""
+    guest_use: GuestUse | None = None
+    """Written before the guest is started, and kept until it is gone."""
     failed_reason: str | None = None
     shutdown_since: float | None = None
     """Seconds since 1970 when the guest was asked to shut down for `observed_generation`."""

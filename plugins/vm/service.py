@@ -21,6 +21,7 @@ from pvcd_plugins.vm.definition import (
 )
 from pvcd_plugins.vm.domain import parse
 from pvcd_plugins.vm.indexes import NETWORK_INDEX, volumes_of
+from pvcd_plugins.vm.mac_claims import claim_macs, mac_claims_of, owner_of
 from pvcd_plugins.vm.records import VM, State, VMName, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST, shown
 from pvcd_plugins.vm.views import VMS, VMConsole, VMList, VMState
@@ -28,8 +29,8 @@ from pvcd_plugins.vm.volumes import VolumeLock, claims_of, write_with_volume_cla
 
 # fmt: off
 __all__ = [
-    "NETWORK_INDEX", "VM", "State", "VMName", "VMReport", "check_definition", "complete", "find", "macs", "place",
-    "refuse_taken", "release", "reserve",
+    "NETWORK_INDEX", "VM", "State", "VMName", "VMReport", "check_definition", "complete", "find", "macs",
+    "owner_of", "place", "refuse_taken", "release", "reserve",
 ]
 # fmt: on
 
@@ -48,12 +49,6 @@ def find(context: Context, key: str) -> VM:
     if vm is None:
         raise NotFound("VM", key)
     return vm
-
-
-def with_interface(context: Context, bridge: str, mac: str) -> list[VM]:
-    """Return the VMs with an interface of this address at a bridge: more than one only by a mistake in definitions."""
-    found = (context.store.get(VM, uuid) for uuid in context[NETWORK_INDEX].with_interface(bridge, mac))
-    return [vm for vm in found if vm is not None]
 
 
 def report_of(context: Context, vm: VM) -> VMReport:
@@ -116,6 +111,8 @@ async def define(
     try:
         await create(context, vm)
     except Exists as error:
+        if error.path not in (VMName.at(vm.name), VM.at(vm.uuid)):
+            raise  # a claim, made at the same time
         raise taken(vm.name, "name" if error.path == VMName.at(vm.name) else f"UUID {vm.uuid}") from None
     return Message(message=f"VM {vm.name!r} defined on node {chosen!r}.", warnings=warnings or None)
 
@@ -128,6 +125,7 @@ async def update_metadata(
     if limit is None and selector is None and not autostart and not no_autostart:
         raise Invalid("A metadata update requires at least one of limit, selector, autostart and no-autostart.")
     vm = find(context, key)
+    _refuse_if_busy(context, vm)
     changes: dict[str, object] = {}
     warnings: list[str] = []
     if limit is not None:
@@ -147,7 +145,7 @@ async def update_metadata(
 async def modify(context: Context, key: str, xml: str, restart: bool) -> Message:
     """Replace the definition of a VM; with `restart` a running one is restarted with it in the same write."""
     vm = find(context, key)
-    _refuse_if_busy(vm)
+    _refuse_if_busy(context, vm)
     domain = await check_definition(xml)
     if (domain.name, domain.uuid) != (vm.name, vm.uuid):
         raise Invalid(
@@ -157,17 +155,18 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
     reason = placement.misfit(context, vm.node, domain)
     if reason:
         raise Conflict(f"Cannot modify VM {vm.name!r}: {reason}.", code="no-suitable-node")
-    networks = usable_networks(context, xml)
+    changed = vm.changed(xml=xml)
+    others = [*usable_networks(context, xml), *await claim_macs(context, changed, vm)]
     if restart and vm.state in WANTS_GUEST:
         _refuse_if_it_may_not_run(context, vm)
         await write_with_volume_claims(
-            context, vm.changed(xml=xml, state=State.RESTART, generation=vm.generation + 1), *networks
+            context, changed.changed(state=State.RESTART, generation=vm.generation + 1), *others
         )
         return Message(message=f"VM {vm.name!r} modified, restart requested.")
     if vm.state in WANTS_GUEST:  # its node may start it again at any time, with this definition
-        await write_with_volume_claims(context, vm.changed(xml=xml), *networks)
+        await write_with_volume_claims(context, changed, *others)
     else:
-        await context.store.write(Put(vm.changed(xml=xml)), *networks)
+        await context.store.write(Put(changed), *others)
     return Message(message=f"VM {vm.name!r} modified. The change takes effect at its next start.")
 
 
@@ -175,7 +174,7 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
 async def set_state(context: Context, key: str, wanted: State) -> Message:
     """Request a state; no effect if the VM is in it already."""
     vm = find(context, key)
-    _refuse_if_busy(vm)
+    _refuse_if_busy(context, vm)
     state = state_of(context, vm)
     if wanted is state or (wanted is State.SHUTDOWN and is_off(context, vm)):
         return Message(message=f"VM {vm.name!r} is already in state {str(state)!r}.")
@@ -196,10 +195,19 @@ async def set_state(context: Context, key: str, wanted: State) -> Message:
     return Message(message=f"State {str(wanted)!r} requested for VM {vm.name!r}.", warnings=late)
 
 
-def _refuse_if_busy(vm: VM) -> None:
+def _refuse_if_busy(context: Context, vm: VM) -> None:
+    _refuse_if_built(context, vm, "change")
     if vm.state in BUSY:
         raise Conflict(
             f"Cannot change VM {vm.name!r}: it is in state {str(vm.state)!r}. Repeat the request when that is over.",
+            code="vm-busy",
+        )
+
+
+def _refuse_if_built(context: Context, vm: VM, verb: str) -> None:
+    if task := volumes.builder_of(context, vm):
+        raise Conflict(
+            f"Cannot {verb} VM {vm.name!r}: task {task} builds it. Wait for its end, or cancel the task first.",
             code="vm-busy",
         )
 
@@ -222,6 +230,7 @@ def _refuse_if_it_may_not_run(context: Context, vm: VM) -> None:
 async def remove(context: Context, key: str, delete_disks: bool) -> Message:
     """Forcibly stop a VM, remove its volumes if asked to, and forget it; return when it is gone."""
     vm = find(context, key)
+    _refuse_if_built(context, vm, "remove")
     if delete_disks and volumes_of(vm.xml):
         volumes.need_storage(context)
         return await _remove_with_disks(context, vm)
@@ -239,6 +248,7 @@ async def remove(context: Context, key: str, delete_disks: bool) -> Message:
 async def _request_removal(context: Context, key: str) -> bool:
     """Forget a VM that is off at once; else have its node do so, and return True."""
     vm = find(context, key)
+    _refuse_if_built(context, vm, "remove")
     if is_off(context, vm):
         await forget(context, vm)
         return False
@@ -257,7 +267,18 @@ def _need_daemon(context: Context, vm: VM) -> None:
 
 
 async def _remove_with_disks(context: Context, vm: VM) -> Message:
-    """Stop a VM, remove its volumes, and forget it. If a volume remains, so does the VM."""
+    """Stop a VM, remove its volumes, and forget it. If a volume remains, so does the VM.
+
+    Everything is checked first, because neither the end of a guest nor that of a volume can be undone.
+    """
+    if not is_off(context, vm):
+        _need_daemon(context, vm)
+    try:
+        await volumes.check_removal(context, vm)
+    except Failed as error:
+        raise Failed(
+            f"Cannot remove VM {vm.name!r} with its volumes: {error.sentence} Nothing was changed.", code=error.code
+        ) from error
     await _request_end(context, str(vm.uuid))
 
     def is_over() -> bool:
@@ -286,6 +307,7 @@ async def _remove_with_disks(context: Context, vm: VM) -> Message:
 async def _request_end(context: Context, key: str) -> None:
     """Have a VM stopped for good, but remembered until its volumes are gone."""
     vm = find(context, key)
+    _refuse_if_built(context, vm, "remove")
     off = is_off(context, vm)
     if not off:
         _need_daemon(context, vm)
@@ -313,7 +335,8 @@ async def forget(context: Context, vm: VM) -> None:
     """Remove all records of a VM that does not run."""
     name, report = context.store.get(VMName, vm.name), context.store.get(VMReport, vm.uuid)
     others = [record for record in (report, name) if record]
-    await context.store.write(*map(Delete, [*claims_of(context, vm), *others, vm]))
+    claims = [*claims_of(context, vm), *mac_claims_of(context, vm)]
+    await context.store.write(*map(Delete, [*claims, *others, vm]))
 
 
 @retried
@@ -322,7 +345,7 @@ async def move(
 ) -> Message:
     """Move a stopped VM to another node. A running one is refused."""
     vm = find(context, key)
-    _refuse_if_busy(vm)
+    _refuse_if_busy(context, vm)
     back, cannot = action == "unmigrate", f"Cannot {action} VM {vm.name!r}:"
     if back and vm.last_node is None:
         raise Conflict(f"{cannot} it was not migrated.", code="vm-not-migrated")
@@ -361,6 +384,7 @@ async def locks(context: Context, key: str) -> list[VolumeLock]:
 async def clear_locks(context: Context, key: str) -> Message:
     """Break all locks of the volumes of a VM that is off."""
     vm = find(context, key)
+    _refuse_if_busy(context, vm)
     count = await volumes.clear_locks(context, vm)
     return Message(message=f"{count} lock{'' if count == 1 else 's'} of VM {vm.name!r} broken.")
 

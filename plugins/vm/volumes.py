@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from pvcd import Change, Check, Conflict, Context, Failed, NotFound, Operation, Put, PvcdError, Refused, Upsert
+from pvcd import Change, Check, Conflict, Context, Failed, NotFound, Operation, Put, PvcdError, Refused, Task, Upsert
 from pvcd_plugins.ceph import service as storage
 from pvcd_plugins.ceph.service import DEAD_CLIENT_SECONDS
 from pvcd_plugins.vm.domain import UsedVolume
 from pvcd_plugins.vm.indexes import VOLUME_INDEX, volumes_of
-from pvcd_plugins.vm.records import VM, VMReport, VolumeClaim
+from pvcd_plugins.vm.records import VM, State, VMReport, VolumeClaim
 from pvcd_plugins.vm.states import is_off
 
 GUARDED = {
@@ -27,6 +29,8 @@ GUARDED = {
 RETRY_SECONDS = 2.0
 """The pause between attempts to remove a volume that a killed guest still has open."""
 GONE = ("volume-not-found", "pool-not-found")
+OnVolume = Callable[[Context, str, str], Awaitable[None]]
+"""An act on a pool's volume."""
 
 
 class VolumeInUse(Conflict):
@@ -54,26 +58,27 @@ def need_storage(context: Context) -> None:
 # Claims: no two guests write to one volume
 
 
-async def write_with_volume_claims(context: Context, vm: VM, *checks: Check) -> None:
-    """Write a VM that is to have a guest, in one transaction with the claims on its volumes and further checks.
+async def write_with_volume_claims(context: Context, vm: VM, *others: Change) -> None:
+    """Write a VM that is to have a guest, in one transaction with the claims on its volumes and other changes.
 
     Raises `VolumeInUse` when the guest of another VM runs, or may run, on one of them. The transaction fails when
     anything that the decision rests on has changed, even if the change is not visible here yet: two VMs that start at
     the same time write the same claims, so that one of them comes second.
     """
-    await context.store.write(Put(vm), *await _claims(context, vm), *checks)
+    await context.store.write(Put(vm), *await claim_volumes(context, vm), *others)
 
 
-async def _claims(context: Context, vm: VM) -> list[Change]:
+async def claim_volumes(context: Context, vm: VM) -> list[Change]:
+    """Return the changes that claim the volumes of a VM which is to have a guest, or to be built."""
     changes: list[Change] = []
     off: dict[UUID, VM] = {}
     for used in volumes_of(vm.xml):
         claim = context.store.get(VolumeClaim, used.pool, used.volume)
         for other in await _others(context, vm, used, claim):
             if not _off(context, other):
+                act = "build" if vm.state is State.PROVISION else "run"
                 raise VolumeInUse(
-                    f"Cannot run VM {vm.name!r}: volume '{used}' is in use by VM {other.name!r}, which is not known to "
-                    f"be off. Stop VM {other.name!r} first."
+                    f"Cannot {act} VM {vm.name!r}: volume '{used}' is in use by {_holder(context, other)}"
                 )
             off[other.uuid] = other
         if used.writes:
@@ -116,26 +121,45 @@ def users_of(context: Context, pool: str, volume: str, *, running: bool = False)
     return found
 
 
+def builder_of(context: Context, vm: VM) -> UUID | None:
+    """Return the task that builds a VM and has not ended."""
+    task = context.store.get(Task, vm.task) if vm.state is State.PROVISION else None
+    return task.id if task and not task.is_over else None
+
+
 def _off(context: Context, vm: VM) -> bool:
-    return is_off(vm, context.store.get(VMReport, vm.uuid))
+    return builder_of(context, vm) is None and is_off(vm, context.store.get(VMReport, vm.uuid))
+
+
+def _holder(context: Context, vm: VM) -> str:
+    """Return the end of a sentence: the VM that is not off, or the task that builds it, and the way out."""
+    if task := builder_of(context, vm):
+        return f"task {task}, which builds VM {vm.name!r}. Cancel the task first, or wait for its end."
+    return f"VM {vm.name!r}, which is not known to be off. Stop VM {vm.name!r} first."
 
 
 # What others do to volumes
 
 
 async def protect(context: Context, operation: Operation) -> None:
-    """Refuse what takes a volume, or a part of it, from a VM; a rollback only while the VM is not known to be off."""
+    """Refuse what takes a volume, or a part of it, from a VM; a rollback only while the VM is not known to be off.
+
+    Nothing at all may be done to a volume on which a task works.
+    """
     pool, name = str(operation.arguments["pool"]), operation.name
     whole_pool, rollback = name == "ceph-pool-remove", name == "ceph-snapshot-rollback"
     keys = context[VOLUME_INDEX].in_pool(pool) if whole_pool else [(pool, str(operation.arguments["volume"]))]
-    if name == "ceph-volume-resize" and _grows(context, *keys[0], int(operation.arguments["size"])):
-        return
+    grows = name == "ceph-volume-resize" and _grows(context, *keys[0], int(operation.arguments["size"]))
     for key in keys:
         for vm in users_of(context, *key, running=rollback):
-            volume, named = "/".join(key), vm.uuid in context[VOLUME_INDEX].of(*key)
+            volume, verb = "/".join(key), "grow volume" if grows else GUARDED[name]
             what, used = (repr(pool), f"volume {volume!r} is in use") if whole_pool else (repr(volume), "in use")
+            if builder_of(context, vm):
+                raise VolumeInUse(f"Cannot {verb} {what}: {used} by {_holder(context, vm)}")
+            named = key in [(each.pool, each.volume) for each in volumes_of(vm.xml)]
             remedy = "Remove the VM, or the disk from its definition," if named and not rollback else "Stop the VM"
-            raise VolumeInUse(f"Cannot {GUARDED[name]} {what}: {used} by VM {vm.name!r}. {remedy} first.")
+            if not grows:
+                raise VolumeInUse(f"Cannot {verb} {what}: {used} by VM {vm.name!r}. {remedy} first.")
 
 
 def _grows(context: Context, pool: str, volume: str, size: int) -> bool:
@@ -148,12 +172,30 @@ def _grows(context: Context, pool: str, volume: str, size: int) -> bool:
 # Requests to Ceph for a VM
 
 
+async def check_removal(context: Context, vm: VM) -> None:
+    """Raise `Failed` with the volumes of a VM that could not be removed even if it were off."""
+
+    async def check(used: UsedVolume) -> PvcdError | None:
+        error = await _error_of(storage.check_removal, context, used)
+        return None if error and error.code == VolumeInUse.code else error
+
+    await _for_each(_sort(context, vm)[1], check)
+
+
 async def remove_volumes(context: Context, vm: VM) -> list[str]:
     """Remove the volumes of a VM that is off; return a warning for each volume that is kept.
 
-    Raises `Failed` with those that could not be removed. A volume that is gone already counts as removed, so that the
-    request can be repeated.
+    Nothing is removed unless all of them can be. Raises `Failed` with those that cannot be removed. A volume that is
+    gone already counts as removed, so that the request can be repeated.
     """
+    kept, doomed = _sort(context, vm)
+    await _for_each(doomed, functools.partial(_error_in_time, storage.check_removal, context))
+    await _for_each(doomed, functools.partial(_error_in_time, storage.remove_volume, context))
+    return kept
+
+
+def _sort(context: Context, vm: VM) -> tuple[list[str], list[UsedVolume]]:
+    """Return a warning for each volume that is kept when a VM is removed, and the volumes that go."""
     kept, doomed = [], []
     for used in volumes_of(vm.xml):
         names = [user.name for user in users_of(context, used.pool, used.volume) if user.uuid != vm.uuid]
@@ -163,27 +205,36 @@ async def remove_volumes(context: Context, vm: VM) -> list[str]:
             doomed.append(used)
         else:
             kept.append(f"Volume '{used}' kept: VM {vm.name!r} used it read-only.")
-    reasons = [reason for reason in await asyncio.gather(*(_remove(context, used) for used in doomed)) if reason]
+    return kept, doomed
+
+
+async def _for_each(volumes: list[UsedVolume], act: Callable[[UsedVolume], Awaitable[PvcdError | None]]) -> None:
+    """Act on all volumes; raise one `Failed` with all errors."""
+    reasons = []
+    for used, error in zip(volumes, await asyncio.gather(*map(act, volumes)), strict=True):
+        if error:
+            reasons.append(f"'{used}': " + error.sentence.removeprefix(f"Cannot remove volume '{used}': "))
     if reasons:
         raise Failed(" ".join(reasons), code="volumes-not-removed")
-    return kept
 
 
-async def _remove(context: Context, used: UsedVolume) -> str | None:
-    """Remove a volume; return why it is still there, or None."""
+async def _error_in_time(act: OnVolume, context: Context, used: UsedVolume) -> PvcdError | None:
+    """Act on a volume, again while a killed client still counts as using it; return the last error."""
     end = context.clock.time() + DEAD_CLIENT_SECONDS
     while True:
-        try:
-            await storage.remove_volume(context, used.pool, used.volume)
-        except PvcdError as error:
-            if error.code in GONE:
-                return None
-            if error.code != "volume-in-use" or context.clock.time() >= end:
-                reason = error.sentence.removeprefix(f"Cannot remove volume '{used}': ")
-                return f"'{used}': {reason}"
-        else:
-            return None
+        error = await _error_of(act, context, used)
+        if error is None or error.code != VolumeInUse.code or context.clock.time() >= end:
+            return error
         await context.clock.sleep(RETRY_SECONDS)
+
+
+async def _error_of(act: OnVolume, context: Context, used: UsedVolume) -> PvcdError | None:
+    """Act on a volume; return the error, unless it is that the volume is gone."""
+    try:
+        await act(context, used.pool, used.volume)
+    except PvcdError as error:
+        return None if error.code in GONE else error
+    return None
 
 
 async def locks(context: Context, vm: VM) -> list[VolumeLock]:

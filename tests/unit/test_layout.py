@@ -75,6 +75,7 @@ OWN_FILES = {
         "definition": "the rules for defining VMs, used by the rules of others too",
         "placement": "the choice of a VM's node: used by the rules and the selectors",
         "volumes": "a VM's Ceph volumes: claims, removal, locks",
+        "mac_claims": "the claims of VMs on MAC addresses",
         "indexes": "tables about VMs that are kept up to date with the store",
         "hypervisor": "the door to libvirt: a protocol, the real one and a fake",
         "backoff": "growing pauses between the starts of a guest that keeps dying",

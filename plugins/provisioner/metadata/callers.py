@@ -1,7 +1,7 @@
 """Identify the caller: the one VM that has an interface with the neighbor's MAC address on the bridge it came through.
 
 Three things must hold: the network of the bridge contains the source address; the MAC address that has it there belongs
-to exactly one VM; and no lease gives the address to another VM. Headers are ignored.
+to one VM, the one that runs with it; and no lease gives the address to another VM. Headers are ignored.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def identify(context: Context, arrival: Arrival) -> Caller | None:
     network = networks.by_bridge(context, arrival.interface)
     if network is None or network.ip4_network is None or arrival.address not in network.ip4_network:
         return None
-    found = vms.with_interface(context, network.bridge, arrival.mac)
-    if len(found) != 1:
-        _note(arrival, " and ".join(sorted(f"VM {vm.name}" for vm in found)) or "no VM")
+    vm = vms.owner_of(context, network, arrival.mac)
+    if vm is None:
+        _note(arrival, "no VM, or one of several")
         return None
     holder = networks.mac_of(context, network, arrival.address)
-    others = [vm for vm in vms.with_interface(context, network.bridge, holder or "") if vm.uuid != found[0].uuid]
-    if holder and others:
-        _note(arrival, f"VM {found[0].name}, at the address of VM {others[0].name}")
+    other = vms.owner_of(context, network, holder) if holder else None
+    if other is not None and other.uuid != vm.uuid:
+        _note(arrival, f"VM {vm.name}, at the address of VM {other.name}")
         return None
-    return Caller(found[0], network, arrival)
+    return Caller(vm, network, arrival)
 
 
 def _note(arrival: Arrival, who: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pvcd import Context, Create, Delete, Outcome, Run, retried
+from pvcd import Check, Context, Create, Delete, Outcome, Run, retried
 from pvcd_plugins.provisioner.metadata import ssh_keys_of
 from pvcd_plugins.provisioner.records import GuestMetadata
 from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
@@ -19,6 +19,7 @@ async def define(run: Run) -> Outcome:
     vm = await vms.reserve(
         run.context,
         blueprint.xml,
+        task=run.task.id,
         node_limit=system.node_limit,
         selector=system.node_selector,
         autostart=system.start_with_node,
@@ -26,7 +27,7 @@ async def define(run: Run) -> Outcome:
     )
     keys = ssh_keys_of(blueprint.variables.arguments())
     metadata = GuestMetadata(uuid=vm.uuid, userdata=run.memory["userdata"], ssh_keys=keys)
-    await run.context.store.write(Create(metadata))
+    await run.context.store.write(Create(metadata), Check(vm))
     return Outcome("changed", f"VM {vm.name!r} ({vm.uuid}) reserved on node {vm.node!r}.")
 
 

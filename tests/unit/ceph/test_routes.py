@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from pvcd import PvcdError
+from pvcd_plugins.ceph import service
 from pvcd_plugins.ceph.params import Replication, read_replication, read_size
 from pvcd_plugins.ceph.views import human
 from tests.unit.ceph.conftest import Storage
@@ -226,6 +229,30 @@ async def test_one_element_is_found_by_its_exact_name_only(storage: Storage) -> 
         ("/pool/vm", "pool-not-found"),
     ):
         assert (await storage.ask("GET", path)).json["code"] == code
+
+
+async def test_what_keeps_a_volume_is_known_without_removing_it(storage: Storage) -> None:
+    async def reason() -> str | None:
+        try:
+            await service.check_removal(storage.context, "vms", "one")
+        except PvcdError as error:
+            return error.code
+        return None
+
+    await storage.make("vms", "one")
+    asking = asyncio.ensure_future(reason())
+    await storage.cluster.advance(0.1)
+    assert await asking is None
+    await storage.ceph.create_snapshot("vms", "one", "now")
+    asking = asyncio.ensure_future(reason())
+    await storage.cluster.advance(0.1)
+    assert await asking == "volume-has-snapshots"
+    await storage.ceph.remove_snapshot("vms", "one", "now")
+    storage.ceph.open_volume("vms", "one")
+    asking = asyncio.ensure_future(reason())
+    await storage.cluster.advance(0.1)
+    assert await asking == "volume-in-use"
+    assert [volume.name for volume in await storage.ceph.volumes("vms")] == ["one"]
 
 
 async def test_a_snapshot_is_renamed_rolled_back_and_removed(storage: Storage) -> None:

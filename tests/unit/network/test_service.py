@@ -328,6 +328,21 @@ async def test_a_modification_during_a_removal_keeps_the_network(networks: Netwo
     assert not network_of(networks).removing
 
 
+async def test_a_network_that_is_kept_keeps_its_leases(networks: Networks, users: Users) -> None:
+    await networks.create()
+    await networks.lease("10.20.0.100", "52:54:00:00:00:01")
+
+    async def keep(context: Context, operation: Operation) -> None:
+        await networks.do("PUT", "/app")
+
+    users.then = keep
+    assert (await networks.refused("DELETE", "/app"))[0] == "changed"
+    assert networks.count(Lease) == 1
+    users.then = None
+    await networks.do("DELETE", "/app")
+    assert networks.count(Lease) == 0
+
+
 async def test_two_removals_at_once_succeed_or_find_nothing(networks: Networks) -> None:
     await networks.create()
     codes = await all_at_once(networks, networks.ask("DELETE", "/app"), networks.ask("DELETE", "/200"))

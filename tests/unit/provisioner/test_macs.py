@@ -61,18 +61,23 @@ def test_random_addresses_have_the_prefix_and_are_not_in_use() -> None:
 
 
 def test_each_interface_gets_a_different_address() -> None:
-    found = addresses(None, "web1", 1, [200, 300, 400], [])
+    found = addresses(None, "web1", 1, [200, 300, 400], {})
     assert len(set(found)) == 3
-    assert addresses(TEMPLATE, "web3", 3, [200, 300], ["52:54:00:ff:f6:41"]) == [
+    assert addresses(TEMPLATE, "web3", 3, [200, 300], {"52:54:00:ff:f6:41": "web4"}) == [
         "52:54:00:ff:f6:30",
         "52:54:00:ff:f6:31",
     ]
-    assert addresses(None, "web1", 1, [], []) == []
+    assert addresses(None, "web1", 1, [], {}) == []
 
 
 @pytest.mark.parametrize(
-    ("template", "known"), [(TEMPLATE, ["52:54:00:FF:F6:31"]), ("{prefix}:ff:f6:0{vmid}", [])], ids=["other", "itself"]
+    ("template", "known", "user"),
+    [
+        (TEMPLATE, {"52:54:00:FF:F6:31": "web4"}, "VM 'web4'"),
+        ("{prefix}:ff:f6:0{vmid}", {}, "another interface of it"),
+    ],
+    ids=["other", "itself"],
 )
-def test_an_address_in_use_is_refused(template: str, known: list[str]) -> None:
-    with pytest.raises(MacTaken, match=r"52:54:00:ff:f6:[0-9]{2} in network 300: in use by another interface"):
+def test_an_address_in_use_is_refused(template: str, known: dict[str, str], user: str) -> None:
+    with pytest.raises(MacTaken, match=rf"52:54:00:ff:f6:[0-9]{{2}} in network 300: {user} has it"):
         addresses(template, "web3", 3, [200, 300], known)

@@ -22,7 +22,7 @@ from pvcd_plugins.provisioner.metadata.answers import Answers
 from pvcd_plugins.provisioner.metadata.fake import FakeMetadata
 from pvcd_plugins.provisioner.metadata.tokens import Tokens
 from pvcd_plugins.provisioner.records import GuestMetadata
-from pvcd_plugins.vm.records import VM
+from pvcd_plugins.vm.records import VM, VMReport
 from tests.metadata_api import BRIDGE, DB, FOR_ALL, KEYS, NOBODY, WEB, lease, network, part, reserved, uuid_of, vm
 
 TOKEN, TTL = "X-aws-ec2-metadata-token", "X-aws-ec2-metadata-token-ttl-seconds"
@@ -241,6 +241,11 @@ async def test_a_mac_of_two_vms_identifies_neither(api: Api) -> None:
     assert await api.status("/latest/user-data") == 404
 
 
+async def test_a_mac_of_two_vms_identifies_the_one_that_runs(api: Api) -> None:
+    await api.create(vm("twin", WEB), VMReport(uuid=uuid_of("web1"), node="hv1", running=True))
+    assert await api.get("/latest/meta-data/name") == "web1"
+
+
 async def test_a_mac_identifies_a_vm_in_its_own_network_only(api: Api) -> None:
     await api.create(vm("twin", WEB, "vmbr201"))
     assert await api.get("/latest/meta-data/name") == "web1"
@@ -382,6 +387,16 @@ async def test_a_changed_vm_gets_its_new_metadata(api: Api) -> None:
 
 
 # The address
+
+
+async def test_metadata_of_a_vm_that_was_removed_without_a_primary_is_removed_by_the_next() -> None:
+    cluster = SimulatedCluster([], [part()], without=["provisioner"])
+    async with cluster:
+        await cluster.api.store.write(Create(vm("web1", WEB)))
+        await cluster.api.store.write(*(Create(GuestMetadata(uuid=uuid_of(name))) for name in ("web1", "db1")))
+        await cluster.start_agent("hv1")
+        await cluster.advance(5)
+        assert [each.uuid for each in cluster.api.store.all(GuestMetadata)] == [uuid_of("web1")]
 
 
 async def test_only_the_primary_holds_the_address() -> None:

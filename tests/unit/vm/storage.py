@@ -11,7 +11,7 @@ from typing import Any
 from pvcd import Component, Context, Failed, Handlers, NotFound, Role
 from pvcd.testing import SimulatedCluster, opened
 from pvcd_plugins.ceph import records, settings
-from pvcd_plugins.ceph.cluster import InUse, Lock, Monitors
+from pvcd_plugins.ceph.cluster import HasSnapshots, InUse, Lock, Monitors
 from pvcd_plugins.ceph.components import CLUSTER
 from pvcd_plugins.vm.components import HYPERVISOR, wake_vms
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
@@ -35,6 +35,7 @@ class Ceph:
         """While it is cleared, questions for the monitors wait."""
         self.answers.set()
         self.removed: list[str] = []
+        self.with_snapshots: set[tuple[str, str]] = set()
 
     async def auth_key(self, user: str) -> str:
         assert user == "libvirt"
@@ -51,11 +52,17 @@ class Ceph:
         """Return a plugin in place of the storage plugin."""
         primary = Handlers(scope="primary")
 
-        @primary.node_command("ceph-volume-remove")
-        async def remove(context: Context, pool: str, volume: str) -> None:
+        @primary.node_command("ceph-volume-check-removal")
+        async def check(context: Context, pool: str, volume: str) -> None:
             self.find(pool, volume)
+            if (pool, volume) in self.with_snapshots:
+                raise HasSnapshots(f"{pool}/{volume}")
             if context.clock.time() < self.in_use_until:
                 raise InUse("volume", f"remove volume '{pool}/{volume}'", "a client has it open")
+
+        @primary.node_command("ceph-volume-remove")
+        async def remove(context: Context, pool: str, volume: str) -> None:
+            await check(context, pool, volume)
             del self.volumes[pool, volume]
             self.removed.append(f"{pool}/{volume}")
 

@@ -75,13 +75,43 @@ async def test_a_failure_names_the_volumes_and_the_request_can_be_repeated(clust
     reply = await cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks="")
     assert reply["code"] == "volumes-not-removed"
     assert reply["message"] == (
-        "Cannot remove all volumes of VM 'web1': 'vms/a': Ceph does not answer. 'vms/b': Ceph does not answer. "
-        "The VM remains, stopped. Repeat the request."
+        "Cannot remove VM 'web1' with its volumes: 'vms/a': Ceph does not answer. 'vms/b': Ceph does not answer. "
+        "Nothing was changed."
     )
-    assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "stop", "running": False}
+    assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "start", "running": True}
     cluster.ceph.failure = None
     await cluster.while_time_passes("DELETE", "/vm/web1", delete_disks="")
     assert (cluster.ceph.volumes, await cluster.ask("GET", "/vm")) == ({}, [])
+
+
+async def test_no_volume_is_removed_while_one_cannot_be(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a", "vms/b")
+    await cluster.start("web1")
+    cluster.ceph.with_snapshots = {("vms", "a")}
+    reply = await cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks="")
+    assert reply["code"] == "volumes-not-removed"
+    assert reply["message"] == (
+        "Cannot remove VM 'web1' with its volumes: 'vms/a': it has snapshots. Remove them first. Nothing was changed."
+    )
+    assert cluster.ceph.removed == []
+    assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "start", "running": True}
+
+
+async def test_a_volume_that_cannot_be_removed_once_the_vm_is_off_keeps_the_others(cluster: StorageCluster) -> None:
+    await cluster.define("web1", "vms/a", "vms/b")
+    await cluster.start("web1")
+    cluster.ceph.in_use_until = cluster.simulated.clock.time() + 20
+    asking = asyncio.ensure_future(cluster.while_time_passes("DELETE", "/vm/web1", 510, delete_disks=""))
+    store = cluster.simulated.api.store
+    assert await store.wait_for(lambda: any(vm.delete_disks for vm in store.all(VM)), 15)
+    cluster.ceph.with_snapshots = {("vms", "a")}
+    reply = await asking
+    assert reply["message"] == (
+        "Cannot remove all volumes of VM 'web1': 'vms/a': it has snapshots. Remove them first. "
+        "The VM remains, stopped. Repeat the request."
+    )
+    assert cluster.ceph.removed == []
+    assert await cluster.ask("GET", "/vm/web1/state") == {"name": "web1", "state": "stop", "running": False}
 
 
 async def test_removal_waits_for_a_client_that_ceph_still_lists(cluster: StorageCluster) -> None:
