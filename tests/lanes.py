@@ -27,6 +27,7 @@ LANES: dict[str, tuple[str, ...]] = {
         "slow/",
         "integration/test_docs_examples.py",
         "integration/test_vm",
+        "integration/test_everything_undone.py",
         "hostile/test_connections.py",
         "hostile/test_documents.py",
         "hostile/test_headers.py",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvcd import Change, Conflict, Context, Put, Upsert
+from pvcd import Change, Conflict, Context, Delete, Put, Upsert
 from pvcd_plugins.network.bridge import Kind
 from pvcd_plugins.network.records import Network, NodeNetwork, Plan, Planned, has_room
 from pvcd_plugins.network.rules.addresses import IpNetwork
@@ -34,7 +34,8 @@ def releasing(context: Context, network: Network) -> list[Change]:
     plan = context.store.get(Plan)
     if plan is None or network.vni not in plan.managed:
         return []
-    return [Put(plan.changed(managed={vni: each for vni, each in plan.managed.items() if vni != network.vni}))]
+    others = {vni: each for vni, each in plan.managed.items() if vni != network.vni}
+    return [Put(plan.changed(managed=others)) if others else Delete(plan)]
 
 
 def _refuse_shared(mine: Planned, vni: int, other: Planned) -> None:
