@@ -34,33 +34,46 @@ class Allocated:
     vcpus: int = 0
 
 
-class AllocationIndex(Index[VM]):
-    """The resources that VMs take of each node, by their records: ahead of the nodes' reports."""
+class AllocationIndex(Index[VM | VMReport]):
+    """The resources that VMs take of each node: by their records, ahead of the nodes' reports, and by their guests.
 
-    follows = (VM,)
+    A VM whose guest was started with another definition takes the larger of both.
+    """
+
+    follows = (VM, VMReport)
 
     def __init__(self) -> None:
         self._nodes: dict[str, Allocated] = defaultdict(Allocated)
+        self._vms: dict[UUID, VM] = {}
+        self._guests: dict[UUID, GuestUse] = {}
 
     def of(self, node: str) -> Allocated:
         """Return the resources that are taken of a node."""
         return self._nodes[node]
 
-    def add(self, record: VM) -> None:
-        """Count a VM in."""
-        self._count(record, +1)
+    def add(self, record: VM | VMReport) -> None:
+        """Count a VM or its guest in."""
+        self._count(record.uuid, -1)
+        if isinstance(record, VM):
+            self._vms[record.uuid] = record
+        elif record.guest_use:
+            self._guests[record.uuid] = record.guest_use
+        self._count(record.uuid, +1)
 
-    def remove(self, record: VM) -> None:
-        """Count a VM out."""
-        self._count(record, -1)
+    def remove(self, record: VM | VMReport) -> None:
+        """Count a VM or its guest out."""
+        self._count(record.uuid, -1)
+        (self._vms if isinstance(record, VM) else self._guests).pop(record.uuid, None)
+        self._count(record.uuid, +1)
 
-    def _count(self, vm: VM, sign: int) -> None:
-        node = self._nodes[vm.node]
-        node.vms += sign
-        if vm.state in WANTS_GUEST:
-            memory, vcpus = _size_of(vm.xml)
-            node.memory += sign * memory
-            node.vcpus += sign * vcpus
+    def _count(self, uuid: UUID, sign: int) -> None:
+        vm, guest = self._vms.get(uuid), self._guests.get(uuid, GuestUse())
+        if vm is not None:
+            memory, vcpus = _size_of(vm.xml) if vm.state in WANTS_GUEST else (0, 0)
+            node = self._nodes[vm.node]
+            node.vms += sign
+            node.memory += sign * max(memory, guest.memory)
+            node.vcpus += sign * max(vcpus, guest.vcpus)
 
 
 class NetworkIndex(Index[VM | VMReport | Lease]):
@@ -144,7 +157,8 @@ class VolumeIndex(Index[VM | VMReport]):
 
 def use_of(xml: str) -> GuestUse:
     """Return what the guest of a definition uses."""
-    return GuestUse(interfaces=attachments_of(xml), volumes=volumes_of(xml))
+    memory, vcpus = _size_of(xml)
+    return GuestUse(interfaces=attachments_of(xml), volumes=volumes_of(xml), memory=memory, vcpus=vcpus)
 
 
 def _use_of(record: VM | VMReport) -> GuestUse:

@@ -85,13 +85,16 @@ class MacClaim(Record, path="/mac-claims/{vni}/{mac}"):
 
 
 class GuestUse(BaseModel):
-    """The networks and volumes that a guest was started with: its VM's definition may name others by now."""
+    """What a guest was started with: its VM's definition may say otherwise by now."""
 
     model_config = ConfigDict(frozen=True)
 
     interfaces: tuple[tuple[str, str], ...] = ()
     """The bridge and the MAC address of each interface at a bridge."""
     volumes: tuple[UsedVolume, ...] = ()
+    memory: int = 0
+    """In MiB."""
+    vcpus: int = 0
 
 
 class VMReport(Record, path="/vms/{uuid}/report"):

@@ -10,8 +10,9 @@ import pytest
 
 from pvcd import Delete
 from pvcd.clock import settle
+from pvcd_plugins.vm.indexes import ALLOCATION_INDEX
 from pvcd_plugins.vm.records import VM, VMReport
-from tests.unit.vm.conftest import uuid_of
+from tests.unit.vm.conftest import domain_xml, uuid_of
 from tests.unit.vm.storage import StorageCluster, with_disks
 
 
@@ -117,3 +118,22 @@ async def test_a_vm_that_is_removed_at_once_leaves_nothing(cluster: StorageClust
     await settle()
     await cluster.simulated.advance(60)
     assert set(cluster.simulated.server.documents) == before
+
+
+async def test_a_guest_takes_the_memory_that_it_was_started_with(cluster: StorageCluster) -> None:
+    allocated = cluster.simulated.api[ALLOCATION_INDEX].of("hv1")
+    large, small = (domain_xml("web1", memory=memory, vcpus=memory // 128) for memory in (512, 128))
+    await cluster.ask("POST", "/vm", xml=large)
+    await cluster.start("web1")
+    assert (allocated.memory, allocated.vcpus) == (512, 4)
+    await cluster.ask("PUT", "/vm/web1", xml=small)
+    assert (allocated.vms, allocated.memory, allocated.vcpus) == (1, 512, 4)
+    await cluster.ask("POST", "/vm/web1/state", state="restart")
+    await cluster.simulated.advance(5)
+    assert (allocated.memory, allocated.vcpus) == (128, 1)
+    await cluster.ask("PUT", "/vm/web1", xml=large)
+    assert (allocated.memory, allocated.vcpus) == (512, 4)
+    await cluster.stop("web1")
+    assert (allocated.vms, allocated.memory, allocated.vcpus) == (1, 0, 0)
+    await cluster.while_time_passes("DELETE", "/vm/web1")
+    assert (allocated.vms, allocated.memory, allocated.vcpus) == (0, 0, 0)
