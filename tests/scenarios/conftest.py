@@ -3,7 +3,9 @@
 The first paragraph says what must hold. There is a Ceph with a pool `vms`, an OSD on each node, and another device
 `/dev/NODEb` there. Then one step per line:
 
-    define NAME [KEY=VALUE ...]           define a VM; the keys are those of POST /vm, and memory, type, emulator
+    define NAME [KEY=VALUE ...]           define a VM; the keys are those of POST /vm, and memory, type, emulator,
+                                          volumes=POOL/NAME,... and nics=VNI/MAC,...
+    redefine NAME [KEY=VALUE ...]         replace its definition
     METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   a request under /api/v1; the JSON must be part of the body
     within SECONDS METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   the same, letting time pass until the reply
     after SECONDS                         let time pass
@@ -49,11 +51,22 @@ def uuid_of(name: str) -> UUID:
     return uuid5(NAMESPACE_DNS, name)
 
 
-def domain_xml(name: str, memory: str = "128", type: str = "qemu", emulator: str = EMULATOR) -> str:
+def domain_xml(
+    name: str, memory: str = "128", type: str = "qemu", emulator: str = EMULATOR, volumes: str = "", nics: str = ""
+) -> str:
+    disks = "".join(
+        f"<disk type='network' device='disk'><source protocol='rbd' name='{volume}'/>"
+        f"<target dev='vd{letter}' bus='virtio'/></disk>"
+        for letter, volume in zip("abcdefgh", filter(None, volumes.split(",")), strict=False)
+    )
+    interfaces = "".join(
+        f"<interface type='bridge'><mac address='{mac}'/><source bridge='vmbr{vni}'/></interface>"
+        for vni, _, mac in (nic.partition("/") for nic in filter(None, nics.split(",")))
+    )
     return (
         f"<domain type='{type}'><name>{name}</name><uuid>{uuid_of(name)}</uuid><memory unit='MiB'>{memory}</memory>"
         f"<vcpu>1</vcpu><os><type arch='x86_64' machine='pc'>hvm</type></os><devices><emulator>{emulator}</emulator>"
-        f"<serial type='pty'/></devices></domain>"
+        f"{disks}{interfaces}<serial type='pty'/></devices></domain>"
     )
 
 
@@ -75,6 +88,7 @@ class Scenario:
         self.lines = [line for line in body.splitlines() if line.strip() and not line.startswith(("#", "nodes "))]
         self.steps: list[tuple[re.Pattern[str], Callable[..., Any]]] = [
             (re.compile(r"define (\S+)(.*?)(?: -> (\d+)(.*))?$"), self.define),
+            (re.compile(r"redefine (\S+)(.*?)(?: -> (\d+)(.*))?$"), self.redefine),
             (re.compile(r"(GET|POST|PUT|DELETE) (\S+)(.*?) -> (\d+)(.*)$"), self.request),
             (re.compile(r"within ([\d.]+) (GET|POST|PUT|DELETE) (\S+)(.*?) -> (\d+)(.*)$"), self.long_request),
             (re.compile(r"after ([\d.]+)$"), self.after),
@@ -152,10 +166,17 @@ class Scenario:
         return open_it()
 
     async def define(self, name: str, rest: str, status: str | None, expected: str | None) -> None:
-        values = self.values(rest)
-        shape = {key: values.pop(key) for key in ("memory", "type", "emulator") if key in values}
-        reply = await self.cluster.request("POST", "/api/v1/vm", xml=domain_xml(name, **shape), **values)
+        reply = await self.cluster.request("POST", "/api/v1/vm", **self.defined(name, rest))
         self.check(reply, status or "200", expected)
+
+    async def redefine(self, name: str, rest: str, status: str | None, expected: str | None) -> None:
+        reply = await self.cluster.request("PUT", f"/api/v1/vm/{name}", **self.defined(name, rest))
+        self.check(reply, status or "200", expected)
+
+    def defined(self, name: str, rest: str) -> dict[str, str]:
+        values = self.values(rest)
+        shape = {key: values.pop(key) for key in ("memory", "type", "emulator", "volumes", "nics") if key in values}
+        return values | {"xml": domain_xml(name, **shape)}
 
     async def request(self, method: str, path: str, rest: str, status: str, expected: str) -> None:
         reply = await self.cluster.request(method, "/api/v1" + path, **self.values(rest))
