@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from uuid import UUID
 
-from pvcd import Change, Check, Conflict, Context, Create, Delete, NotFound, Put, retried
+from pvcd import Change, Check, Conflict, Context, Create, Delete, Invalid, NotFound, Put, retried
 from pvcd_plugins.network import service as networks
 from pvcd_plugins.vm import placement
-from pvcd_plugins.vm.domain import Domain, parse, validate, volumes
+from pvcd_plugins.vm.domain import Domain, as_uuid, parse, volumes
 from pvcd_plugins.vm.indexes import attachments_of
 from pvcd_plugins.vm.mac_claims import claim_macs, mac_claims_of
 from pvcd_plugins.vm.records import VM, State, VMName, VMReport
+from pvcd_plugins.vm.schema import validate
 from pvcd_plugins.vm.volumes import claim_volumes, claims_of, write_with_volume_claims
 
 
 async def check_definition(xml: str) -> Domain:
     """Return the domain that a document describes; raise `Invalid` if our rules or libvirt's schema refuse it."""
     domain = parse(xml)
+    if as_uuid(domain.name.replace("-", "")):  # a request for the VM of this UUID would name two VMs
+        raise Invalid(f"<name> must not look like a UUID; got {domain.name!r}.")
     volumes(xml)
-    await asyncio.to_thread(validate, xml)
+    await validate(xml)
     return domain
 
 

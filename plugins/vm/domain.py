@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from uuid import UUID
 
 from lxml import etree
@@ -16,12 +13,9 @@ from pvcd import NAME_PATTERN, Invalid
 
 MAX_XML_BYTES = 256 * 1024
 NAMESPACE = "urn:pvcd:domain:1"
-SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
 _MARK = f"{{{NAMESPACE}}}vm"
 _MIB = 1024 * 1024
-_MAX_VALIDATIONS = 300
-_schema_lock = threading.Lock()
 
 
 class _Model(BaseModel):
@@ -102,7 +96,7 @@ class Storage:
 
 def parse(xml: str) -> Domain:
     """Return the domain that a document describes. Raises `Invalid` for one that cannot be the XML of a domain."""
-    root = _read(xml)
+    root = read_input(xml)
     return Domain(
         name=_name(root),
         uuid=_uuid(root),
@@ -126,26 +120,10 @@ def parse(xml: str) -> Domain:
     )
 
 
-def validate(xml: str, schema: Path = SCHEMA) -> None:
-    """Raise `Invalid` for a document that libvirt's own schema refuses. Slow: call it in a thread."""
-    root = _read(xml)
-    # A compiled schema keeps the errors of its last validation: one thread at a time.
-    with _schema_lock:
-        grammar = _compiled(schema)
-        if grammar.validate(root):
-            return
-        first = next((error for error in grammar.error_log), None)
-        culprit = _culprit(root, grammar)
-    if culprit is not None:
-        raise Invalid(f"The XML must be valid by libvirt's schema: {culprit}.")
-    line, message = (first.line, first.message) if first else (root.sourceline, "not a domain")
-    raise Invalid(f"The XML must be valid by libvirt's schema: line {line or root.sourceline}: {message}.")
-
-
 def volumes(xml: str) -> tuple[UsedVolume, ...]:
     """Return the Ceph volumes of a document, each once. Raises `Invalid` for a source that does not name a volume."""
     writes: dict[tuple[str, str], bool] = {}
-    for disk, source in _rbd_disks(_read(xml)):
+    for disk, source in _rbd_disks(read_input(xml)):
         name = source.get("name", "")
         key = tuple(name.split("/"))
         if len(key) != 2 or not all(len(part) <= 128 and re.fullmatch(NAME_PATTERN, part) for part in key):
@@ -157,7 +135,7 @@ def volumes(xml: str) -> tuple[UsedVolume, ...]:
 
 def lacks_storage(xml: str) -> bool:
     """Return whether a document has an RBD disk without monitors or without authentication."""
-    return any(_lacks_auth(disk) or _lacks_hosts(source) for disk, source in _rbd_disks(_read(xml)))
+    return any(_lacks_auth(disk) or _lacks_hosts(source) for disk, source in _rbd_disks(read_input(xml)))
 
 
 def prepare(xml: str, *, generation: int, console_log: str | None, storage: Storage | None = None) -> str:
@@ -165,7 +143,7 @@ def prepare(xml: str, *, generation: int, console_log: str | None, storage: Stor
 
     With `storage`, RBD disks without monitors or authentication are completed.
     """
-    root = _read(xml)
+    root = read_input(xml)
     if storage is not None:
         for disk, source in _rbd_disks(root):
             _complete(disk, source, storage)
@@ -208,40 +186,51 @@ def _complete(disk: etree._Element, source: etree._Element, storage: Storage) ->
 
 
 def generation_of(xml: str) -> int | None:
-    """Return the generation that `prepare` marked a document with; None for a document without it."""
-    mark = _read(xml).find(f"metadata/{_MARK}")
+    """Return the generation that `prepare` marked a document with, as libvirt gives it; None if it is not marked.
+
+    The limits of input do not apply: libvirt's document of a guest is longer than the one that was started.
+    """
+    mark = _root(_encode(xml), huge=True).find(f"metadata/{_MARK}")
     generation = "" if mark is None else mark.get("generation", "")
     return int(generation) if re.fullmatch(r"[0-9]{1,18}", generation) else None
 
 
-def _read(xml: str) -> etree._Element:
-    """Return the root of a document that is small, well-formed, self-contained and of a domain."""
-    try:
-        data = xml.encode()
-    except UnicodeEncodeError:
-        raise Invalid("The XML cannot contain surrogate characters: they have no UTF-8 encoding.") from None
+def read_input(xml: str) -> etree._Element:
+    """Return the root of a user's document: small, well-formed, self-contained and of a domain. Raises `Invalid`."""
+    data = _encode(xml)
     if len(data) > MAX_XML_BYTES:
         raise Invalid(f"The XML must be at most {MAX_XML_BYTES // 1024} KiB; got {len(data)} bytes.")
     # Checked before parsing: without a DOCTYPE there are no entities to expand or to fetch.
     if b"<!DOCTYPE" in data:
         raise Invalid("The XML cannot contain a DOCTYPE.")
-    parser = etree.XMLParser(
-        encoding="utf-8",
-        resolve_entities=False,
-        no_network=True,
-        huge_tree=False,
-        load_dtd=False,
-        remove_comments=True,
-    )
-    try:
-        root = etree.fromstring(data, parser)
-    except etree.XMLSyntaxError as error:
-        raise Invalid(_syntax_sentence(error)) from None
+    root = _root(data)
     if root.xpath("//processing-instruction()"):
         raise Invalid("The XML cannot contain processing instructions.")
     if root.tag != "domain":
         raise Invalid(f"The XML must be a <domain>; got <{root.tag}>.")
     return root
+
+
+def _encode(xml: str) -> bytes:
+    try:
+        return xml.encode()
+    except UnicodeEncodeError:
+        raise Invalid("The XML cannot contain surrogate characters: they have no UTF-8 encoding.") from None
+
+
+def _root(data: bytes, *, huge: bool = False) -> etree._Element:
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        huge_tree=huge,
+        load_dtd=False,
+        remove_comments=True,
+    )
+    try:
+        return etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        raise Invalid(_syntax_sentence(error)) from None
 
 
 def _syntax_sentence(error: etree.XMLSyntaxError) -> str:
@@ -270,6 +259,12 @@ def _name(root: etree._Element) -> str:
             f"digit; got {name[:128]!r}."
         )
     return name
+
+
+def as_uuid(text: str) -> UUID | None:
+    """Return the UUID that a text is, with all of its dashes or without any; else None."""
+    match = re.fullmatch(r"[0-9A-Fa-f]{8}(-?)[0-9A-Fa-f]{4}(\1[0-9A-Fa-f]{4}){2}\1[0-9A-Fa-f]{12}", text)
+    return UUID(text) if match else None
 
 
 def _uuid(root: etree._Element) -> UUID:
@@ -325,35 +320,3 @@ def _disk(disk: etree._Element) -> Disk:
     if kind == "network":
         kind = _attribute(disk, "source", "protocol") or kind
     return Disk(type=kind, name=name, dev=_attribute(disk, "target", "dev"), bus=_attribute(disk, "target", "bus"))
-
-
-@cache
-def _compiled(schema: Path) -> etree.RelaxNG:
-    return etree.RelaxNG(etree.parse(str(schema)))
-
-
-def _culprit(root: etree._Element, grammar: etree.RelaxNG) -> str | None:
-    """Return the innermost element or attribute without which the document would be valid.
-
-    The validator itself names only the outermost invalid element, which for most mistakes is <devices>.
-    """
-    culprit, found, budget = root, None, _MAX_VALIDATIONS
-    candidates = list(root)
-    while candidates and budget:
-        candidate, budget = candidates.pop(0), budget - 1
-        position = culprit.index(candidate)
-        culprit.remove(candidate)
-        valid = grammar.validate(root)
-        culprit.insert(position, candidate)
-        if valid:
-            culprit, found = candidate, f"line {candidate.sourceline}: the element <{candidate.tag}>"
-            candidates = list(candidate)
-    attributes = [(owner, name) for owner in culprit.iter() for name in owner.attrib]
-    for element, name in attributes[:budget]:
-        value = element.attrib.pop(name)
-        valid = grammar.validate(root)
-        element.set(name, value)
-        if valid:
-            shown = f"{str(name)!r} with value {str(value)[:80]!r}"
-            return f"line {element.sourceline}: the attribute {shown} of <{element.tag}>"
-    return found

@@ -19,7 +19,7 @@ from pvcd_plugins.vm.definition import (
     taken,
     usable_networks,
 )
-from pvcd_plugins.vm.domain import parse
+from pvcd_plugins.vm.domain import as_uuid, parse
 from pvcd_plugins.vm.indexes import NETWORK_INDEX, volumes_of
 from pvcd_plugins.vm.mac_claims import claim_macs, mac_claims_of, owner_of
 from pvcd_plugins.vm.records import VM, State, VMName, VMReport
@@ -39,13 +39,11 @@ BUSY = (State.PROVISION, State.DELETE)
 
 
 def find(context: Context, key: str) -> VM:
-    """Return the VM of this exact name or UUID."""
-    name = context.store.get(VMName, key)
-    try:
-        uuid = name.uuid if name else UUID(key)
-    except ValueError:
-        raise NotFound("VM", key) from None
-    vm = context.store.get(VM, uuid)
+    """Return the VM of this exact UUID or name; the UUID wins over a name that looks like it."""
+    uuid, name = as_uuid(key), context.store.get(VMName, key)
+    vm = context.store.get(VM, uuid) if uuid else None
+    if vm is None and name:
+        vm = context.store.get(VM, name.uuid)
     if vm is None:
         raise NotFound("VM", key)
     return vm

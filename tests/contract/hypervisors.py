@@ -23,6 +23,7 @@ from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.hypervisor import Hypervisor
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
+from pvcd_plugins.vm.schema import mistake_in
 
 GUESTS = Path(__file__).parents[2] / "var" / "cache" / "guest"
 """The directory of the tiny guest's files, which is kept between runs."""
@@ -164,7 +165,7 @@ class LibvirtBench:
     def document(self, uuid: UUID, name: str | None = None) -> str:
         image = guest.boot_sector(self._directory / f"{uuid}.raw")
         document = guest.boot_sector_domain(name or f"vm-{uuid}", uuid, image, "qemu")
-        domain.validate(document)
+        assert mistake_in(document) is None
         return document
 
     async def obedient(self, uuid: UUID) -> str:
@@ -173,7 +174,7 @@ class LibvirtBench:
         except Failed as error:
             absent(f"The tiny guest cannot be built: {error.sentence}")
         document = guest.tiny_domain(f"vm-{uuid}", uuid, *files, "qemu")
-        domain.validate(document)
+        assert mistake_in(document) is None
         return domain.prepare(document, generation=1, console_log=str(self.console(uuid)))
 
     async def settled(self, uuid: UUID) -> None:

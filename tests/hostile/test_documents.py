@@ -45,6 +45,9 @@ BOMBS = {
     "deep nesting": PLAIN.replace("<vcpu>", "<a>" * 60_000 + "</a>" * 60_000 + "<vcpu>"),
     "deep metadata": PLAIN.replace("<vcpu>", "<metadata>" + "<a>" * 5000 + "</a>" * 5000 + "</metadata><vcpu>"),
     "many elements": PLAIN.replace("<devices>", "<devices>" + "<disk/>" * 30_000),
+    "a mistake after many pins": PLAIN.replace(
+        "<os>", "<cputune>" + "<vcpupin vcpu='0' cpuset='0'/>" * 5000 + "<bogus/></cputune><os>"
+    ),
     "many attributes": PLAIN.replace("<vcpu>", "<vcpu " + " ".join(f"a{n}='1'" for n in range(15_000)) + ">"),
     "one attribute twice": PLAIN.replace("<vcpu>", "<vcpu a='1' a='2'>"),
     "a long name": PLAIN.replace("<vcpu>", f"<{'a' * 200_000}/><vcpu>"),
@@ -213,6 +216,7 @@ def test_others_are_answered_while_bombs_arrive(victim: Cluster) -> None:
     """The heaviest of each kind, again and again, from four clients."""
     bodies = [
         (KINDS[1], PLAIN.replace("<devices>", "<devices>" + "<disk/>" * 30_000).encode()),
+        (KINDS[1], BOMBS["a mistake after many pins"].encode()),
         (KINDS[1], PLAIN.replace("<vcpu>", "<vcpu " + " ".join(f"a{n}='1'" for n in range(15_000)) + ">").encode()),
         (KINDS[2], JSON["many members"].encode()),
         (KINDS[3], FORMS["many parts"][1].encode()),

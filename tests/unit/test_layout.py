@@ -72,6 +72,7 @@ OWN_FILES = {
     },
     "vm": {
         "domain": "record <-> libvirt XML",
+        "schema": "libvirt's own schema of domains, and where a document violates it",
         "definition": "the rules for defining VMs, used by the rules of others too",
         "placement": "the choice of a VM's node: used by the rules and the selectors",
         "volumes": "a VM's Ceph volumes: claims, removal, locks",
