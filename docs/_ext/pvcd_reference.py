@@ -5,6 +5,7 @@
     {replies}                        what the fields of each reply are
     {operations}                     every operation: where it is done, and what its hooks are told
     {settings}                       every setting with its kind, default and meaning
+    {grants}                         the grants of pvc.vm.host_access
 
 The functions below return Markdown, whose sections are of the third level. The example file pvc-api.yaml loads all
 plugins that are there.
@@ -32,6 +33,7 @@ from pvcd.http.routes import Route
 from pvcd.plugin.registry import Registry, start
 from pvcd.records import NAME_PATTERN
 from pvcd.settings import Settings, read_file
+from pvcd_plugins.vm.grants import GRANTS
 
 EXAMPLE = Path(__file__).parents[2] / "pvc-api.yaml"
 WORDS = {
@@ -282,6 +284,14 @@ def _default(field: FieldInfo) -> str:
     return code(f'"{value}"' if value == "" else f"{value:g}" if isinstance(value, float) else value)
 
 
+# Grants
+
+
+def grants() -> str:
+    """Every grant of pvc.vm.host_access with its meaning."""
+    return table(("grant", "opens"), *((code(name), grant.meaning) for name, grant in GRANTS.items()))
+
+
 # Sphinx
 
 
@@ -315,6 +325,6 @@ class Endpoint(SphinxDirective):
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_directive("endpoint", Endpoint)
-    for write in (endpoints, operations, replies, settings):
+    for write in (endpoints, grants, operations, replies, settings):
         app.add_directive(write.__name__, type(write.__name__, (Generated,), {"write": staticmethod(write)}))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,6 +57,7 @@ class Sandbox:
         requested_ports: Mapping[str, int | None] | None = None,
         only: Collection[str] = ALL,
         listener: socket.socket | None = None,
+        vm_files: Sequence[Path] = (),
         report: Report = print,
     ) -> None:
         for name in only:
@@ -70,6 +71,8 @@ class Sandbox:
         self.ports: dict[str, int] = {}
         self._requested_ports = requested_ports or {}
         self._listener = listener
+        self.vm_files = vm_files
+        """Directories whose files VMs may use."""
         self._only = {*only, *ceph.NAMES} - {CEPH} if {CEPH, *ceph.NAMES} & {*only} else {*only}
         """A server of Ceph needs the others."""
         self._report = report
@@ -322,6 +325,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "uri": libvirtd.uri(directory / LIBVIRT),
                 "domain_types": ["kvm", "qemu"] if sandbox.domain_type == "kvm" else ["qemu"],
                 "console_directory": str(directory / "console"),
+                "host_access": [{"files": list(map(str, sandbox.vm_files))}] if sandbox.vm_files else [],
             },
             "hooks": {"directory": str(directory / "hooks"), "records": str(directory / "hook-runs")},
             "network": {"device": "lo", "directory": str(directory / "network")},

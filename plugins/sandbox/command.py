@@ -64,6 +64,12 @@ def sandbox() -> None:
     is_flag=True,
     help="Use this host's network instead of a network namespace.",
 )
+@click.option(
+    "--vm-files",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Let VMs use the files below this directory of the host; may be repeated.",
+)
 @click.option("--without-ceph", is_flag=True, help="Leave out Ceph, which takes about half a gigabyte of memory.")
 @port_option("api")
 @port_option("zookeeper")
@@ -77,6 +83,7 @@ def up(
     temporary: bool,
     host_network: bool,
     without_ceph: bool,
+    vm_files: tuple[Path, ...],
     **requested: int | None,
 ) -> None:
     """Start the sandbox; without --detach it runs until Ctrl-C."""
@@ -87,7 +94,8 @@ def up(
     if _is_up(directory):
         return
     ports = {name.removesuffix("_port").replace("_", "-"): port for name, port in requested.items()}
-    plan = _Plan(directory, cache, ports, without_ceph=without_ceph, host_network=host_network)
+    files = tuple(Path(os.path.abspath(each)) for each in vm_files)
+    plan = _Plan(directory, cache, ports, files, without_ceph=without_ceph, host_network=host_network)
     if detach:
         _run(lambda: _detached(plan))
     else:
@@ -205,6 +213,7 @@ class _Plan:
     directory: Path
     cache: Path
     ports: dict[str, int | None]
+    vm_files: tuple[Path, ...]
     without_ceph: bool
     host_network: bool
 
@@ -213,7 +222,8 @@ class _Plan:
         flags = {"--without-ceph": self.without_ceph, "--host-network": self.host_network}
         ports = [(f"--{name}-port", str(port)) for name, port in self.ports.items() if port]
         places = ["--directory", str(self.directory), "--cache", str(self.cache)]
-        return [*places, *chain(*ports), *(flag for flag, on in flags.items() if on)]
+        files = [("--vm-files", str(each)) for each in self.vm_files]
+        return [*places, *chain(*ports, *files), *(flag for flag, on in flags.items() if on)]
 
 
 def _attached(plan: _Plan, *, tour: bool, temporary: bool) -> None:
@@ -234,7 +244,13 @@ def _attached(plan: _Plan, *, tour: bool, temporary: bool) -> None:
         if temporary:
             await cluster.remove(plan.directory)
         sandbox = cluster.Sandbox(
-            plan.directory, cache=plan.cache, requested_ports=requested, only=servers, listener=listener, report=_say
+            plan.directory,
+            cache=plan.cache,
+            requested_ports=requested,
+            only=servers,
+            listener=listener,
+            vm_files=plan.vm_files,
+            report=_say,
         )
 
         async def then() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 from pvcd import Change, Check, Conflict, Context, Create, Delete, Invalid, NotFound, Put, retried
@@ -10,18 +11,25 @@ from pvcd_plugins.vm import placement
 from pvcd_plugins.vm.domain import Domain, as_uuid, parse, volumes
 from pvcd_plugins.vm.indexes import attachments_of
 from pvcd_plugins.vm.mac_claims import claim_macs, mac_claims_of
+from pvcd_plugins.vm.policy import refuse_host_access
 from pvcd_plugins.vm.records import VM, State, VMName, VMReport
 from pvcd_plugins.vm.schema import validate
+from pvcd_plugins.vm.settings import VMSettings
 from pvcd_plugins.vm.volumes import claim_volumes, claims_of, write_with_volume_claims
 
 
-async def check_definition(xml: str) -> Domain:
-    """Return the domain that a document describes; raise `Invalid` if our rules or libvirt's schema refuse it."""
+async def check_definition(context: Context, xml: str) -> Domain:
+    """Return the domain that a document describes.
+
+    Raises `Invalid` if our rules or libvirt's schema refuse it, and `HostAccessRequired` if it reaches into the node.
+    """
     domain = parse(xml)
     if as_uuid(domain.name.replace("-", "")):  # a request for the VM of this UUID would name two VMs
         raise Invalid(f"<name> must not look like a UUID; got {domain.name!r}.")
     volumes(xml)
     await validate(xml)
+    access = context.settings.of(VMSettings).access
+    await asyncio.to_thread(refuse_host_access, f"Cannot define VM {domain.name!r}:", xml, access)
     return domain
 
 

@@ -28,6 +28,7 @@ from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError
 from pvcd_plugins.vm.indexes import use_of
+from pvcd_plugins.vm.policy import HostAccessRequired, refuse_host_access
 from pvcd_plugins.vm.records import VM, State, VMReport
 from pvcd_plugins.vm.service import forget
 from pvcd_plugins.vm.settings import VMSettings
@@ -79,6 +80,10 @@ async def _start(context: Context, vm: VM, guest: Guest | None) -> Done:
     if pause > 0:
         reason = "Cannot keep the guest running: it ended soon after each of its last starts. It is started again."
         return Done(Requeue(pause), failed_reason=reason)
+    try:  # the node's own settings decide, whatever those of the API were
+        refuse_host_access(f"Cannot start VM {vm.name!r}:", vm.xml, context.settings.of(VMSettings).access)
+    except HostAccessRequired as error:
+        return Done(failed_reason=error.sentence)
     storage = await context[GUEST_STORAGE].prepare() if lacks_storage(vm.xml) else None
     console_log = str(_console_log(context, vm.uuid))
     document = prepare(vm.xml, generation=vm.generation, console_log=console_log, storage=storage)

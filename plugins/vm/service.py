@@ -92,7 +92,7 @@ async def define(
     context: Context, xml: str, node: str | None, limit: list[str] | None, selector: str | None, autostart: bool
 ) -> Message:
     """Remember a VM, stopped, on the node that is chosen for it."""
-    domain = await check_definition(xml)
+    domain = await check_definition(context, xml)
     refuse_taken(context, domain.name, domain.uuid)
     node_limit, warnings = placement.limit_of(context, limit)
     chosen, reason = placement.choose(context, domain, wanted=node, limit=node_limit, selector_name=selector)
@@ -144,7 +144,7 @@ async def modify(context: Context, key: str, xml: str, restart: bool) -> Message
     """Replace the definition of a VM; with `restart` a running one is restarted with it in the same write."""
     vm = find(context, key)
     _refuse_if_busy(context, vm)
-    domain = await check_definition(xml)
+    domain = await check_definition(context, xml)
     if (domain.name, domain.uuid) != (vm.name, vm.uuid):
         raise Invalid(
             f"The XML's name and UUID must be {vm.name!r} and {vm.uuid}, which cannot be changed; "

@@ -37,7 +37,8 @@ class Cluster(Client):
         return done.stdout
 
     def up(self) -> None:
-        self.run("up", "--detach", "--host-network", "--cache", str(CACHE))
+        files = ("--vm-files", str(self.directory.parent), "--vm-files", str(CACHE / "guest"))
+        self.run("up", "--detach", "--host-network", "--cache", str(CACHE), *files)
         self.api = self.status()["api"]
 
     def down(self) -> None:

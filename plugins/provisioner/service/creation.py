@@ -29,7 +29,7 @@ async def create_vm(context: Context, request: Request) -> Accepted:
     blueprint = blueprints.draw(context, request)
     blueprints.verify(context, blueprint)
     await context[RENDERING].render(blueprint.userdata.userdata, blueprint.variables.values())
-    await vms.check_definition(blueprint.xml)
+    await vms.check_definition(context, blueprint.xml)
     task = await tasks.submit(context, KIND, request.name, _values(request))
     return Accepted(task_id=task.id, message=f"Build of VM {request.name!r} requested: task {task.id}.")
 

@@ -88,5 +88,5 @@ async def xml(run: Run) -> Outcome:
 async def xml_check(run: Run) -> str:
     """Check that libvirt would accept the definition."""
     blueprint = blueprint_of(run)
-    await vms.check_definition(blueprint.xml)
+    await vms.check_definition(run.context, blueprint.xml)
     return f"{blueprint.system.vcpus} vCPUs, {blueprint.system.vram} MiB of memory, {len(blueprint.disks)} disks."

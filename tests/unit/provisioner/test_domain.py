@@ -13,6 +13,7 @@ from pvcd.errors import Invalid
 from pvcd_plugins.provisioner.domain import Interface, Machine, Volume, build
 from pvcd_plugins.provisioner.metadata import SERIAL
 from pvcd_plugins.vm import domain as judged
+from pvcd_plugins.vm.policy import HostAccess, HostAccessRequired, refuse_host_access
 from pvcd_plugins.vm.schema import mistake_in
 
 ID = UUID("0f6e3b1a-52b0-4c8e-9d5f-6a1d0f7e2c11")
@@ -60,6 +61,19 @@ def test_the_document_conforms_to_the_schema_of_libvirt(vnc: bool, serial: bool,
     document = build(replace(WEB1, vnc=vnc, serial=serial, domain_type=domain_type, arch=arch))
     assert mistake_in(document) is None
     assert mistake_in(build(replace(WEB1, interfaces=(), disks=(), vnc=vnc, vnc_bind="::1"))) is None
+
+
+@pytest.mark.parametrize("domain_type", ["kvm", "qemu"])
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_the_document_needs_no_access_to_the_node(domain_type: str, arch: str) -> None:
+    for vnc_bind in (None, "127.0.0.1", "::1"):
+        machine = replace(WEB1, vnc=True, vnc_bind=vnc_bind, domain_type=domain_type, arch=arch)
+        refuse_host_access("", build(machine), HostAccess())
+
+
+def test_an_open_vnc_needs_a_grant() -> None:
+    with pytest.raises(HostAccessRequired, match=r"<listen address='0.0.0.0'> \(line \d+\) .* the grant 'vnc-open'"):
+        refuse_host_access("", build(replace(WEB1, vnc=True, vnc_bind="0.0.0.0")), HostAccess())
 
 
 def test_volumes_are_named_and_ceph_monitors_are_added_at_the_start() -> None:

@@ -45,7 +45,9 @@ async def test_a_vm_of_an_unknown_network_is_refused(cluster: Cluster) -> None:
     status, body = await ask(cluster, "POST", "vm", xml=at_bridges("web1", "vmbr200"))
     assert (status, body["message"]) == (510, "Cannot use bridge 'vmbr200': there is no network 200.")
     await ask(cluster, "POST", "network", **NETWORK)
-    assert (await ask(cluster, "POST", "vm", xml=at_bridges("web1", "vmbr200", "site0")))[0] == 200
+    assert (await ask(cluster, "POST", "vm", xml=at_bridges("web1", "vmbr200")))[0] == 200
+    status, body = await ask(cluster, "POST", "vm", xml=at_bridges("web2", "vmbr200", "site0"))
+    assert (status, body["code"]) == (510, "host-access-required")
 
 
 async def test_a_vm_is_not_changed_to_an_unknown_network(cluster: Cluster) -> None:
