@@ -3,7 +3,8 @@
 PvcdError
 ├── Refused               cannot be done as asked; nothing was changed
 │   ├── Unauthorized      401  the request does not say who makes it
-│   ├── CrossSite         403  a page of another site uses the user's login session
+│   ├── CrossSite         403  a page of another site sent the request
+│   ├── HostRefused       403  the request is for a host name that is not this API's
 │   ├── Invalid           400  a value is wrong: `state must be one of start, stop; got 'fly'.`
 │   ├── NotFound          404  <kind>-not-found
 │   ├── Conflict          409  the present state does not allow it
@@ -56,10 +57,17 @@ class Unauthorized(Refused):
 
 
 class CrossSite(Refused):
-    """A request that a page of another site made with the user's login session."""
+    """A request that a page of another site sent."""
 
     status = 403
     code = "cross-site"
+
+
+class HostRefused(Refused):
+    """A request for a host name that is not this API's."""
+
+    status = 403
+    code = "host-not-allowed"
 
 
 class Invalid(Refused):

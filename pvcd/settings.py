@@ -32,6 +32,7 @@ MAX_FILE_BYTES = 64 * 1024
 MAX_DEPTH, MAX_PARTS, MAX_VALUE = 20, 10_000, 4000
 """Limits of a settings file: the depth of its sections, the number of its parts, the characters of one value."""
 MAX_MISTAKES = 100
+_NAME_OF_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -93,7 +94,14 @@ def _list_of_nothing(value: Any) -> Any:
     return [] if value is None else value
 
 
+def _host_name(name: str) -> str:
+    if not _NAME_OF_HOST.fullmatch(name):
+        raise ValueError(f"must be a host name without a port, such as pvc.example.com; got {name!r:.60}")
+    return name
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
+HostName = Annotated[str, Field(max_length=253), AfterValidator(_host_name)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -157,8 +165,17 @@ class Api(Section):
     """"0.0.0.0" means all interfaces."""
     listen_port: Port = 7370
     """The TCP port."""
+    allowed_hosts: Annotated[tuple[HostName, ...], BeforeValidator(_list_of_nothing)] = ()
+    """Names by which the API is reached, such as a proxy's. If the API listens on loopback, or authentication is
+    disabled, or this list has a name, requests for any other name are refused, except IP addresses, localhost and the
+    name of this machine."""
     authentication: Authentication
     ssl: Ssl
+
+    @property
+    def listens_on_loopback(self) -> bool:
+        """True if only this machine can reach it."""
+        return (getattr(self.listen_address, "ipv4_mapped", None) or self.listen_address).is_loopback
 
 
 class NodeSection(Section):

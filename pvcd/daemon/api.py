@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -22,10 +22,11 @@ from pvcd.http import routes as http_routes
 from pvcd.http.admission import USER, Admission, described
 from pvcd.http.middleware import MAX_BODY, errors
 from pvcd.http.openapi import STALE_SINCE
+from pvcd.http.origin import PROTECTION, own_names, screening
 from pvcd.http.routes import Route
 from pvcd.http.tls import renew, server_tls
 from pvcd.plugin.registry import Registry, check
-from pvcd.settings import Api, SettingsError, read_file, settings_file
+from pvcd.settings import SettingsError, read_file, settings_file
 
 log = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 5.0
@@ -34,7 +35,6 @@ IDLE_SECONDS = 75.0
 MAX_LINE_BYTES = 256 * 1024
 """Of a request's first line, which may hold a VM's XML."""
 MAX_FILES = 65536
-GOOD_KEY_CHARACTERS = 32
 CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)
 ADMISSION: web.AppKey[Admission] = web.AppKey("admission", Admission)
 
@@ -43,8 +43,7 @@ ADMISSION: web.AppKey[Admission] = web.AppKey("admission", Admission)
 async def api(context: Context, *, shared_port: bool = False, fd: int | None = None) -> AsyncIterator[web.AppRunner]:
     """Serve the API on its port, and read the tokens and the certificate again after SIGHUP."""
     settings = context.settings.api
-    app, tls = create_app(context), server_tls(settings.ssl)
-    _warn_of_short_key(settings)
+    app, tls = create_app(context, await own_names()), server_tls(settings.ssl)
     _allow_many_connections()
     runner = web.AppRunner(
         app,
@@ -72,11 +71,6 @@ def _allow_many_connections() -> None:
     """Raise the limit of open files: each connection is one, and a process usually starts with 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, MAX_FILES)), hard))
-
-
-def _warn_of_short_key(settings: Api) -> None:
-    if settings.authentication.enabled and len(settings.authentication.secret_key) < GOOD_KEY_CHARACTERS:
-        log.warning("pvc.api.authentication.secret_key should have at least %d random characters", GOOD_KEY_CHARACTERS)
 
 
 @contextlib.asynccontextmanager
@@ -123,14 +117,15 @@ async def _reload(context: Context, admission: Admission, tls: ssl.SSLContext | 
         log.error("certificate not reloaded: %s", error)
 
 
-def create_app(context: Context) -> web.Application:
-    """Make the application; its store and components are opened when it starts and closed when it stops."""
+def create_app(context: Context, own_names: Iterable[str] = ()) -> web.Application:
+    """Make the application of an API with these names; its store and components are open while it runs."""
     admission = Admission(context)
-    app = web.Application(middlewares=[errors, *admission.middlewares], client_max_size=MAX_BODY)
+    screen = screening(context.settings.api, own_names)
+    app = web.Application(middlewares=[errors, screen, *admission.middlewares], client_max_size=MAX_BODY)
     app[CONTEXT] = context
     app[ADMISSION] = admission
     app.cleanup_ctx.append(_open)
-    app.on_response_prepare.append(_mark_stale)
+    app.on_response_prepare.append(_add_headers)
     http_routes.register(app, context.declared(Route), _call, admission.admit)
     return app
 
@@ -158,7 +153,8 @@ async def _call(request: web.Request, route: Route, arguments: Mapping[str, Any]
     return await context.operations.run(context, name, arguments, lambda: route.function(context, **arguments))
 
 
-async def _mark_stale(request: web.Request, response: web.StreamResponse) -> None:
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(PROTECTION)
     stale_since = request.app[CONTEXT].store.stale_since
     if stale_since is not None:
         response.headers[STALE_SINCE] = datetime.fromtimestamp(stale_since, UTC).isoformat(timespec="milliseconds")

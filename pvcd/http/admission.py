@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from aiohttp_session import get_session, new_session, session_middleware
 
 from pvcd.declare.context import Context
-from pvcd.errors import CrossSite, Unauthorized
+from pvcd.errors import Unauthorized
 from pvcd.http.auth import VISITOR, Tokens, Visitor
 from pvcd.http.cookies import FINGERPRINT, CookieStorage
+from pvcd.http.origin import refuse_other_sites
 from pvcd.http.routes import Route
 from pvcd.http.throttle import Throttle
 from pvcd.settings import Authentication
@@ -54,8 +54,6 @@ class Admission:
             return None
         session = await get_session(request)
         if not session.new:
-            if request.method not in (hdrs.METH_GET, hdrs.METH_HEAD):
-                refuse_other_sites(request)
             return self._known(request, session[FINGERPRINT])
         key = request.headers.get(API_KEY, "")
         if fingerprint := self._tokens.match(key):
@@ -86,7 +84,6 @@ class _Visitor:
 
     async def log_in(self, token: str) -> None:
         """Begin a login session and redirect a browser to the root of the API."""
-        refuse_other_sites(self.request)
         fingerprint = self.tokens.match(token)
         if fingerprint is None:
             await self.throttle.failed(self.request.remote)
@@ -98,7 +95,7 @@ class _Visitor:
 
     async def log_out(self) -> None:
         """End the login session."""
-        refuse_other_sites(self.request)
+        refuse_other_sites(self.request, links=False)
         session = await get_session(self.request)
         session.invalidate()
 
@@ -106,25 +103,6 @@ class _Visitor:
 def described(authentication: Authentication) -> dict[str, str]:
     """Return the configured tokens, each with its description."""
     return {each.token: each.description for each in authentication.tokens}
-
-
-def refuse_other_sites(request: web.Request) -> None:
-    """Raise `CrossSite` if a browser reports a page of another site as the source; programs report none."""
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        ours = site in ("same-origin", "none")
-    else:  # an older browser, or no TLS
-        source = request.headers.get(hdrs.ORIGIN) or request.headers.get(hdrs.REFERER)
-        ours = source is None or _host(source) == request.headers.get(hdrs.HOST, "").lower()
-    if not ours:
-        raise CrossSite("Cannot use the login session: a page of another site sent the request.")
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return None
 
 
 def _prefers_html(request: web.Request) -> bool:

@@ -35,7 +35,6 @@ FORM = b"""\
 FORM_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
 }
 
 routes = Routes("/api/v1", tag="General")

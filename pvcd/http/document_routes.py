@@ -45,8 +45,8 @@ POLICY = {
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-ALWAYS_ASKED = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-FOR_A_DAY = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+ALWAYS_ASKED = {"Cache-Control": "no-cache"}
+FOR_A_DAY = {"Cache-Control": "public, max-age=86400"}
 
 
 @dataclass(frozen=True)

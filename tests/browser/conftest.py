@@ -36,7 +36,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
     "--enable-logging=stderr",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1 , MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--virtual-time-budget=20000",  # ms of the page's time, which stands still while it waits for the network
 )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from types import ModuleType
 from typing import Annotated, Any
@@ -142,18 +143,28 @@ class Cluster:
         self.clock, self.memory = Clock(), MemoryServer()
         self._stack = AsyncExitStack()
 
-    async def start(self, *, enabled: bool = True, key: str = SECRET_KEY, **authentication: Any) -> Server:
+    async def start(
+        self,
+        names: Sequence[str] = (),
+        *,
+        enabled: bool = True,
+        key: str = SECRET_KEY,
+        listen_address: str = "127.0.0.1",
+        allowed_hosts: Sequence[str] = (),
+        **authentication: Any,
+    ) -> Server:
         """One more API server."""
         registry = collect([things()])
         section = {"tokens": [{"token": TOKEN}, {"token": ""}, {"token": OTHER_TOKEN}]} | authentication
         api = {
-            "listen_address": "127.0.0.1",
+            "listen_address": listen_address,
+            "allowed_hosts": allowed_hosts,
             "authentication": {"enabled": enabled, "secret_key": key} | section,
             "ssl": {"enabled": False},
         }
         settings = minimal_settings(registry, api=api)
         context = make_context(Role.API, settings, registry, MemoryTree(self.memory), self.clock)
-        app = create_app(context)
+        app = create_app(context, names)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -248,7 +259,7 @@ async def test_a_wrong_token_is_refused(cluster: Cluster, server: Server, key: s
 async def test_a_key_of_undecodable_bytes_is_refused(cluster: Cluster, server: Server) -> None:
     reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
     writer.write(
-        b"GET /api/v1/thing HTTP/1.1\r\nHost: a\r\nX-Api-Key: \xff\xfe\r\nCookie: PVC_SESSION=\xff\xfe\r\n\r\n"
+        b"GET /api/v1/thing HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: \xff\xfe\r\nCookie: PVC_SESSION=\xff\xfe\r\n\r\n"
     )
     await until(lambda: cluster.clock.waits() == [0.1])
     await cluster.clock.advance(0.1)
@@ -259,7 +270,7 @@ async def test_a_key_of_undecodable_bytes_is_refused(cluster: Cluster, server: S
 
 async def test_the_body_of_a_refused_request_is_not_read(server: Server) -> None:
     reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
-    writer.write(b"POST /api/v1/thing HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    writer.write(b"POST /api/v1/thing HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n")
     assert b" 401 " in await asyncio.wait_for(reader.readline(), 10)
     writer.close()
     await writer.wait_closed()
@@ -640,7 +651,11 @@ FOREIGN = [
     {"Origin": "null"},
     {"Origin": "http://["},
     {"Referer": "http://evil.example/page?{host}"},
+    {"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"},
+    {"Sec-Fetch-Site": "none", "Referer": "http://evil.example/"},
+    {"Origin": "http://{host}", "Referer": "http://evil.example/"},
 ]
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 OWN = [
     {},
     {"Sec-Fetch-Site": "same-origin"},
@@ -655,24 +670,29 @@ def filled(headers: dict[str, str], server: Server) -> dict[str, str]:
     return {name: value.format(host=server.host) for name, value in headers.items()}
 
 
+@pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-async def test_a_cross_site_request_with_a_session_changes_nothing(server: Server, headers: dict[str, str]) -> None:
-    cookie = await server.log_in()
+async def test_a_cross_site_request_is_refused(cluster: Cluster, headers: dict[str, str], enabled: bool) -> None:
+    """Whatever it asks for, and whether it has a session, a token or neither."""
+    server = await cluster.start(enabled=enabled)
     headers = filled(headers, server)
-    for method in ("POST", "PUT", "DELETE"):
-        reply = await server.ask(method, "/thing", cookie, headers=headers)
-        assert (reply.status, reply.json["code"]) == (510, "cross-site")
-    reply = await server.ask("POST", "/thing", cookie, headers=headers | {"Accept": PROBLEM})
-    assert reply.status == 403
+    for cookie, key in ((await server.log_in() if enabled else None, {}), (None, {"X-Api-Key": TOKEN})):
+        for method in ("GET", "POST", "PUT", "DELETE", "OPTIONS"):
+            reply = await server.ask(method, "/thing", cookie, headers=headers | key)
+            assert (reply.status, reply.json["code"]) == (510, "cross-site")
+    assert (await server.ask("HEAD", "/nowhere", headers=headers)).status == 510
+    reply = await server.ask("POST", "/thing", headers=headers | {"Accept": PROBLEM})
+    assert (reply.status, reply.json["code"]) == (403, "cross-site")
+    assert reply.json["detail"] == "Cannot POST '/api/v1/thing': a page of another site sent the request."
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 async def test_a_cross_site_request_can_neither_log_in_nor_log_out(server: Server, headers: dict[str, str]) -> None:
     cookie = await server.log_in()
     headers = filled(headers, server)
-    for method in ("GET", "POST"):
+    for method, sent in itertools.product(("GET", "POST"), (headers, headers | LINK)):
         for shown in (cookie, None):  # a browser shows no SameSite=Strict cookie, but would take its removal
-            reply = await server.ask(method, "/auth/logout", shown, headers=headers)
+            reply = await server.ask(method, "/auth/logout", shown, headers=sent)
             assert (reply.status, reply.json["code"], reply.cookie) == (510, "cross-site", None)
     reply = await server.ask("POST", "/auth/login", headers=headers, data={"token": TOKEN})
     assert (reply.status, reply.json["code"], reply.cookie) == (510, "cross-site", None)
@@ -688,12 +708,89 @@ async def test_same_site_requests_and_programs_are_accepted(server: Server, head
     assert (await server.ask("GET", "/auth/logout", reply.cookie, headers=headers)).cookie == ""
 
 
-@pytest.mark.parametrize("headers", FOREIGN, ids=str)
-async def test_a_key_without_a_session_is_accepted_from_any_site(server: Server, headers: dict[str, str]) -> None:
-    headers = filled(headers, server) | {"X-Api-Key": TOKEN}
-    assert (await server.ask("POST", "/thing", headers=headers)).status == 200
-
-
-async def test_a_session_can_read_after_following_a_cross_site_link(server: Server) -> None:
+async def test_a_link_of_another_site_can_be_followed(cluster: Cluster, server: Server) -> None:
     cookie = await server.log_in()
-    assert (await server.ask("GET", "/thing", cookie, headers={"Sec-Fetch-Site": "cross-site"})).status == 200
+    for method in ("GET", "HEAD"):
+        assert (await server.ask(method, "/thing", cookie, headers=LINK)).status == 200
+    assert (await server.ask("POST", "/thing", cookie, headers=LINK)).json["code"] == "cross-site"
+    for name in ("Sec-Fetch-Mode", "Sec-Fetch-Dest"):
+        for value in ("iframe", "no-cors", "image", "websocket"):
+            reply = await server.ask("GET", "/thing", cookie, headers=LINK | {name: value})
+            assert reply.json["code"] == "cross-site"
+
+
+# Hosts
+
+OURS = ["127.0.0.1", "10.1.2.3:7370", "[::1]:7370", "[fd00::9]", "LOCALHOST", "localhost.:1", "a.localhost", "hv1"]
+OURS += ["HV1.example.com.:7370", "pvc.example.com"]
+THEIRS = ["evil.example", "evil.example:7370", "127.0.0.1.evil.example", "localhost.evil.example", "hv1.evil.example"]
+THEIRS += ["xlocalhost", "127.0.0.1:7370@evil.example", "[::1].evil.example", "", ".", "[evil.example]", "a b", "1.2.3"]
+NAMES = ("hv1", "hv1.example.com")
+
+
+@pytest.mark.parametrize("host", OURS)
+async def test_addresses_and_names_of_this_machine_are_hosts(cluster: Cluster, host: str) -> None:
+    server = await cluster.start(NAMES, enabled=False, allowed_hosts=["PVC.example.com"])
+    assert (await server.ask("POST", "/thing", headers={"Host": host, "Origin": f"http://{host}"})).status == 200
+
+
+@pytest.mark.parametrize("host", THEIRS)
+async def test_another_host_is_refused(cluster: Cluster, host: str) -> None:
+    server = await cluster.start(NAMES, enabled=False, allowed_hosts=["pvc.example.com"])
+    for method in ("GET", "POST"):
+        reply = await server.ask(method, "/thing", headers={"Host": host, "Sec-Fetch-Site": "same-origin"})
+        assert (reply.status, reply.json["code"]) == (510, "host-not-allowed")
+        assert f"{host!r} is not a name of this API" in reply.json["message"]
+        assert "pvc.api.allowed_hosts" in reply.json["message"]
+
+
+async def test_a_host_in_an_absolute_request_target_is_checked(cluster: Cluster) -> None:
+    server = await cluster.start(enabled=False)
+    for target, status in (("http://evil.example/api/v1", b" 510 "), ("http://127.0.0.1/api/v1", b" 209 ")):
+        first = await said(server, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        assert status in first
+    assert b" 209 " in await said(server, b"GET /api/v1 HTTP/1.0\r\n\r\n")
+
+
+async def said(server: Server, request: bytes) -> bytes:
+    """The first line of the answer to some bytes."""
+    reader, writer = await asyncio.open_connection(*server.runner.addresses[0][:2])
+    writer.write(request)
+    first = await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    await writer.wait_closed()
+    return first
+
+
+@pytest.mark.parametrize(
+    ("address", "enabled", "allowed", "refused"),
+    [
+        ("127.0.0.1", True, [], True),
+        ("::1", True, [], True),
+        ("::ffff:127.0.0.1", True, [], True),
+        ("0.0.0.0", False, [], True),
+        ("10.0.0.1", False, [], True),
+        ("0.0.0.0", True, [], False),
+        ("10.0.0.1", True, [], False),
+        ("10.0.0.1", True, ["pvc.example.com"], True),
+    ],
+)
+async def test_hosts_matter_without_tokens_or_on_loopback_or_if_they_are_listed(
+    cluster: Cluster, address: str, enabled: bool, allowed: list[str], refused: bool
+) -> None:
+    server = await cluster.start(enabled=enabled, listen_address=address, allowed_hosts=allowed)
+    reply = await server.ask("GET", "", headers={"Host": "other.example.com"})
+    assert reply.status == (510 if refused else 209)
+
+
+async def test_every_reply_forbids_other_sites_to_embed_it(cluster: Cluster, server: Server) -> None:
+    for path in ("", "/thing", "/nowhere", "/auth/login"):
+        reply = await server.ask("GET", path)
+        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert reply.headers.getall("X-Content-Type-Options") == ["nosniff"]
+        assert reply.headers["X-Frame-Options"] == "DENY"
+
+
+@pytest.mark.parametrize("line", [b"GET /api/v1", b"GET /api/v1 HTTP/0.9", b"GET /api/v1 HTTP/2.0\r\nHost: 127.0.0.1"])
+async def test_other_versions_of_http_are_refused(server: Server, line: bytes) -> None:
+    assert b" 400 " in await said(server, line + b"\r\n\r\n")

@@ -37,7 +37,14 @@ def connect(port: int) -> socket.socket:
 
 def head(method: str, path: str, *headers: str, close: bool = True) -> bytes:
     """The first lines of a request."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: a", *(["Connection: close"] if close else []), *headers, "", ""]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        *(["Connection: close"] if close else []),
+        *headers,
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode("latin-1", errors="surrogateescape")
 
 

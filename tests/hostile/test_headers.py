@@ -40,6 +40,7 @@ FORGED = (
     {"If-None-Match": 'W/"x", "y", z,,,' * 100},
     {f"X-{n}": "a" for n in range(100)},
 )
+REFUSED = ("invalid-value", "cross-site", "host-not-allowed")
 
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda headers: ",".join(headers)[:40])
@@ -49,7 +50,7 @@ def test_a_forged_header_changes_nothing(victim: Cluster, forged: dict[str, str]
     with within(HANG):
         reply = victim.send("GET", "/vm", headers=names)  # type: ignore[arg-type]
     if reply.kind == "application/json":
-        assert (reply.status, reply.body) == (200, plain.body) or reply.code == "invalid-value"
+        assert (reply.status, reply.body) == (200, plain.body) or reply.code in REFUSED
     elif reply.headers.get("Content-Encoding") != "gzip":
         assert reply.status == 400, "which says that it is not HTTP"
     assert "evil" not in str(reply.headers)
@@ -73,10 +74,13 @@ def test_no_header_or_field_overrides_the_method(victim: Cluster) -> None:
 
 
 NO_HTTP = {
+    "HTTP/0.9": b"GET /api/v1/vm\r\n\r\n",
+    "HTTP/0.9, as it says": b"GET /api/v1/vm HTTP/0.9\r\n\r\n",
+    "HTTP/2 without its preface": b"GET /api/v1/vm HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n",
     "no method": b"GARBAGE\r\n\r\n",
     "a long method": b"A" * 5000 + b" / HTTP/1.1\r\n\r\n",
     "an unknown method": head("BREW", "/api/v1/vm"),
-    "an unknown version": b"GET /api/v1/vm HTTP/9.9\r\nHost: a\r\n\r\n",
+    "an unknown version": b"GET /api/v1/vm HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": bytes.fromhex("16030102000100") + b"\0" * 200,
     "no host": b"GET /api/v1/vm HTTP/1.1\r\n\r\n",
@@ -89,7 +93,7 @@ NO_HTTP = {
     "NUL in the path": head("GET", "/api/v1/vm/\0"),
     "a folded header": head("GET", "/api/v1/vm", "X-A: a\r\n b"),
     "a blank before the colon": head("GET", "/api/v1/vm", "X-A : a"),
-    "mere line feeds": b"GET /api/v1/vm HTTP/1.1\nHost: a\n\n",
+    "mere line feeds": b"GET /api/v1/vm HTTP/1.1\nHost: 127.0.0.1\n\n",
     "a blank in the path": head("GET", "/api/v1/vm /x"),
     "an endless path": b"GET /" + b"a" * 5_000_000,
 }

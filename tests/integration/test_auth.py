@@ -329,7 +329,7 @@ async def test_a_certificate_is_read_again_after_a_hangup_and_connections_stay(s
 
 async def root_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
     """The status of the API's root, asked for over a connection that stays open."""
-    writer.write(b"GET /api/v1 HTTP/1.1\r\nHost: a\r\n\r\n")
+    writer.write(b"GET /api/v1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
     return int(head.split(b" ")[1])
