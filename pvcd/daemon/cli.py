@@ -118,21 +118,25 @@ def worker() -> None:
 def check(file: Path | None) -> None:
     """Check a settings FILE and the plugins it loads; exit with 2 and one sentence for each mistake.
 
-    Exit with 1 if a plugin would be refused, which is named as well.
+    Exit with 1 if a plugin would be refused, which is named as well. Warnings, of what is open to others, are no
+    mistakes.
     """
+    from pvcd.daemon.exposure import warnings
     from pvcd.plugin.loading import PluginError
     from pvcd.plugin.registry import start
     from pvcd.settings import SettingsError, read_file, settings_file
 
     file = file or settings_file()
     try:
-        _, declared = start(read_file(file))
+        settings, declared = start(read_file(file))
     except (SettingsError, PluginError) as error:
         click.echo(error, err=True)
         sys.exit(2)
     click.echo(f"{file} is valid; plugins: {', '.join(plugin.name for plugin in declared.plugins)}.")
     for complaint in declared.complaints:
         click.echo(complaint, err=True)
+    for warning in warnings(settings, file):
+        click.echo(f"Warning: {warning}", err=True)
     sys.exit(1 if declared.complaints else 0)
 
 

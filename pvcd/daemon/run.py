@@ -16,6 +16,7 @@ from pvcd.daemon.agent import agent
 from pvcd.daemon.api import api
 from pvcd.daemon.api_processes import ApiProcesses
 from pvcd.daemon.components import make_context
+from pvcd.daemon.exposure import warnings
 from pvcd.daemon.worker import worker
 from pvcd.declare.context import Context, Role
 from pvcd.errors import PvcdError
@@ -43,6 +44,8 @@ def run(role: Role, *, shared_port: bool = False, fd: int | None = None) -> int:
     _log_to_stderr(debug=settings.debug)
     for complaint in declared.complaints:
         log.error("%s", complaint)
+    for warning in warnings(settings, settings_file()):
+        log.warning("%s", warning)
     others: dict[Role, Serve] = {Role.NODE: agent, Role.WORKER: worker}
     serve = others.get(role, partial(api, shared_port=shared_port, fd=fd))
     try:
