@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from pydantic_core import to_json
 
 from pvcd.errors import PvcdError
-from pvcd.http.values import shown
+from pvcd.http.complaints import shown
 
 MAX_BODY = 2 * 1024 * 1024
 """Bytes of a request's body; the app's `client_max_size`."""

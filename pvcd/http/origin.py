@@ -22,7 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 
 from pvcd.errors import CrossSite, HostRefused
-from pvcd.http.values import shown
+from pvcd.http.complaints import shown
 from pvcd.settings import Api
 
 PROTECTION = {

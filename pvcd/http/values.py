@@ -14,11 +14,10 @@ from urllib.parse import parse_qsl
 from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 from pydantic import ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema
 
-from pvcd.errors import Invalid, did_you_mean, wrong_value
+from pvcd.errors import Invalid, did_you_mean
+from pvcd.http.complaints import complaint, sentences_about, shown, shown_value
 from pvcd.http.parameters import Parameter, Place
-from pvcd.records import NAME_PATTERN
 
 BODY_SECONDS = 60.0
 """Time for a body to arrive."""
@@ -26,8 +25,8 @@ LARGE_BODY_BYTES = 64 * 1024
 """A larger body is decoded in a thread."""
 MAX_PATH_VALUE = 256
 MAX_FIELDS = 1000
-"""Fields of a query or a form, and items of a list."""
-MAX_COMPLAINTS = 10
+"""Fields of a query, a form or a JSON body, where each item of a list is one; and items of a list."""
+MAX_COMPLAINTS, MAX_SUGGESTIONS = 10, 3
 """More would not help, and each takes time."""
 
 ON = frozenset({"", "true", "yes", "on", "1", "y", "t"})
@@ -37,24 +36,8 @@ _FORM = "application/x-www-form-urlencoded"
 _RAW = frozenset({"application/xml", "application/octet-stream"})
 _CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_COMMA_OR_STRING = re.compile(r',|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_FORMATS = {
-    "uuid": "a UUID",
-    "ipv4": "an IPv4 address",
-    "ipv6": "an IPv6 address",
-    "ipv4network": "an IPv4 network",
-    "ipv6network": "an IPv6 network",
-    "ipvanyaddress": "an IP address",
-    "ipvanynetwork": "an IP network",
-}
-_BOUNDS = {
-    "minimum": "at least",
-    "maximum": "at most",
-    "exclusiveMinimum": "more than",
-    "exclusiveMaximum": "less than",
-    "minLength": "at least",
-    "maxLength": "at most",
-}
 
 
 class Bare(str):
@@ -95,11 +78,6 @@ async def read_arguments(request: web.Request, parameters: Sequence[Parameter]) 
 def document_of(parameters: Iterable[Parameter]) -> Parameter | None:
     """Return the one large argument, or None."""
     return next((each for each in parameters if each.place is Place.DOCUMENT), None)
-
-
-def shown(text: str) -> str:
-    """Quote a user's text for a sentence: shortened, and without control characters."""
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 # Gathering
@@ -204,6 +182,7 @@ async def _multipart(request: web.Request, parameters: Sequence[Parameter]) -> P
 
 def _json(text: str) -> Pairs:
     """Return the members of a JSON object, numbers as they are written."""
+    _refuse_many_fields(text)
     try:
         document = json.loads(
             text, object_pairs_hook=tuple, parse_int=Bare, parse_float=Bare, parse_constant=_refuse_constant
@@ -213,6 +192,15 @@ def _json(text: str) -> Pairs:
     if not isinstance(document, tuple):
         raise Invalid("The JSON body must be an object of arguments and their values.")
     return [(name, _json_value(name, value)) for name, value in document]
+
+
+def _refuse_many_fields(text: str) -> None:
+    """Raise `Invalid` before the parser, which lets no other thread run, creates each of a million items."""
+    if text.count(",") < MAX_FIELDS:
+        return
+    tokens = [match[0][0] for match in islice(_COMMA_OR_STRING.finditer(text), 3 * MAX_FIELDS)]
+    if tokens.count(",") >= MAX_FIELDS or len(tokens) == 3 * MAX_FIELDS:  # a field has at most two strings
+        raise Invalid(f"The JSON body must have at most {MAX_FIELDS} fields.")
 
 
 def _refuse_constant(word: str) -> None:
@@ -252,9 +240,10 @@ def _agreed(parameter: Parameter, given: list[str | list[str]]) -> Any:
 
 def _unknown(places: Iterable[Pairs], parameters: Sequence[Parameter]) -> Iterator[str]:
     valid = [parameter.name for parameter in parameters if parameter.place != "path"]
-    for name in dict.fromkeys(name for pairs in places for name, _ in pairs):
-        if name not in valid:
-            yield f"There is no argument {shown(name)} here: {did_you_mean(name[:60], valid)}"
+    names = dict.fromkeys(name for pairs in places for name, _ in pairs)
+    for count, name in enumerate(name for name in names if name not in valid):
+        suggestion = f": {did_you_mean(name[:60], valid)}" if count < MAX_SUGGESTIONS else "."
+        yield f"There is no argument {shown(name)} here{suggestion}"
 
 
 def _missing(names: list[str]) -> str:
@@ -269,21 +258,16 @@ def _missing(names: list[str]) -> str:
 
 def _path_value(parameter: Parameter, text: str) -> Any:
     if len(text) > MAX_PATH_VALUE:
-        raise Invalid(_wrong(parameter, text, f"must have at most {MAX_PATH_VALUE} characters"))
+        raise Invalid(complaint(parameter, text, f"must have at most {MAX_PATH_VALUE} characters"))
     return _convert(parameter, text)
-
-
-def _shown(parameter: Parameter, text: str) -> str:
-    """Quote a value for a sentence, unless it is a secret."""
-    return "(not shown)" if parameter.secret else shown(text)
 
 
 def _refuse_characters(parameter: Parameter, text: str) -> None:
     """Refuse control characters except in documents, and surrogates everywhere."""
     if _SURROGATE.search(text):
-        raise Invalid(_wrong(parameter, text, "must be valid UTF-8"))
+        raise Invalid(complaint(parameter, text, "must be valid UTF-8"))
     if parameter.place != "document" and _CONTROL.search(text):
-        raise Invalid(_wrong(parameter, text, "must not contain a control character"))
+        raise Invalid(complaint(parameter, text, "must not contain a control character"))
 
 
 def _convert(parameter: Parameter, given: str | list[str]) -> Any:
@@ -302,15 +286,15 @@ def _convert(parameter: Parameter, given: str | list[str]) -> Any:
     if parameter.choices:
         wrong = (text for text in texts if text not in parameter.choices)
         expected = f"must be one of {', '.join(parameter.choices)}"
-        sentences = [_wrong(parameter, text, expected) for text in islice(wrong, MAX_COMPLAINTS)]
+        sentences = [complaint(parameter, text, expected) for text in islice(wrong, MAX_COMPLAINTS)]
         if sentences:
             raise Invalid(" ".join(sentences))
     try:
         value = parameter.adapter.validate_python(texts if parameter.many else texts[0])
     except ValidationError as error:
-        raise Invalid(" ".join(islice(_sentences(parameter, texts, error), MAX_COMPLAINTS))) from None
+        raise Invalid(" ".join(islice(sentences_about(parameter, texts, error), MAX_COMPLAINTS))) from None
     if bare and any(isinstance(item, str) for item in (value if parameter.many else [value])):
-        raise Invalid(f"{parameter.name} must be text; got the bare {_shown(parameter, bare)}.")
+        raise Invalid(f"{parameter.name} must be text; got the bare {shown_value(parameter, bare)}.")
     return value
 
 
@@ -318,7 +302,7 @@ def _flag(parameter: Parameter, text: str) -> bool:
     word = text.lower()
     if word in ON or word in OFF:
         return word in ON
-    raise Invalid(_wrong(parameter, text, "must be given alone, or as true or false"))
+    raise Invalid(complaint(parameter, text, "must be given alone, or as true or false"))
 
 
 def _items(parameter: Parameter, texts: list[str]) -> list[str]:
@@ -329,65 +313,3 @@ def _items(parameter: Parameter, texts: list[str]) -> list[str]:
         stripped = (piece.lstrip() if parameter.names else piece.strip() for piece in pieces)
         texts = [piece for piece in stripped if piece]
     return [text.replace(" ", "+") for text in texts] if parameter.names else texts
-
-
-# Sentences
-
-
-def _wrong(parameter: Parameter, text: str, reason: str) -> str:
-    return wrong_value(parameter.name, _shown(parameter, text), reason)
-
-
-def _sentences(parameter: Parameter, texts: list[str], error: ValidationError) -> Iterator[str]:
-    """Yield a sentence for each item that pydantic refused, with its first reason, or for the list itself."""
-    expected = _expected(parameter)
-    seen: set[int] = set()
-    for detail in error.errors(include_url=False, include_input=False):
-        index = detail["loc"][0] if parameter.many and detail["loc"] else None
-        if index is None and parameter.many:
-            yield wrong_value(parameter.name, "this list", detail["msg"])
-        elif (item := index if isinstance(index, int) else 0) not in seen:
-            seen.add(item)
-            yield _sentence(parameter, texts[item], detail, expected)
-
-
-def _sentence(parameter: Parameter, text: str, detail: Any, expected: str | None) -> str:
-    own = detail["type"] in ("value_error", "assertion_error")
-    if expected and not own:
-        return _wrong(parameter, text, f"must be {expected}")
-    reason = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
-    return _wrong(parameter, text, reason)
-
-
-def _expected(parameter: Parameter) -> str | None:
-    """Describe the valid values, or return None if the type has no description."""
-    try:
-        return _phrase(parameter.adapter.json_schema())
-    except PydanticInvalidForJsonSchema:
-        return None
-
-
-def _phrase(schema: dict[str, Any]) -> str | None:
-    if "description" in schema:
-        return str(schema["description"])
-    if "anyOf" in schema:
-        phrases = [_phrase(each) for each in schema["anyOf"] if each.get("type") != "null"]
-        return " or ".join(filter(None, phrases)) if all(phrases) else None
-    if "items" in schema:
-        return _phrase(schema["items"])
-    if schema.get("type") == "boolean":
-        return "true or false"
-    bounds = " and ".join(f"{words} {schema[key]}" for key, words in _BOUNDS.items() if key in schema)
-    if schema.get("type") in ("integer", "number"):
-        number = "a whole number" if schema["type"] == "integer" else "a number"
-        return f"{number} of {bounds}" if bounds else number
-    return _text_phrase(schema, bounds)
-
-
-def _text_phrase(schema: dict[str, Any], bounds: str) -> str | None:
-    if schema.get("pattern") == NAME_PATTERN:
-        length = f", {bounds} characters" if bounds else ""
-        return f"a letter or digit, then letters, digits, '.', '_', '+' and '-'{length}"
-    if bounds and "pattern" not in schema:
-        return f"text of {bounds} characters"
-    return _FORMATS.get(schema.get("format", ""))

@@ -460,6 +460,7 @@ async def test_the_complaints_are_bounded(read: Read) -> None:
     query = "&".join(f"u{number}" for number in range(900)) + "&states=" + "x," * 900
     said = await refused(read, CHANGE, query)
     assert said.count("There is no argument") == values.MAX_COMPLAINTS
+    assert said.count("valid are:") + said.count("did you mean") == values.MAX_SUGGESTIONS
     assert said.count("must be one of") == values.MAX_COMPLAINTS
     said = await refused(read, CHANGE, "ports=" + "x," * 900)
     assert said.count("must be a whole number") == values.MAX_COMPLAINTS
@@ -522,6 +523,50 @@ async def test_a_broken_part_is_refused(
 async def test_many_parts_are_refused(read: Read, multipart: Multipart) -> None:
     body, kind = multipart(*[('Content-Disposition: form-data; name="note"', b"")] * 1001)
     assert "at most 1000 fields" in await refused(read, CHANGE, "", body, kind)
+
+
+def many(count: int) -> list[bytes]:
+    """JSON bodies with a number of fields."""
+    return [
+        b'{"note": "a", %s}' % b", ".join(b'"n%d": "x,\\"y"' % number for number in range(count - 1)),
+        b'{"note": "a", "states": [%s]}' % b",".join([b'"a"'] * (count - 1)),
+        b'{"note": "a", "%s": 1}' % (b'\\",' * count) if count == 1000 else b'{"note": [%s]}' % (b"1," * count),
+    ]
+
+
+@pytest.mark.parametrize("shape", range(3))
+async def test_json_has_as_many_fields_as_a_form(read: Read, shape: int) -> None:
+    assert "fields" not in await refused(read, CHANGE, "", many(1000)[shape], JSON)
+    assert "The JSON body must have at most 1000 fields." in await refused(read, CHANGE, "", many(1001)[shape], JSON)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{%s}" % b",".join(b'"n%d": 1' % number for number in range(150_000)),
+        b'{"states": [%s1]}' % (b"1," * 1_000_000),
+        b'{"a" ' + b'"",' * 500_000,
+        b'{"a": ["", ' + b'"" ' * 500_000 + b"," * 1000,
+    ],
+)
+async def test_the_fields_of_json_are_counted_before_it_is_parsed(
+    read: Read, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parser would hold up all other requests."""
+    parsed: list[str] = []
+
+    def parse(text: str, **_: Any) -> Any:
+        parsed.append(text)
+        raise ValueError("it is damaged")
+
+    monkeypatch.setattr(json, "loads", parse)
+    said = await refused(read, CHANGE, "", body, JSON)
+    assert ("at most 1000 fields" in said, parsed) == (True, [])
+
+
+async def test_a_text_that_does_not_end_is_read_once(read: Read) -> None:
+    said = await refused(read, CHANGE, "", b'{"a": "' + b'\\"' * 500_000 + b"," * 1000, JSON)
+    assert "The body must be valid JSON: Unterminated string" in said
 
 
 async def test_a_list_of_many_items_is_refused(read: Read) -> None:
