@@ -11,6 +11,7 @@ PvcdError
 │   │   ├── HookRefused   409  a site hook refused it
 │   │   └── Changed       409  another writer was first
 │   │       └── Exists    409  there is one already
+│   ├── TooManyAttempts   429  too many tokens of an address wait to be checked
 │   └── Locked            423  another request or task is working on it
 └── Failed                503  something outside of pvcd failed
     ├── StoreUnavailable  503  zookeeper-unavailable
@@ -116,6 +117,13 @@ class Exists(Changed):
 
     code = "exists"
     sentence_template = "Cannot create {path!r}: it exists already."
+
+
+class TooManyAttempts(Refused):
+    """A token that is not looked at, as too many others of its address wait."""
+
+    status = 429
+    code = "too-many-attempts"
 
 
 class Locked(Refused):

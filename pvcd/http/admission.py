@@ -33,7 +33,7 @@ class Admission:
         authentication = context.settings.api.authentication
         self._enabled = authentication.enabled
         self._tokens = Tokens(authentication.secret_key, described(authentication))
-        self._throttle = Throttle(context.clock)
+        self._throttle = Throttle(context.clock, self._tokens)
         self._storage = CookieStorage(context, self._tokens)
 
     @property
@@ -56,10 +56,8 @@ class Admission:
         if not session.new:
             return self._known(request, session[FINGERPRINT])
         key = request.headers.get(API_KEY, "")
-        if fingerprint := self._tokens.match(key):
+        if key and (fingerprint := await self._throttle.match(request.remote, key)):
             return self._known(request, fingerprint)
-        if key:
-            await self._throttle.failed(request.remote)
         raise Unauthorized("Authentication required")
 
     def _known(self, request: web.Request, fingerprint: str) -> None:
@@ -70,7 +68,7 @@ class Admission:
         """Return the context of a public route, which may begin or end the login session of the visitor."""
         if not self._enabled:
             return context
-        visitor: Visitor = _Visitor(request, self._tokens, self._throttle)
+        visitor: Visitor = _Visitor(request, self._throttle)
         return context.derive(components={**context.components, VISITOR: visitor})
 
 
@@ -79,14 +77,12 @@ class _Visitor:
     """The sender of a request, as a `pvcd.http.auth.Visitor`; the session middleware completes the change."""
 
     request: web.Request
-    tokens: Tokens
     throttle: Throttle
 
     async def log_in(self, token: str) -> None:
         """Begin a login session and redirect a browser to the root of the API."""
-        fingerprint = self.tokens.match(token)
+        fingerprint = await self.throttle.match(self.request.remote, token)
         if fingerprint is None:
-            await self.throttle.failed(self.request.remote)
             raise Unauthorized("Cannot log in: this is not a valid token.", code="token-not-valid")
         session = await new_session(self.request)
         session[FINGERPRINT] = fingerprint

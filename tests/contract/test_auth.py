@@ -20,7 +20,7 @@ from pvcd.clock import VirtualClock
 from pvcd.daemon.api import ADMISSION, create_app
 from pvcd.daemon.components import make_context
 from pvcd.declare.context import Context, Role
-from pvcd.http import logins
+from pvcd.http import logins, throttle
 from pvcd.http.logins import Login
 from pvcd.http.middleware import PROBLEM
 from pvcd.http.parameters import Value
@@ -601,11 +601,19 @@ async def test_wrong_logins_and_wrong_keys_are_counted_together(cluster: Cluster
 
 
 async def test_concurrent_wrong_tokens_are_delayed_like_consecutive_ones(cluster: Cluster, server: Server) -> None:
-    tasks = [server.ask("GET", "/thing", headers={"X-Api-Key": "wrong"}) for _ in WAITS]
-    await until(lambda: len(cluster.clock.waits()) == len(WAITS))
-    assert cluster.clock.waits() == WAITS
-    await cluster.clock.advance(4.0)
-    assert {reply.status for reply in await asyncio.gather(*tasks)} == {401}
+    """However many connections send them; those that find no place in line are refused at once."""
+    tasks = [server.ask("GET", "/thing", headers={"X-Api-Key": f"wrong{number}"}) for number in range(100)]
+    places = 1 + throttle.MAX_WAITING  # the first one is checked at once, and answered after its delay
+    await until(lambda: sum(task.done() for task in tasks) == 100 - places)
+    refused = [task.result() for task in tasks if task.done()]
+    assert {(reply.status, reply.json["code"]) for reply in refused} == {(510, "too-many-attempts")}
+    for done, delay in enumerate([*WAITS, 4.0, 4.0, 4.0], 101 - places):
+        assert sum(task.done() for task in tasks) == done - 1
+        await cluster.clock.advance(delay)
+        await until(lambda: sum(task.done() for task in tasks) >= done)  # noqa: B023 - it is awaited here
+    assert sorted({(await task).status for task in tasks}) == [401, 510]
+    reply = await server.ask("GET", "/thing", headers={"X-Api-Key": TOKEN, "Accept": PROBLEM})
+    assert reply.status == 200
 
 
 async def test_a_right_token_is_answered_at_once_after_20_wrong_ones(cluster: Cluster, server: Server) -> None:
@@ -618,6 +626,7 @@ async def test_a_right_token_is_answered_at_once_after_20_wrong_ones(cluster: Cl
 
 
 async def test_a_delayed_wrong_token_does_not_block_others(cluster: Cluster, server: Server) -> None:
+    assert await server.status(key=TOKEN) == 200
     waiting = server.ask("GET", "/thing", headers={"X-Api-Key": "wrong"})
     await until(lambda: cluster.clock.waits() == [0.1])
     assert await server.status(key=TOKEN) == 200

@@ -11,6 +11,7 @@ import pytest
 
 from pvcd.clock import VirtualClock, settle
 from pvcd.declare.handlers import Requeue
+from pvcd.errors import TooManyAttempts
 from pvcd.http import logins, throttle
 from pvcd.http.auth import Tokens, derive_key
 from pvcd.http.logins import Login, begin, end, find, look_up, sweep
@@ -82,74 +83,158 @@ def test_tokens_are_replaced_at_once() -> None:
 # The throttle
 
 
-class Clock(VirtualClock):
-    """Remembers for how long somebody wanted to sleep, and does not let it last."""
+class Door:
+    """A throttle on a clock that stands still, and the answers to tokens."""
 
-    slept = 0.0
+    def __init__(self) -> None:
+        self.clock, self.tokens = VirtualClock(), Tokens(KEY, ["right", "other"])
+        self.throttle = Throttle(self.clock, self.tokens)
+        self.answered: list[tuple[float, bool]] = []
 
-    async def sleep(self, seconds: float) -> None:
-        self.slept = seconds
+    def try_(self, token: str, address: str | None = "10.0.0.1") -> asyncio.Task[None]:
+        """Send a token; the time of its answer and whether it was right are noted."""
 
+        async def answer() -> None:
+            right = await self.throttle.match(address, token) is not None
+            self.answered.append((round(self.clock.monotonic() - self.begun, 3), right))
 
-async def waits(clock: Clock, throttle: Throttle, address: str | None) -> float:
-    await throttle.failed(address)
-    return clock.slept
+        self.begun = self.clock.monotonic()
+        return asyncio.ensure_future(answer())
 
-
-async def test_each_address_has_its_own_limited_delay() -> None:
-    clock = Clock()
-    throttle = Throttle(clock)
-    assert [await waits(clock, throttle, "10.0.0.1") for _ in range(8)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
-    assert await waits(clock, throttle, "10.0.0.2") == 0.1
-    assert await waits(clock, throttle, None) == 0.1
-
-
-async def test_very_many_failures_have_the_longest_delay() -> None:
-    clock = Clock()
-    throttle = Throttle(clock)
-    throttle._failures["10.0.0.1"] = (10**6, clock.monotonic())
-    assert await waits(clock, throttle, "10.0.0.1") == 4.0
-
-
-async def test_a_network_of_ipv6_is_one_source() -> None:
-    clock = Clock()
-    throttle = Throttle(clock)
-    assert await waits(clock, throttle, "2001:db8:1:2::1") == 0.1
-    assert await waits(clock, throttle, "2001:db8:1:2:ffff::9") == 0.2
-    assert await waits(clock, throttle, "2001:db8:1:3::1") == 0.1
-    assert await waits(clock, throttle, "fe80::1%eth0") == 0.1
-    assert await waits(clock, throttle, "::ffff:10.0.0.1") == 0.1
-    assert await waits(clock, throttle, "10.0.0.1") == 0.2
+    async def waits(self, token: str, address: str | None = "10.0.0.1") -> float:
+        """Return for how long a token waits for its answer, if no other one does."""
+        task = self.try_(token, address)
+        await settle()
+        for _ in range(100):
+            if task.done():
+                break
+            await self.clock.advance(0.1)
+        await task
+        return self.answered.pop()[0]
 
 
-async def test_an_address_is_forgotten_10_minutes_after_its_last_failure() -> None:
-    clock = Clock()
-    throttle = Throttle(clock)
-    await waits(clock, throttle, "10.0.0.1")
-    await clock.advance(599)
-    assert await waits(clock, throttle, "10.0.0.1") == 0.2
-    await clock.advance(599)
-    assert await waits(clock, throttle, "10.0.0.1") == 0.4
-    await clock.advance(601)
-    assert await waits(clock, throttle, "10.0.0.1") == 0.1
-    assert len(throttle._failures) == 1
+DELAYS = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
 
 
-async def test_the_number_of_remembered_addresses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+async def test_each_address_has_its_own_limited_delay(door: Door) -> None:
+    assert [await door.waits("wrong") for _ in range(8)] == DELAYS
+    assert await door.waits("wrong", "10.0.0.2") == 0.1
+    assert await door.waits("wrong", None) == 0.1
+
+
+async def test_very_many_failures_have_the_longest_delay(door: Door) -> None:
+    await door.waits("wrong")
+    door.throttle._lines["10.0.0.1"].wrong = 10**6
+    assert await door.waits("wrong") == 4.0
+
+
+async def test_a_network_of_ipv6_is_one_source(door: Door) -> None:
+    assert await door.waits("wrong", "2001:db8:1:2::1") == 0.1
+    assert await door.waits("wrong", "2001:db8:1:2:ffff::9") == 0.2
+    assert await door.waits("wrong", "2001:db8:1:3::1") == 0.1
+    assert await door.waits("wrong", "fe80::1%eth0") == 0.1
+    assert await door.waits("wrong", "::ffff:10.0.0.1") == 0.1
+    assert await door.waits("wrong", "10.0.0.1") == 0.2
+
+
+async def test_an_address_is_forgotten_10_minutes_after_its_last_failure(door: Door) -> None:
+    assert await door.waits("wrong") == 0.1
+    await door.clock.advance(599)
+    assert await door.waits("wrong") == 0.2
+    await door.clock.advance(599)
+    assert await door.waits("wrong") == 0.4
+    await door.clock.advance(601)
+    assert await door.waits("wrong") == 0.1
+    assert len(door.throttle._lines) == 1
+
+
+async def test_the_number_of_remembered_addresses_is_limited(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttle, "MAX_SOURCES", 3)
-    clock = Clock()
-    one = Throttle(clock)
+    monkeypatch.setattr(throttle, "MAX_KNOWN", 2)
     for number in (1, 2, 3, 1, 4):
-        await waits(clock, one, f"10.0.0.{number}")
-    assert list(one._failures) == ["10.0.0.3", "10.0.0.1", "10.0.0.4"]
+        await door.waits("wrong", f"10.0.0.{number}")
+        await door.waits("right", f"10.0.1.{number}")
+    assert list(door.throttle._lines) == ["10.0.0.3", "10.0.0.1", "10.0.0.4"]
+    assert [source for source, _ in door.throttle._known] == ["10.0.1.1", "10.0.1.4"]
 
 
-async def test_guessing_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_parallel_guesses_are_as_slow_as_one_after_the_other(door: Door) -> None:
+    tasks = [door.try_("wrong") for _ in DELAYS]
+    await settle()
+    await door.clock.advance(sum(DELAYS))
+    assert all(task.done() for task in tasks)
+    assert door.answered == [(round(sum(DELAYS[: place + 1]), 3), False) for place in range(len(DELAYS))]
+
+
+async def test_a_right_guess_does_not_stand_out_among_parallel_ones(door: Door) -> None:
+    guesses = [door.try_(token) for token in ("wrong", "wrong", "right", "wrong")]
+    await settle()
+    assert door.answered == []
+    await door.clock.advance(10)
+    await asyncio.gather(*guesses)
+    assert door.answered == [(0.1, False), (0.3, False), (0.3, True), (0.7, False)]
+
+
+async def test_a_right_token_that_is_known_from_its_address_never_waits(door: Door) -> None:
+    await door.waits("right")
+    attack = [door.try_("wrong") for _ in range(1 + throttle.MAX_WAITING)]
+    await settle()
+    door.try_("right")
+    unknown = [door.try_("other"), door.try_("right", "10.0.0.2")]
+    await settle()
+    assert door.answered == [(0.0, True), (0.0, True)]
+    with pytest.raises(TooManyAttempts):
+        await unknown[0]
+    await door.clock.advance(60)
+    await asyncio.gather(*attack)
+
+
+async def test_a_token_that_was_removed_is_wrong_although_it_is_known(door: Door) -> None:
+    assert await door.waits("right") == 0.0
+    door.tokens.replace(["other"])
+    assert await door.waits("right") == 0.1
+
+
+async def test_more_tokens_than_wait_in_line_are_refused_unseen(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = [door.try_("wrong") for _ in range(1 + throttle.MAX_WAITING)]
+    await settle()
+    seen: list[str] = []
+    match = door.tokens.match
+    monkeypatch.setattr(door.tokens, "match", lambda token: (seen.append(token), match(token))[1])
+    refused = [door.try_(token) for token in ("wrong", "right") * 50]
+    await settle()
+    said = {str(task.exception()) for task in refused}
+    assert said == {
+        "Cannot check the token: 10 others from 10.0.0.1 wait, after wrong ones. Repeat the request in a minute."
+    }
+    await door.clock.advance(60)
+    assert len(await asyncio.gather(*waiting)) == 11
+    assert door.throttle._lines["10.0.0.1"].wrong == 11
+
+
+async def test_who_hangs_up_does_not_move_the_line_on(door: Door) -> None:
+    for _ in range(3):
+        guess = door.try_("wrong")
+        await settle()
+        guess.cancel()
+        await settle()
+    right = door.try_("right")
+    await settle()
+    assert not right.done()
+    await door.clock.advance(0.1)
+    assert right.done()
+    assert door.throttle._lines["10.0.0.1"].waiting == 0
+
+
+async def test_guessing_does_not_fill_the_log(door: Door, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    clock = Clock()
-    throttle = Throttle(clock)
     for _ in range(20):
-        await waits(clock, throttle, "10.0.0.1")
+        await door.waits("wrong")
     counts = [1, 2, 4, 8, 16]
     assert [record.getMessage() for record in caplog.records] == [f"wrong tokens from 10.0.0.1: {n}" for n in counts]
 
