@@ -16,7 +16,7 @@ from kazoo.client import KazooClient
 
 from bench import networks
 from bench.fill import NODES, fill, vm_xml
-from bench.servers import Server, api, free_port, header, row, server
+from bench.servers import LOGIN, Server, api, free_port, header, row, server
 from pvcd.cluster.presence import Presence
 from pvcd.process import ProcessIdentity
 from pvcd_plugins.sandbox import network
@@ -79,7 +79,7 @@ def reads(folder: Path, ours: Server, vms: int) -> None:
 
 def writes(address: str, chroot: str, ours: Server, vms: int) -> None:
     """Measure POSTs, beside transactions of the same bytes through kazoo alone."""
-    client = KazooClient(address + chroot)
+    client = KazooClient(address + chroot, auth_data=[("digest", ":".join(LOGIN.values()))])
     client.start(10)
     try:
         client.ensure_path("/raw")

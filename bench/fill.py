@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from bench.plugins.filler import Filler
+from bench.servers import LOGIN
 from pvcd.plugin.registry import collect
 from pvcd.store import Create, Store
 from pvcd.store.zookeeper import ZooKeeperTree
@@ -36,7 +37,7 @@ def vm_xml(number: int, name: str | None = None, uuid: UUID | None = None) -> st
 
 async def fill(zookeeper: str, chroot: str, vms: int) -> None:
     """Write everything into an empty store."""
-    store = Store(ZooKeeperTree(zookeeper, chroot=chroot, deadline=10), RECORDS)
+    store = Store(ZooKeeperTree(zookeeper, chroot=chroot, deadline=10, **LOGIN), RECORDS)
     await store.open()
     try:
         changes = _everything(vms)

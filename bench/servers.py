@@ -19,6 +19,8 @@ from urllib.parse import urlencode
 import yaml
 
 HERE = Path(__file__).parent
+LOGIN = {"username": "bench", "password": "bench"}
+"""The name and password at ZooKeeper."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ def settings(address: str, chroot: str, port: int) -> dict[str, Any]:
         "debug": False,
         "coordinators": [address],
         "api": {**listen, "authentication": {"enabled": False}, "ssl": {"enabled": False}},
-        "zookeeper": {"chroot": chroot, "deadline": 10},
+        "zookeeper": {"chroot": chroot, "deadline": 10, **LOGIN},
         "plugins": {"directories": [str(HERE / "plugins")]},
     }
 

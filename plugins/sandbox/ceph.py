@@ -16,13 +16,13 @@ import shutil
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from pvcd import Failed, programs
-from pvcd_plugins.sandbox import sockets
+from pvcd_plugins.sandbox import passwords, sockets
 from pvcd_plugins.sandbox.packages import PATH
 from pvcd_plugins.sandbox.service import Service
 
@@ -208,8 +208,8 @@ class Ceph:
         for name in ("log", "osd", "mgr"):
             (self._at / name).mkdir(parents=True, exist_ok=True)
         sockets.prepare(self._at, _LONGEST_SOCKET)
-        fsid = _once(self._at / "fsid", lambda: str(uuid4()))
-        keys = json.loads(_once(self._at / "keys.json", lambda: json.dumps(_make_keys(self._osds))))
+        fsid = passwords.once(self._at / "fsid", lambda: str(uuid4()))
+        keys = json.loads(passwords.once(self._at / "keys.json", lambda: json.dumps(_make_keys(self._osds))))
         self._conf.write_text(self._text(fsid, [name for name in keys if name.startswith("osd.")]))
         _write_keyring(self._at / "keyring", keys)
         for client in ("client.admin", "client.libvirt"):
@@ -321,16 +321,6 @@ async def _ask(socket: Path, question: str) -> Mapping[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _once(file: Path, make: Callable[[], str]) -> str:
-    """Return the content of a file; if it does not exist, make it first, readable by its owner only."""
-    if not file.exists():
-        new = file.with_suffix(".new")
-        new.touch(mode=0o600)
-        new.write_text(make())
-        new.replace(file)
-    return file.read_text()
-
-
 def _make_keys(osds: int) -> dict[str, str]:
     """Make a key for each client and server."""
     return {name: _key() for name in (*_CAPS, *(f"osd.{osd}" for osd in range(osds)))}
@@ -342,9 +332,8 @@ def _key() -> str:
 
 
 def _write_keyring(file: Path, keys: Mapping[str, str]) -> None:
-    file.touch(mode=0o600)
     lines = []
     for name, key in keys.items():
         lines += [f"[{name}]", f"key = {key}"]
         lines += [f'caps {kind} = "{caps}"' for kind, caps in _CAPS.get(name, _OSD_CAPS).items()]
-    file.write_text("\n".join(lines) + "\n")
+    passwords.write(file, "\n".join(lines) + "\n")

@@ -19,8 +19,7 @@ import aiohttp
 import yaml
 
 from pvcd import Failed, PvcdError, Refused, did_you_mean
-from pvcd_plugins.sandbox import ceph, guest, kvm, libvirtd, mounts, packages, ports, sockets, state
-from pvcd_plugins.sandbox.redis import redis
+from pvcd_plugins.sandbox import ceph, guest, kvm, libvirtd, mounts, packages, passwords, ports, redis, sockets, state
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import ProcessId, Server, State
 from pvcd_plugins.sandbox.supervisor import Report, Supervisor
@@ -35,6 +34,8 @@ DAEMONS = ("api", "node", "worker")
 ALL = (*SERVERS, *ceph.NAMES, *DAEMONS)
 WITHOUT_CEPH = (*SERVERS, *DAEMONS)
 NODE = "pvchv1"
+USER = "pvc"
+"""The name of the daemons at ZooKeeper."""
 LIBVIRT = "libvirt"
 """libvirt's part of the directory."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -90,6 +91,10 @@ class Sandbox:
         """Return the base URL of the API."""
         return state.api_address(self.ports)
 
+    def password(self, server: str) -> str:
+        """Return the password of a server, which lasts as long as the directory; it blocks."""
+        return passwords.password(self.directory / f"{server}.password")
+
     async def up(self) -> None:
         """Start everything and return when all of it is ready; on failure leave nothing behind."""
         begun = time.monotonic()
@@ -103,8 +108,8 @@ class Sandbox:
             self._write_state()
             if "node" in self._only:
                 await self._prepare_guests()
-            await asyncio.to_thread(write_settings, self.config_file, settings(self))
-            services = self._services()
+            await asyncio.to_thread(lambda: write_settings(self.config_file, settings(self)))
+            services = await asyncio.to_thread(self._services)
             await self._start_servers(services)
             await self._supervisor.start(*(services[name] for name in DAEMONS if name in self._only))
             # Said first: who waits for the state reads what was said until then, and no further.
@@ -213,7 +218,7 @@ class Sandbox:
         at = self.directory
         return {
             "zookeeper": zookeeper(at / "zookeeper", self.ports["zookeeper"]),
-            "redis": redis(at / "redis", self.ports["redis"]),
+            "redis": redis.redis(at / "redis", self.ports["redis"], self.password("redis")),
             "virtlogd": libvirtd.virtlogd(at / LIBVIRT),
             "libvirtd": libvirtd.libvirtd(at / LIBVIRT),
             "api": self._daemon("api", self._api_ready, self._listener),
@@ -319,8 +324,8 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
             },
             "node": {"name": NODE, "coordinator": True},
             "keepalive": {"interval": 1},
-            "zookeeper": {"session_timeout": 3},
-            "redis": {"url": f"redis://127.0.0.1:{ports['redis']}/0"},
+            "zookeeper": {"session_timeout": 3, "username": USER, "password": sandbox.password("zookeeper")},
+            "redis": {"url": redis.url(ports["redis"], sandbox.password("redis"))},
             "vm": {
                 "uri": libvirtd.uri(directory / LIBVIRT),
                 "domain_types": ["kvm", "qemu"] if sandbox.domain_type == "kvm" else ["qemu"],
@@ -341,8 +346,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
 
 def write_settings(file: Path, values: Mapping[str, Any]) -> None:
     """Write a settings file that only its owner can read."""
-    file.touch(mode=0o600)
-    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    passwords.write(file, yaml.safe_dump(values, sort_keys=False))
 
 
 def _share(own: Path, shared: Path) -> None:

@@ -139,7 +139,8 @@ def down(directory: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(directory: Path, as_json: bool) -> None:
     """Show each server. The exit status is 0 if all servers run, else 3."""
-    facts = describe(directory.resolve())
+    with _errors_as_sentences():
+        facts = describe(directory.resolve())
     click.echo(json.dumps(facts, indent=2) if as_json else _table(facts))
     sys.exit(ALL_RUN if facts["ready"] else NOT_ALL_RUN)
 

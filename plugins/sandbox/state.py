@@ -149,13 +149,24 @@ def _user(directory: Path) -> str:
 def make(directory: Path) -> None:
     """Make the directory of a sandbox; refuse one with other files, because a sandbox removes files in its own."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if not is_sandbox(directory) and any(directory.iterdir()):
-            raise Conflict(f"Cannot create a sandbox in {directory}: it holds other files. Choose another directory.")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close(directory)
         (directory / "lock").touch()
         (directory / "log").mkdir(exist_ok=True)
     except OSError as error:
         raise Failed(f"Cannot create the directory {directory}: {error.strerror}.") from error
+
+
+def _close(directory: Path) -> None:
+    """Keep other users out of the directory, which holds passwords and the sockets of servers that run as root."""
+    ours = directory.stat().st_uid == os.geteuid()
+    if any(directory.iterdir()) and not (ours and is_sandbox(directory)):
+        what = "it holds other files" if ours else "it belongs to another user"
+        raise Conflict(f"Cannot create a sandbox in {directory}: {what}. Choose another directory.")
+    os.chown(directory, os.geteuid(), os.getegid())
+    directory.chmod(0o700)
+    if not ours and any(directory.iterdir()):  # made by its former owner in the meantime
+        raise Conflict(f"Cannot create a sandbox in {directory}: it holds other files. Choose another directory.")
 
 
 def is_sandbox(directory: Path) -> bool:
@@ -169,6 +180,8 @@ def read(directory: Path) -> State | None:
         return State.model_validate_json((directory / "state.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+    except PermissionError:
+        raise Failed(f"Cannot read the state of the sandbox in {directory}: only root can. Use sudo.") from None
 
 
 def write(directory: Path, state: State) -> None:

@@ -1,4 +1,8 @@
-"""A single ZooKeeper server on loopback, with its data in one directory."""
+"""A single ZooKeeper server on loopback, with its data in one directory.
+
+It answers only clients that have named themselves. ZooKeeper checks no password by itself: the ACLs of documents do,
+which name the one client that may read and change them, and pvcd closes its root with one, too.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +77,9 @@ def _config(data: Path, port: int) -> str:
         "clientPortAddress": "127.0.0.1",
         "admin.enableServer": "false",
         "maxClientCnxns": 0,
-        "4lw.commands.whitelist": "srvr, cons",
+        "4lw.commands.whitelist": "srvr",
+        "enforce.auth.enabled": "true",
+        "enforce.auth.schemes": "digest",
         "minSessionTimeout": 1000,
         "maxSessionTimeout": 60000,
         "autopurge.snapRetainCount": 3,

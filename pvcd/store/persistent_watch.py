@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kazoo.client import KazooClient
-from kazoo.exceptions import EXCEPTIONS, KazooException, RolledBackError, WriterNotClosedException
+from kazoo.exceptions import EXCEPTIONS, WriterNotClosedException
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.serialization import (
     GetChildren,
@@ -210,11 +210,3 @@ class WatchingClient(KazooClient):  # type: ignore[misc]
             log.warning("the connection to ZooKeeper was not released: kazoo is still opening it")
         finally:
             on_end()
-
-
-def failure_of(results: Sequence[Any]) -> tuple[int, KazooException] | None:
-    """Return the index and the error of the change that failed; those before it are marked as rolled back."""
-    for index, result in enumerate(results):
-        if isinstance(result, KazooException) and not isinstance(result, RolledBackError):
-            return index, result
-    return None

@@ -1,4 +1,4 @@
-"""The tree in ZooKeeper: the only importer of kazoo, together with `persistent_watch.py`.
+"""The tree in ZooKeeper: the only importer of kazoo, with `persistent_watch.py` and `zookeeper_errors.py`.
 
 kazoo runs on threads. Its callbacks only wake the event loop, where all else happens, in the order in which the server
 sent them, answers and events alike, because one thread reads the connection.
@@ -12,28 +12,26 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from kazoo.exceptions import (
-    AuthFailedError,
-    BadVersionError,
-    ConnectionClosedError,
-    ConnectionLoss,
-    KazooException,
-    NoAuthError,
-    NoChildrenForEphemeralsError,
-    NodeExistsError,
-    NoNodeError,
-    NotEmptyError,
-    SessionExpiredError,
+from kazoo.exceptions import NoAuthError, NodeExistsError, NoNodeError
+from kazoo.protocol.serialization import (
+    CheckVersion,
+    Create,
+    Delete,
+    Exists,
+    GetACL,
+    GetChildren,
+    GetData,
+    SetACL,
+    SetData,
+    Sync,
 )
-from kazoo.protocol.serialization import CheckVersion, Create, Delete, Exists, GetChildren, GetData, SetData, Sync
 from kazoo.protocol.states import KazooState, ZnodeStat
 from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
-from pvcd import errors
 from pvcd.errors import PvcdError, StoreUnavailable
-from pvcd.store.persistent_watch import AddWatch, Commit, ReadMany, WatchingClient, failure_of
+from pvcd.store.persistent_watch import AddWatch, Commit, ReadMany, WatchingClient
 from pvcd.store.tree import (
     CheckNode,
     CreateNode,
@@ -45,6 +43,7 @@ from pvcd.store.tree import (
     parents_of,
     refuse_unfit,
 )
+from pvcd.store.zookeeper_errors import Refusal, failure, failure_of, refused
 
 _RETRY = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_delay": 1.0}
 """How kazoo tries to reconnect. Its own backoff grows to a minute, in which sessions are lost without need."""
@@ -57,7 +56,6 @@ _WINDOW_REQUESTS = 3
 _ATTEMPTS = 5
 """Times that a transaction is sent again because parents came or went."""
 _EPHEMERAL = 1
-_LOST = (ConnectionLoss, ConnectionClosedError, SessionExpiredError)
 
 log = logging.getLogger(__name__)
 Take = Callable[[asyncio.Future[Any], Any], None]
@@ -67,13 +65,6 @@ def _fulfil(future: asyncio.Future[Any], result: object) -> None:
     """Hand over a result, unless its future was cancelled."""
     if not future.done():
         future.set_result(result)
-
-
-class _Refusal(NamedTuple):
-    """The change for which a transaction was refused, and ZooKeeper's reason."""
-
-    change: NodeChange
-    reason: KazooException
 
 
 class ZooKeeperTree:
@@ -170,6 +161,8 @@ class ZooKeeperTree:
         while True:
             try:
                 await self._make([*parents_of(self._chroot), self._chroot] if self._chroot else [])
+                if self._acl is not OPEN_ACL_UNSAFE:
+                    await self._close_root()
                 await self._ask(*(AddWatch(self._full(root)) for root in self._roots))
                 break
             except PvcdError as error:
@@ -179,6 +172,18 @@ class ZooKeeperTree:
         if self._opened.is_set():
             self._on_link(Link.CONNECTED)
         self._opened.set()
+
+    async def _close_root(self) -> None:
+        """Let only us add and remove what is directly below the chroot, unless someone has restricted that already."""
+        root = self._chroot or "/"
+        try:
+            ((acl, _),) = await self._ask(GetACL(root))
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, NoAuthError):
+                return  # another user's; the first request will say so
+            raise
+        if acl == OPEN_ACL_UNSAFE:
+            await self._ask(SetACL(root, self._acl, -1))
 
     def _hint(self, path: str) -> None:
         """Report a change at a path, unless the link does not stand: everything is loaded anew once it does."""
@@ -242,7 +247,7 @@ class ZooKeeperTree:
                 return Node(data, stat.version, stat.mzxid, stat.ephemeralOwner)
             case (bytes(), ZnodeStat()) | NoNodeError():
                 return None
-        raise self._failure(answer)
+        raise failure(self._hosts, answer)
 
     # Writing
 
@@ -255,26 +260,26 @@ class ZooKeeperTree:
         outcome = await self._transact(changes, {})
         created = [change.path for change in changes if isinstance(change, CreateNode)]
         for _ in range(_ATTEMPTS):  # others may make or remove empty parents at any time
-            if not isinstance(outcome, _Refusal) or not isinstance(outcome.change, CreateNode):
+            if not isinstance(outcome, Refusal) or not isinstance(outcome.change, CreateNode):
                 break
             empty, missing = await self._find_way(created, {change.path for change in changes})
             if outcome.change.path in set(created) - empty.keys() and not isinstance(outcome.reason, NoNodeError):
                 break
             outcome = await self._transact(changes, empty, missing)
-        if isinstance(outcome, _Refusal):
-            raise self._refused(outcome)
+        if isinstance(outcome, Refusal):
+            raise refused(self._hosts, outcome)
         return outcome
 
     async def _transact(
         self, changes: Sequence[NodeChange], empty: Mapping[str, int], missing: Sequence[str] = ()
-    ) -> list[Node | None] | _Refusal:
+    ) -> list[Node | None] | Refusal:
         """Send the changes, after missing parents; `empty` has the versions of empty documents that creates replace."""
         session = self.session
         whole = [*(CreateNode(path, b"") for path in missing), *changes]
         steps = [(change, request) for change in whole for request in self._requests(change, empty)]
         serial, results = await self._answer(self._write([request for _, request in steps]))
-        if failure := failure_of(results):
-            return _Refusal(steps[failure[0]][0], failure[1])
+        if failed := failure_of(results):
+            return Refusal(steps[failed[0]][0], failed[1])
         nodes: list[Node | None] = []
         for (change, request), result in list(zip(steps, results, strict=True))[len(missing) :]:
             if isinstance(change, CreateNode | SetNode) and isinstance(result, ZnodeStat):
@@ -314,9 +319,9 @@ class ZooKeeperTree:
         stats = await self._ask(*(Exists(path, None) for path in paths))
         while missing := [path for path, stat in zip(paths, stats, strict=True) if stat is None]:
             ((_, results),) = await self._ask(Commit([Create(path, b"", self._acl, 0) for path in missing]))
-            failure = failure_of(results)
-            if failure and not isinstance(failure[1], NodeExistsError):
-                raise self._refused(_Refusal(CreateNode(missing[failure[0]], b""), failure[1]))
+            failed = failure_of(results)
+            if failed and not isinstance(failed[1], NodeExistsError):
+                raise refused(self._hosts, Refusal(CreateNode(missing[failed[0]], b""), failed[1]))
             stats = await self._ask(*(Exists(path, None) for path in paths))
 
     # Asking
@@ -371,30 +376,8 @@ class ZooKeeperTree:
         except TimeoutError:
             raise self._silent(self._deadline) from None
         if isinstance(result, Exception):
-            raise self._failure(result) from result
+            raise failure(self._hosts, result) from result
         return result
 
     def _silent(self, seconds: float) -> StoreUnavailable:
         return StoreUnavailable(f"ZooKeeper at {self._hosts} did not answer within {seconds:g} s.")
-
-    def _failure(self, error: Exception) -> StoreUnavailable:
-        """Return the error to raise for one that is not about a document."""
-        if isinstance(error, _LOST):
-            return StoreUnavailable(f"ZooKeeper at {self._hosts} did not answer: the connection broke.")
-        if isinstance(error, NoAuthError | AuthFailedError):
-            return StoreUnavailable(
-                f"Cannot use ZooKeeper at {self._hosts}: access denied. Check the user name and password."
-            )
-        return StoreUnavailable(f"ZooKeeper at {self._hosts} failed: {type(error).__name__}.")
-
-    def _refused(self, refusal: _Refusal) -> PvcdError:
-        """Return the error to raise for one about a document; see `Tree.commit`."""
-        path = refusal.change.path
-        match refusal.reason:
-            case NodeExistsError():
-                return errors.Exists(path)
-            case BadVersionError() | NoNodeError() | NotEmptyError():
-                return errors.Changed(path)
-            case NoChildrenForEphemeralsError():
-                return errors.Invalid(f"{path!r} cannot be created: its parent is ephemeral.")
-        return self._failure(refusal.reason)

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -21,6 +22,7 @@ from pvcd.errors import Changed, Exists, Invalid, StoreUnavailable
 from pvcd.store.memory import MemoryServer, MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT_BYTES, CheckNode, CreateNode, DeleteNode, Link, Node, NodeChange, SetNode, Tree
 from pvcd.store.zookeeper import ZooKeeperTree
+from tests.servers import zookeeper_server
 
 DEADLINE = 1.0
 MARGIN = 1.0
@@ -770,6 +772,23 @@ async def test_with_a_password_no_other_client_reads_or_writes(zookeeper: Server
                 await stranger.commit([CreateNode("/a/z", b"1")])
             with pytest.raises(StoreUnavailable, match="access denied"):
                 await stranger.commit([SetNode("/a/x/y", b"1", 0)])
+
+
+@pytest.mark.parametrize("chroot", ["", "/made/by/others"])
+async def test_with_a_password_the_root_is_closed_too(tmp_path: Path, chroot: str) -> None:
+    with zookeeper_server(tmp_path / "server") as server:
+        before = ZooKeeperTree(server.hosts, chroot=chroot)  # without a password, it leaves the root open
+        await before.open(lambda path: None, lambda link: None)
+        owner = ZooKeeperTree(server.hosts, chroot=chroot, username="pvc", password="secret")
+        await owner.open(lambda path: None, lambda link: None)
+        try:
+            await create(owner, "/schema")
+            for change in (CreateNode("/mine", b"1"), DeleteNode("/schema", 0)):
+                with pytest.raises(StoreUnavailable, match="access denied"):
+                    await before.commit([change])
+        finally:
+            await owner.close()
+            await before.close()
 
 
 async def test_a_server_that_lags_behind_catches_up_before_it_answers(ensemble: list[Server]) -> None:

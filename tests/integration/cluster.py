@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import yaml
+from kazoo.client import KazooClient
 
 from pvcd_plugins.sandbox import guest
 from pvcd_plugins.sandbox.cluster import LIBVIRT
@@ -49,6 +54,24 @@ class Cluster(Client):
 
     def server(self, name: str) -> Any:
         return next(server for server in self.status()["servers"] if server["name"] == name)
+
+    @property
+    def settings(self) -> Any:
+        """The section `pvc` of the daemons' settings, with their passwords."""
+        return yaml.safe_load((self.directory / "pvc-api.yaml").read_text())["pvc"]
+
+    @contextlib.contextmanager
+    def zookeeper(self) -> Iterator[KazooClient]:
+        """Connect to ZooKeeper as the daemons do."""
+        settings = self.settings
+        login = f"{settings['zookeeper']['username']}:{settings['zookeeper']['password']}"
+        client = KazooClient(settings["coordinators"][0], auth_data=[("digest", login)])
+        client.start()
+        try:
+            yield client
+        finally:
+            client.stop()
+            client.close()
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         pid: int = self.server(name)["pid"]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
 from pvcd_plugins.sandbox.state import MARK
+from tests.integration.cluster import Cluster
 from tests.integration.provisioner import PROVISIONER, Provisioner
 from tests.servers import Daemon
 
@@ -67,7 +67,7 @@ class Worker(Daemon):
         directory = self._cluster.directory
         self.mappings, self.temporary = directory / f"mapping-{machine}", folder / f"tmp-{machine}"
         self.temporary.mkdir()
-        values = yaml.safe_load((directory / "pvc-api.yaml").read_text())["pvc"]
+        values = self._cluster.settings
         values["ceph"]["mapping_directory"] = str(self.mappings)
         values["plugins"] = {"directories": [str(PLUGIN)]}
         values["held"] = {"directory": str(folder)}
@@ -100,7 +100,6 @@ class Bench:
         self.provisioner, self.cluster, self.folder = provisioner, provisioner.cluster, folder
         self.worker = Worker(provisioner, folder, "one")
         self._supervisor: int = self.cluster.status()["pid"]
-        self._zookeeper: int = self.cluster.server("zookeeper")["port"]
         self.steps: dict[str, float] = {}
         """Each with the seconds that it takes when nothing disturbs it."""
         self.places: list[str] = []
@@ -186,7 +185,7 @@ class Bench:
             mounts=sorted({line for pid in processes() for line in mounts(pid) if mapped in line}),
             processes=Counter(filter(None, map(command, set(processes()) - below(self._supervisor)))),
             files=sorted(str(file) for folder in folders for file in folder.rglob("*") if file.is_file()),
-            records=records(self._zookeeper),
+            records=records(self.cluster),
         )
 
 
@@ -229,15 +228,10 @@ def mounts(pid: int) -> list[str]:
     return []
 
 
-def records(port: int) -> list[str]:
+def records(cluster: Cluster) -> list[str]:
     """The paths of everything in ZooKeeper that does not come and go by itself."""
-    client = KazooClient(f"127.0.0.1:{port}")
-    client.start()
-    try:
+    with cluster.zookeeper() as client:
         return sorted(found_below(client, "/"))
-    finally:
-        client.stop()
-        client.close()
 
 
 def found_below(client: KazooClient, path: str) -> Iterator[str]:

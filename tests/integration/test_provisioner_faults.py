@@ -154,7 +154,7 @@ def test_a_failed_script_fails_the_task_with_its_reason(bench: Bench, name: str)
 def test_a_task_survives_the_loss_of_redis_and_its_messages(bench: Bench) -> None:
     tasks = bench.held(["before volumes", "after install"])
     before = bench.cluster.server("redis")["restarts"]
-    with Redis(port=bench.cluster.server("redis")["port"]) as client:
+    with Redis.from_url(bench.cluster.settings["redis"]["url"]) as client:
         client.flushall()
     bench.cluster.kill("redis")
     bench.cluster.until(lambda: bench.cluster.server("redis")["restarts"] > before, BACK)
@@ -165,7 +165,7 @@ def test_a_task_survives_the_loss_of_redis_and_its_messages(bench: Bench) -> Non
 
 async def test_a_repeated_message_repeats_nothing(bench: Bench) -> None:
     tasks = bench.held(["before volumes", "after start"])
-    queue = DramatiqQueue(f"redis://127.0.0.1:{bench.cluster.server('redis')['port']}/0")
+    queue = DramatiqQueue(bench.cluster.settings["redis"]["url"])
     try:
         for id in [*tasks.values()] * 3:
             queue.wake(UUID(id))

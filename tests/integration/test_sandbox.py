@@ -256,14 +256,15 @@ async def test_failed_start_leaves_nothing_behind(directory):
 async def test_zookeeper_and_redis_start_answer_restart_and_stop(directory):
     need("zookeeper", "redis")
     ports = free_ports()
-    async with Sandbox(directory, requested_ports=ports, only=("zookeeper", "redis"), report=print):
+    async with Sandbox(directory, requested_ports=ports, only=("zookeeper", "redis"), report=print) as sandbox:
+        login = f"AUTH {sandbox.password('redis')}\r\n".encode()
         assert b"Mode: standalone" in await ask(ports["zookeeper"], b"srvr")
-        assert await ask(ports["redis"], b"SET key value\r\nQUIT\r\n") == b"+OK\r\n+OK\r\n"
+        assert await ask(ports["redis"], login + b"SET key value\r\nQUIT\r\n") == b"+OK\r\n+OK\r\n+OK\r\n"
         for name in ("zookeeper", "redis"):
             before = next(one for one in state.read(directory).servers if one.name == name)
             state.send(before.process, signal.SIGKILL)
         await until(lambda: all(one.restarts == 1 and one.phase == "running" for one in state.read(directory).servers))
-        assert await ask(ports["redis"], b"GET key\r\nQUIT\r\n") == b"$5\r\nvalue\r\n+OK\r\n"
+        assert await ask(ports["redis"], login + b"GET key\r\nQUIT\r\n") == b"+OK\r\n$5\r\nvalue\r\n+OK\r\n"
     assert not everything(directory) and state.read(directory) is None
 
 

@@ -17,7 +17,7 @@ def test_settings_are_valid_and_name_ports_and_directory(tmp_path):
     pvc = settings(sandbox_at(tmp_path))["pvc"]
     assert pvc["coordinators"] == ["127.0.0.1:2181"]
     assert pvc["api"]["listen_port"] == 7370
-    assert pvc["redis"]["url"] == "redis://127.0.0.1:6379/0"
+    assert pvc["redis"]["url"].endswith("@127.0.0.1:6379/0")
     assert pvc["vm"]["console_directory"] == str(tmp_path / "console")
     assert str(tmp_path / "libvirt") in pvc["vm"]["uri"]
     start(pvc)
@@ -34,6 +34,16 @@ def test_settings_file_is_readable_by_its_owner_only(tmp_path):
     file = tmp_path / "pvc-api.yaml"
     write_settings(file, settings(sandbox_at(tmp_path)))
     assert file.stat().st_mode & 0o077 == 0
+
+
+def test_servers_have_different_random_passwords_that_last(tmp_path):
+    one, two = (sandbox_at(tmp_path / name) for name in ("one", "two"))
+    for sandbox in (one, two):
+        sandbox.directory.mkdir()
+    found = {sandbox.password(server) for sandbox in (one, two) for server in ("redis", "zookeeper")}
+    assert len(found) == 4 and min(map(len, found)) >= 32
+    assert settings(one) == settings(sandbox_at(tmp_path / "one"))
+    assert settings(one)["pvc"]["zookeeper"]["password"] == one.password("zookeeper")
 
 
 def test_unknown_server_is_refused_with_a_suggestion(tmp_path):

@@ -1,10 +1,11 @@
 """The lock, the state file and the marks that identify a sandbox's processes, on a fake /proc."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from pvcd.errors import Conflict
+from pvcd.errors import Conflict, Failed
 from pvcd_plugins.sandbox import state
 from pvcd_plugins.sandbox.state import Phase, ProcessId, Server, State
 
@@ -83,6 +84,32 @@ def test_directory_with_other_files_is_refused(tmp_path):
     with pytest.raises(Conflict, match="it holds other files"):
         state.make(tmp_path)
     assert not state.is_sandbox(tmp_path)
+
+
+@pytest.mark.parametrize("made_before", [True, False])
+def test_directory_is_closed_to_others_by_whomever_it_was_made(tmp_path, made_before):
+    directory = tmp_path / "sandbox"
+    if made_before:
+        directory.mkdir(mode=0o777)
+    state.make(directory)
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_sandbox_prepared_by_another_user_is_refused(sandbox, monkeypatch):
+    sandbox.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: sandbox.stat().st_uid + 1)
+    with pytest.raises(Conflict, match="it belongs to another user"):
+        state.make(sandbox)
+    assert sandbox.stat().st_mode & 0o777 == 0o755
+
+
+def test_state_that_may_not_be_read_is_a_sentence(sandbox, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(Failed, match=r"only root can\. Use sudo\."):
+        state.read(sandbox)
 
 
 def test_existing_sandbox_is_accepted(sandbox):
