@@ -59,6 +59,22 @@ async def open_osd_host(context: Context) -> AsyncIterator[OsdHost]:
         await asyncio.gather(starting, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def fake_cluster(context: Context) -> AsyncIterator[Cluster]:
+    """Open the Ceph of a simulated cluster."""
+    from pvcd_plugins.ceph.cluster.fake import Simulation
+
+    yield Simulation.of(context).ceph
+
+
+@contextlib.asynccontextmanager
+async def fake_osd_host(context: Context) -> AsyncIterator[OsdHost]:
+    """Open the disks of a simulated node."""
+    from pvcd_plugins.ceph.cluster.fake import Simulation
+
+    yield Simulation.of(context).host(context.node)
+
+
 async def start_osds(host: OsdHost) -> None:
     """Undo interrupted OSDs and start those of this node, because nothing else may do so after a reboot."""
     with _logged("cannot undo interrupted OSDs"):
@@ -94,7 +110,7 @@ async def fake_mapping(context: Context) -> AsyncIterator[Mapping]:
 
 
 COMPONENTS: list[Component[Any]] = [
-    Component(CLUSTER, open_cluster, roles=(Role.NODE, Role.WORKER)),
+    Component(CLUSTER, open_cluster, roles=(Role.NODE, Role.WORKER), fake=fake_cluster),
     Component(MAPPING, open_mapping, roles=(Role.WORKER,), fake=fake_mapping),
-    Component(OSD_HOST, open_osd_host, roles=(Role.NODE,)),
+    Component(OSD_HOST, open_osd_host, roles=(Role.NODE,), fake=fake_osd_host),
 ]

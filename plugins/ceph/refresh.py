@@ -272,4 +272,4 @@ async def open_mirror(context: Context) -> AsyncIterator[Mirror]:
 
 
 MIRROR: ComponentKey[Mirror] = ComponentKey("ceph-mirror")
-COMPONENT = Component(MIRROR, open_mirror, roles=(Role.NODE,))
+COMPONENT = Component(MIRROR, open_mirror, roles=(Role.NODE,), in_memory=True)

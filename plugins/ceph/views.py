@@ -319,6 +319,6 @@ async def open_snapshots(context: Context) -> AsyncIterator[View[Snapshot, Snaps
 VOLUMES: ComponentKey[View[Volume, VolumeView]] = ComponentKey("ceph-volumes")
 SNAPSHOTS: ComponentKey[View[Snapshot, SnapshotView]] = ComponentKey("ceph-snapshots")
 COMPONENTS: list[Component[Any]] = [
-    Component(VOLUMES, open_volumes, roles=(Role.API,)),
-    Component(SNAPSHOTS, open_snapshots, roles=(Role.API,)),
+    Component(VOLUMES, open_volumes, roles=(Role.API,), in_memory=True),
+    Component(SNAPSHOTS, open_snapshots, roles=(Role.API,), in_memory=True),
 ]

@@ -118,7 +118,7 @@ COMPONENTS: list[Component[Any]] = [
     Component(FIREWALL, open_firewall, roles=(Role.API, Role.NODE), fake=fake_firewall),
     Component(BRIDGES, open_bridges, roles=(Role.NODE,), fake=fake_bridges),
     # Opened first of the primary's, so that servers end before their addresses go.
-    Component(GATEWAYS, open_gateways, roles=(Role.PRIMARY,)),
+    Component(GATEWAYS, open_gateways, roles=(Role.PRIMARY,), in_memory=True),
     Component(DHCP, open_dhcp, roles=(Role.PRIMARY,), needs=(GATEWAYS,), fake=fake_dhcp),
     Component(DNS, open_dns, roles=(Role.PRIMARY,), needs=(GATEWAYS,), fake=fake_dns),
 ]

@@ -132,4 +132,4 @@ async def open_networks(context: Context) -> AsyncIterator[NetworkViews]:
 
 
 NETWORKS: ComponentKey[NetworkViews] = ComponentKey("networks")
-COMPONENTS: list[Component[Any]] = [Component(NETWORKS, open_networks, roles=(Role.API,))]
+COMPONENTS: list[Component[Any]] = [Component(NETWORKS, open_networks, roles=(Role.API,), in_memory=True)]

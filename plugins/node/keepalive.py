@@ -111,4 +111,4 @@ async def open_keepalive(context: Context) -> AsyncIterator[Keepalive]:
 
 
 KEEPALIVE: ComponentKey[Keepalive] = ComponentKey("keepalive")
-COMPONENT = Component(KEEPALIVE, open_keepalive, roles=(Role.NODE,))
+COMPONENT = Component(KEEPALIVE, open_keepalive, roles=(Role.NODE,), in_memory=True)

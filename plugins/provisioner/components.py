@@ -106,6 +106,6 @@ async def fake_metadata(context: Context) -> AsyncIterator[Metadata]:
 
 COMPONENTS: list[Component[Any]] = [
     Component(INSTALLATION, open_installation, roles=(Role.WORKER,), fake=fake_installation),
-    Component(UNMAP_ORPHANS, open_unmap_orphans, roles=(Role.WORKER,), needs=(MAPPING,)),
+    Component(UNMAP_ORPHANS, open_unmap_orphans, roles=(Role.WORKER,), needs=(MAPPING,), in_memory=True),
     metadata_component(describe),
 ]

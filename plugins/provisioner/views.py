@@ -379,4 +379,4 @@ async def open_views(context: Context) -> AsyncIterator[Views]:
 
 
 VIEWS: ComponentKey[Views] = ComponentKey("provisioner-views")
-COMPONENTS: list[Component[Any]] = [Component(VIEWS, open_views, roles=(Role.API,))]
+COMPONENTS: list[Component[Any]] = [Component(VIEWS, open_views, roles=(Role.API,), in_memory=True)]

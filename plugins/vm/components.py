@@ -127,6 +127,6 @@ START_BACKOFF: ComponentKey[StartBackoff] = ComponentKey("start-backoff")
 GUEST_STORAGE: ComponentKey[GuestStorage] = ComponentKey("vm-storage")
 COMPONENTS: list[Component[Any]] = [
     Component(HYPERVISOR, open_hypervisor, roles=(Role.NODE,), fake=fake_hypervisor),
-    Component(START_BACKOFF, open_start_backoff, roles=(Role.NODE,)),
-    Component(GUEST_STORAGE, open_guest_storage, roles=(Role.NODE,), needs=(HYPERVISOR,)),
+    Component(START_BACKOFF, open_start_backoff, roles=(Role.NODE,), in_memory=True),
+    Component(GUEST_STORAGE, open_guest_storage, roles=(Role.NODE,), needs=(HYPERVISOR,), in_memory=True),
 ]

@@ -202,7 +202,7 @@ ALLOCATION_INDEX: ComponentKey[AllocationIndex] = ComponentKey("vm-allocation")
 NETWORK_INDEX: ComponentKey[NetworkIndex] = ComponentKey("vm-networks")
 VOLUME_INDEX: ComponentKey[VolumeIndex] = ComponentKey("vm-volumes")
 COMPONENTS: list[Component[Any]] = [
-    Component(ALLOCATION_INDEX, AllocationIndex.open, roles=(Role.API, Role.NODE, Role.WORKER)),
-    Component(NETWORK_INDEX, NetworkIndex.open, roles=(Role.API, Role.PRIMARY, Role.WORKER)),
-    Component(VOLUME_INDEX, VolumeIndex.open, roles=(Role.API, Role.NODE, Role.WORKER)),
+    Component(ALLOCATION_INDEX, AllocationIndex.open, roles=(Role.API, Role.NODE, Role.WORKER), in_memory=True),
+    Component(NETWORK_INDEX, NetworkIndex.open, roles=(Role.API, Role.PRIMARY, Role.WORKER), in_memory=True),
+    Component(VOLUME_INDEX, VolumeIndex.open, roles=(Role.API, Role.NODE, Role.WORKER), in_memory=True),
 ]

@@ -160,4 +160,4 @@ async def open_view(context: Context) -> AsyncIterator[View[VM, VMView]]:
 
 
 VMS: ComponentKey[View[VM, VMView]] = ComponentKey("vms")
-COMPONENT = Component(VMS, open_view, roles=(Role.API,), needs=(NETWORK_INDEX,))
+COMPONENT = Component(VMS, open_view, roles=(Role.API,), needs=(NETWORK_INDEX,), in_memory=True)

@@ -48,6 +48,9 @@ class Component(Generic[T]):
     """Components that are opened before it and closed after it, in roles that have them."""
     fake: Callable[[Context], AbstractAsyncContextManager[T]] | None = None
     """Opened in its place in a simulated cluster; see pvcd.testing."""
+    in_memory: bool = False
+    """It reaches what is outside of this process only through the store and other components, if at all: a simulated
+    cluster opens it as it is."""
 
     @property
     def name(self) -> str:

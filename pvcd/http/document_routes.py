@@ -116,4 +116,4 @@ async def _open(context: Context) -> AsyncIterator[Documents]:
     yield await asyncio.to_thread(_read, context.declared(Route), context.declared(OperationKind))
 
 
-COMPONENT = Component(DOCUMENTS, _open, roles=(Role.API,))
+COMPONENT = Component(DOCUMENTS, _open, roles=(Role.API,), in_memory=True)

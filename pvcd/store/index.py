@@ -12,7 +12,7 @@ class Readers(Index[Note]):
     def remove(self, record: Note) -> None:
         self._readers[record.book].discard(record.reader)
 
-COMPONENT = Component(READERS, Readers.open, roles=(Role.API,))
+COMPONENT = Component(READERS, Readers.open, roles=(Role.API,), in_memory=True)
 """
 
 from __future__ import annotations

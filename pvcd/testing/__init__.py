@@ -5,8 +5,8 @@
             reply = await cluster.request("GET", "/api/v1/health")
             assert reply.status == 200
 
-The API and the agents are real; the store is in memory, time stands still until `advance`, and components that declare
-a fake are replaced by it. Others can be replaced too.
+The API and the agents are real; the store is in memory, time stands still until `advance`, and components are replaced
+by the fakes that they declare, or by others. Only components in memory are opened as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from pvcd.daemon.agent import agent
 from pvcd.daemon.api import create_app
 from pvcd.daemon.components import make_context
 from pvcd.daemon.worker import worker
-from pvcd.declare.context import ComponentKey, Context, Role
+from pvcd.declare.context import Component, ComponentKey, Context, Role
+from pvcd.errors import Refused
 from pvcd.plugin.loading import Plugin, load
 from pvcd.plugin.registry import Registry, collect
 from pvcd.process import ProcessIdentity
@@ -67,6 +68,10 @@ def minimal_settings(registry: Registry, **sections: Any) -> Settings:
     }
     values = {"debug": True, "coordinators": ["127.0.0.1"], "api": api, **sections}
     return build(values, registry.sections)
+
+
+class NoFake(Refused):
+    """A simulation would open the real door of a component."""
 
 
 class SimulatedCluster:
@@ -195,10 +200,18 @@ class SimulatedCluster:
 
 
 def _with_fakes(registry: Registry, fakes: Mapping[ComponentKey[Any], Open]) -> Registry:
-    components = tuple(
-        dataclasses.replace(component, open=fakes.get(component.key, component.fake or component.open))
-        for component in registry.components
-    )
+    """Replace all components that may reach something outside; raise `NoFake` if there is nothing to replace one."""
+
+    def simulated(component: Component[Any]) -> Open:
+        found = fakes.get(component.key) or component.fake or (component.open if component.in_memory else None)
+        if found is None:
+            raise NoFake(
+                f"Cannot simulate component {component.name!r} of {registry.owner(component)}: it has no fake. "
+                "Declare one, or in_memory=True if the component itself reaches nothing outside of its process."
+            )
+        return found
+
+    components = tuple(dataclasses.replace(each, open=simulated(each)) for each in registry.components)
     return dataclasses.replace(registry, components=components)
 
 

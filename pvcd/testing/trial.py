@@ -22,7 +22,7 @@ from pvcd.declare.context import Component, Role
 from pvcd.http.parameters import Parameter, Place
 from pvcd.http.routes import Route
 from pvcd.store.memory import MemoryTree
-from pvcd.testing import Reply, SimulatedCluster
+from pvcd.testing import NoFake, Reply, SimulatedCluster
 from pvcd.testing.watchdog import Watchdog
 
 NODE = "hv1"
@@ -45,6 +45,8 @@ def run(
     threads = set(threading.enumerate())
     try:
         found = asyncio.run(_run(module, code, routes, components))
+    except NoFake as error:
+        return {"trial": [error.sentence]}
     except Exception as error:
         return {"trial": [f"it ended the trial: {type(error).__name__}: {error}."]}
     left = [thread.name for thread in set(threading.enumerate()) - threads]

@@ -136,8 +136,14 @@ FAULTS = {
     "a component that cannot be opened": (
         "@contextlib.asynccontextmanager\nasync def open_it(context) -> AsyncIterator[str]:\n"
         "    raise OSError('out of order')\n    yield ''\n"
-        + HOOK.format("components", "Component(ComponentKey('it'), open_it, roles=(Role.API,))"),
+        + HOOK.format("components", "Component(ComponentKey('it'), open_it, roles=(Role.API,), in_memory=True)"),
         "trial: it ended the trial: OSError: out of order.",
+    ),
+    "a component without a fake": (
+        "@contextlib.asynccontextmanager\nasync def open_it(context) -> AsyncIterator[str]:\n"
+        "    raise AssertionError('nothing outside is opened')\n    yield ''\n"
+        + HOOK.format("components", "Component(ComponentKey('it'), open_it, roles=(Role.WORKER,))"),
+        "trial: Cannot simulate component 'it' of plugin 'pvcd_site_tried': it has no fake.",
     ),
 }
 

@@ -61,7 +61,7 @@ def duties() -> Duties:
 
 @pytest.fixture
 async def cluster(duties: Duties) -> AsyncIterator[SimulatedCluster]:
-    office = Component(OFFICE, duties.office, roles=(Role.PRIMARY,))
+    office = Component(OFFICE, duties.office, roles=(Role.PRIMARY,), in_memory=True)
     module = plugin(records=[Thing], handlers=[duties.handlers], components=[office])
     async with SimulatedCluster(["hv1", "hv2"], plugins=[module], without=["node", "vm"]) as cluster:
         await cluster.api.store.write(Create(Thing(name="a")))

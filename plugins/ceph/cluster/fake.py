@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from pvcd import Clock, NotFound, SystemClock
+from pvcd import Clock, Context, NotFound, SystemClock
 from pvcd_plugins.ceph.cluster import (
     AlreadyThere,
     CephUnavailable,
@@ -339,6 +340,31 @@ class FakeOsdHost:
             raise CephUnavailable("Ceph did not answer within 30 s.")
         if verb in self._cluster.failing:
             raise self._cluster.failing[verb]
+
+
+class Simulation:
+    """The Ceph of a simulated cluster, in memory; each node has one OSD, and a device for another."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.ceph = FakeCluster(clock)
+        self._hosts: dict[str, FakeOsdHost] = {}
+
+    @classmethod
+    def of(cls, context: Context) -> Simulation:
+        """Return the one of a simulated cluster, whose processes share a clock; it is forgotten with the clock."""
+        if context.clock not in _simulations:
+            _simulations[context.clock] = cls(weakref.proxy(context.clock))
+        return _simulations[context.clock]
+
+    def host(self, node: str) -> FakeOsdHost:
+        """Return the disks of a node, which outlive its agent."""
+        if node not in self._hosts:
+            self._hosts[node] = FakeOsdHost(self.ceph, node, ["/dev/sdb", "/dev/sdc"])
+            self._hosts[node].used[self.ceph.add_osd(node)] = "/dev/sdb"
+        return self._hosts[node]
+
+
+_simulations: weakref.WeakKeyDictionary[Clock, Simulation] = weakref.WeakKeyDictionary()
 
 
 def _bytes(pool: FakePool) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from typing import Any
 
 import pytest
 
 from pvcd.store import memory
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.cluster import LEFTOVER, CephError, ListedVolume
+from pvcd_plugins.ceph.components import CLUSTER, open_cluster
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
 from pvcd_plugins.ceph.refresh import BATCH
 from tests.unit.ceph.conftest import REFRESH, Storage
@@ -246,7 +248,8 @@ async def test_the_next_primary_continues(storage: Storage) -> None:
 
 async def test_a_node_without_ceph_logs_once_and_refuses_requests(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        async with SimulatedCluster(["hv1"], without=["vm"], ceph={"conf": "/nowhere/ceph.conf"}) as cluster:
+        real: Any = {CLUSTER: open_cluster}
+        async with SimulatedCluster(["hv1"], [], real, ["vm"], ceph={"conf": "/nowhere/ceph.conf"}) as cluster:
             await cluster.advance(100)
             for path in ("osd", "pool", "volume", "volume/snapshot"):
                 reply = await cluster.request("GET", f"/api/v1/storage/ceph/{path}")

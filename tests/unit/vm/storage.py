@@ -81,7 +81,7 @@ class Ceph:
             handlers=[primary],
             settings=[settings.SECTION],
             records=[records.Volume],
-            components=[Component(CLUSTER, lambda _: opened(self), roles=(Role.NODE,))],
+            components=[Component(CLUSTER, lambda _: opened(self), roles=(Role.NODE,), in_memory=True)],
         )
 
     def find(self, pool: str, volume: str) -> list[Lock]:
