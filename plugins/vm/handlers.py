@@ -26,7 +26,7 @@ from pvcd import (
 from pvcd_plugins.vm.components import GUEST_STORAGE, HYPERVISOR, START_BACKOFF
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
-from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError
+from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError, HypervisorUnavailable
 from pvcd_plugins.vm.indexes import use_of
 from pvcd_plugins.vm.policy import HostAccessRequired, refuse_host_access
 from pvcd_plugins.vm.records import VM, State, VMReport
@@ -117,7 +117,7 @@ async def _shutdown(context: Context, vm: VM, guest: Guest | None) -> Done:
     failed_reason = None
     try:
         await context[HYPERVISOR].shutdown(vm.uuid)
-    except HypervisorError as error:
+    except (HypervisorError, HypervisorUnavailable) as error:
         failed_reason = error.sentence  # the guest's time runs on
     return Done(Requeue(min(REPEAT_SHUTDOWN_SECONDS, since + limit - now)), failed_reason, since)
 
@@ -161,7 +161,7 @@ async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> 
         "running": running,
         "observed_generation": vm.generation,
         "guest_generation": guest.generation if guest and running else None,
-        "failed_reason": done.failed_reason,
+        "failed_reason": done.failed_reason or (guest.problem if guest and running else None),
         "shutdown_since": done.shutdown_since if running else None,
         **use,
     }

@@ -14,13 +14,13 @@ import libvirt
 import pytest
 
 from pvcd.clock import SystemClock
-from pvcd.errors import Failed
+from pvcd.errors import Failed, Invalid
 from pvcd_plugins.sandbox import guest, packages, state
 from pvcd_plugins.sandbox.libvirtd import libvirtd, processes, uri, virtlogd
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.sockets import release
 from pvcd_plugins.vm import domain
-from pvcd_plugins.vm.hypervisor import Hypervisor
+from pvcd_plugins.vm.hypervisor import Hypervisor, guests
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
 from pvcd_plugins.vm.schema import mistake_in
@@ -113,6 +113,12 @@ class Bench(Protocol):
     def kill(self, uuid: UUID) -> None:
         """Let a guest die from outside."""
 
+    def hang(self, uuid: UUID) -> None:
+        """Let a guest's QEMU answer no more."""
+
+    def spoil(self, uuid: UUID) -> None:
+        """Let a guest be one that cannot be read."""
+
     def interrupt(self) -> None:
         """Let the hypervisor, but no guest, go away."""
 
@@ -144,6 +150,12 @@ class FakeBench:
     def kill(self, uuid: UUID) -> None:
         self.fake.kill(uuid)
 
+    def hang(self, uuid: UUID) -> None:
+        self.fake.hang(uuid)
+
+    def spoil(self, uuid: UUID) -> None:
+        self.fake.spoil(uuid)
+
     def interrupt(self) -> None:
         self.fake.stop()
 
@@ -157,8 +169,9 @@ class FakeBench:
 class LibvirtBench:
     """A real libvirtd, with guests that QEMU runs without KVM."""
 
-    def __init__(self, server: Server, directory: Path) -> None:
+    def __init__(self, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server = server
+        self._monkeypatch = monkeypatch
         self.hypervisor: Hypervisor = LibvirtHypervisor(server.uri)
         self._directory = directory
 
@@ -186,8 +199,24 @@ class LibvirtBench:
         return self._directory / f"{uuid}.log"
 
     def kill(self, uuid: UUID) -> None:
-        pid = int((self.server.directory / "run" / "qemu" / f"vm-{uuid}.pid").read_text())
-        os.kill(pid, signal.SIGKILL)
+        self.signal(uuid, signal.SIGKILL)
+
+    def hang(self, uuid: UUID) -> None:
+        self.signal(uuid, signal.SIGSTOP)
+
+    def spoil(self, uuid: UUID) -> None:
+        read = guests.generation_of
+
+        def spoiled(xml: str) -> int | None:
+            if str(uuid) in xml:
+                raise Invalid("The XML is not well-formed: line 1: scripted.")
+            return read(xml)
+
+        self._monkeypatch.setattr(guests, "generation_of", spoiled)
+
+    def signal(self, uuid: UUID, number: signal.Signals) -> None:
+        """Send a signal to a guest's QEMU."""
+        os.kill(int((self.server.directory / "run" / "qemu" / f"vm-{uuid}.pid").read_text()), number)
 
     def interrupt(self) -> None:
         self.server.kill("libvirtd")
@@ -232,10 +261,10 @@ def server_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 
 @pytest.fixture(params=["fake", "libvirt"], name="closed_bench")
-def closed_bench_fixture(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+def closed_bench_fixture(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     if request.param == "fake":
         return FakeBench(tmp_path)
-    return LibvirtBench(request.getfixturevalue("server"), tmp_path)
+    return LibvirtBench(request.getfixturevalue("server"), tmp_path, monkeypatch)
 
 
 @pytest.fixture(name="bench")
@@ -245,8 +274,8 @@ async def bench_fixture(closed_bench: Bench) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture(name="real")
-async def real_fixture(server: Server, tmp_path: Path) -> AsyncIterator[LibvirtBench]:
-    made = LibvirtBench(server, tmp_path)
+async def real_fixture(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LibvirtBench]:
+    made = LibvirtBench(server, tmp_path, monkeypatch)
     async for _ in _open(made):
         yield made
 
@@ -257,8 +286,7 @@ async def _open(bench: Bench) -> AsyncIterator[Bench]:
         yield bench
     finally:
         if bench.hypervisor.connected:
-            for uuid in await bench.hypervisor.domains():
-                await bench.hypervisor.destroy(uuid)
+            await asyncio.gather(*map(bench.hypervisor.destroy, await bench.hypervisor.domains()))
         await bench.hypervisor.close()
 
 

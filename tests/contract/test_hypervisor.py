@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import signal
 import threading
 import time
@@ -25,8 +26,10 @@ from hypervisors import (  # noqa: F401
 from pvcd_plugins.sandbox.libvirtd import CONSOLE_BYTES
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import prepare
-from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError, HypervisorUnavailable
+from pvcd_plugins.vm.hypervisor import Guest, GuestSilent, GuestState, HypervisorError, HypervisorUnavailable
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
+
+SILENCE = re.compile(r"Cannot control the guest: its QEMU has not answered since \d{4}-\d\d-\d\dT[\d:]{8}Z\.")
 
 
 def marked(bench: Bench, uuid: UUID, generation: int = 7) -> str:
@@ -216,6 +219,93 @@ async def test_guests_survive_a_restart_of_the_hypervisor(bench: Bench, uuid: UU
     assert bench.hypervisor.connected
     guest = await bench.hypervisor.look(uuid)
     assert guest is not None and guest.generation == 7 and guest.state is GuestState.RUNNING
+
+
+async def test_six_guests_that_hang_delay_no_other(bench: Bench, uuid: UUID) -> None:
+    hung = [uuid4() for _ in range(6)]
+    for each in hung:
+        await bench.hypervisor.start(marked(bench, each))
+        bench.hang(each)
+    refused = await asyncio.gather(*map(bench.hypervisor.shutdown, hung), return_exceptions=True)
+    assert [type(each) for each in refused] == [GuestSilent] * 6
+    async with asyncio.timeout(9):  # one that waits for a hung guest takes longer
+        await bench.hypervisor.start(marked(bench, uuid))
+        await bench.hypervisor.shutdown(uuid)
+        guests = await bench.hypervisor.domains()
+    assert set(guests) == {uuid, *hung}
+    for each in hung:
+        guest = await bench.hypervisor.look(each)
+        assert guest is not None and guest.state is GuestState.RUNNING and guest.generation == 7
+        assert SILENCE.fullmatch(guest.problem or "")
+    guest = await bench.hypervisor.look(uuid)
+    assert guest is not None and guest.problem is None
+
+
+async def test_guests_that_hang_are_destroyed_beside_the_start_of_another(bench: Bench, uuid: UUID) -> None:
+    hung = [uuid4() for _ in range(6)]
+    for each in hung:
+        await bench.hypervisor.start(marked(bench, each))
+        bench.hang(each)
+    async with asyncio.timeout(10):  # libvirtd alone takes longer, and starts no guest meanwhile
+        await asyncio.gather(*map(bench.hypervisor.destroy, hung), bench.hypervisor.start(marked(bench, uuid)))
+    assert set(await bench.hypervisor.domains()) == {uuid}
+
+
+async def test_a_request_to_a_guest_that_hangs_is_refused_at_once(bench: Bench, uuid: UUID) -> None:
+    await bench.hypervisor.start(marked(bench, uuid))
+    bench.hang(uuid)
+    with pytest.raises(GuestSilent):
+        await bench.hypervisor.shutdown(uuid)
+    async with asyncio.timeout(1):
+        with pytest.raises(GuestSilent, match=r"^Cannot shut down the guest: its QEMU has not answered") as caught:
+            await bench.hypervisor.shutdown(uuid)
+    assert caught.value.code == "guest-silent"
+
+
+async def test_a_guest_that_begins_to_hang_is_found_and_notified(
+    real: LibvirtBench, uuid: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvcd_plugins.vm.hypervisor.calls.PROBE_SECONDS", 0.0)
+    told: list[UUID | None] = []
+    real.hypervisor.listen(told.append)
+    await real.hypervisor.start(marked(real, uuid))
+    real.hang(uuid)
+    await until(lambda: uuid in told)
+    told.clear()
+    await real.hypervisor.look(uuid)
+    await until(lambda: uuid in told)
+    guest = await real.hypervisor.look(uuid)
+    assert guest is not None and SILENCE.fullmatch(guest.problem or "")
+    told.clear()
+    real.signal(uuid, signal.SIGCONT)
+    await until(lambda: uuid in told)
+    guest = await real.hypervisor.look(uuid)
+    assert guest is not None and guest.problem is None
+
+
+async def test_a_guest_that_cannot_be_read_runs_and_hides_no_other(bench: Bench, uuid: UUID) -> None:
+    other = uuid4()
+    for each in (uuid, other):
+        await bench.hypervisor.start(marked(bench, each))
+    bench.spoil(uuid)
+    guests = await bench.hypervisor.domains()
+    assert guests[other].generation == 7 and guests[other].problem is None
+    assert guests[uuid].state is GuestState.RUNNING and guests[uuid].generation is None
+    assert guests[uuid].problem == "Cannot read the guest: The XML is not well-formed: line 1: scripted."
+    assert await bench.hypervisor.look(uuid) == guests[uuid]
+    await bench.hypervisor.destroy(uuid)
+    assert set(await bench.hypervisor.domains()) == {other}
+
+
+async def test_a_guest_whose_document_grows_in_libvirt_can_be_stopped(bench: Bench, uuid: UUID) -> None:
+    description = "'" * 44_000  # six times as long once libvirt has escaped it
+    document = marked(bench, uuid).replace("<devices>", f"<description>{description}</description><devices>", 1)
+    await bench.hypervisor.start(document)
+    guests = await bench.hypervisor.domains()
+    assert guests[uuid].state is GuestState.RUNNING
+    assert (await bench.hypervisor.look(uuid)) == guests[uuid]
+    await bench.hypervisor.destroy(uuid)
+    assert await bench.hypervisor.domains() == {}
 
 
 async def test_no_request_is_sent_after_close(bench: Bench) -> None:

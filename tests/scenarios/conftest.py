@@ -9,7 +9,7 @@ The first paragraph says what must hold. There is a Ceph with a pool `vms`, an O
     METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   a request under /api/v1; the JSON must be part of the body
     within SECONDS METHOD PATH [KEY=VALUE ...] -> STATUS [JSON]   the same, letting time pass until the reply
     after SECONDS                         let time pass
-    guest NAME dies | ignores shutdown | runs on NODE | runs nowhere
+    guest NAME dies | ignores shutdown | hangs | becomes unreadable | runs on NODE | runs nowhere
     libvirt on NODE stops | starts
     agent of NODE dies | stops | starts
     store stops | starts
@@ -94,6 +94,8 @@ class Scenario:
             (re.compile(r"after ([\d.]+)$"), self.after),
             (re.compile(r"guest (\S+) dies$"), self.guest_dies),
             (re.compile(r"guest (\S+) ignores shutdown$"), self.guest_ignores),
+            (re.compile(r"guest (\S+) hangs$"), self.guest_hangs),
+            (re.compile(r"guest (\S+) becomes unreadable$"), self.guest_spoils),
             (re.compile(r"guest (\S+) runs (?:on (\S+)|nowhere)$"), self.guest_runs),
             (re.compile(r"libvirt on (\S+) (stops|starts)$"), self.libvirt),
             (re.compile(r"agent of (\S+) (dies|stops|starts)$"), self.agent),
@@ -209,6 +211,14 @@ class Scenario:
     async def guest_ignores(self, name: str) -> None:
         for hypervisor in self.hypervisors.values():
             hypervisor.ignores_shutdown.add(uuid_of(name))
+
+    async def guest_hangs(self, name: str) -> None:
+        for hypervisor in self.hypervisors.values():
+            hypervisor.hang(uuid_of(name))
+
+    async def guest_spoils(self, name: str) -> None:
+        for hypervisor in self.hypervisors.values():
+            hypervisor.spoil(uuid_of(name))
 
     async def guest_runs(self, name: str, node: str | None) -> None:
         where = [host for host, hypervisor in self.hypervisors.items() if uuid_of(name) in hypervisor._guests]

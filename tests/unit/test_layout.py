@@ -223,7 +223,8 @@ def test_a_plugin_uses_the_services_of_lower_ones_only(plugin: str) -> None:
 
 def test_only_one_place_knows_each_outside_thing() -> None:
     assert {name for name in importers("kazoo") if not name.startswith("pvcd.store.")} == set()
-    assert importers("libvirt") == {"pvcd_plugins.vm.hypervisor.libvirt"}
+    libvirt = {f"pvcd_plugins.vm.hypervisor.{name}" for name in ("connection", "guests", "libvirt")}
+    assert importers("libvirt") == libvirt
     assert {name for name in importers("subprocess") if not name.startswith("pvcd_plugins.sandbox.")} == set()
     aiohttp = {name for name in importers("aiohttp") if not name.startswith(("pvcd.http.", "pvcd_plugins.sandbox."))}
     metadata = {f"pvcd_plugins.provisioner.metadata.{name}" for name in ("answers", "server")}

@@ -26,6 +26,12 @@ class HypervisorUnavailable(Failed):
     code = "libvirt-unavailable"
 
 
+class GuestSilent(HypervisorError):
+    """A guest's QEMU does not answer: the request may still take effect."""
+
+    code = "guest-silent"
+
+
 class GuestState(StrEnum):
     """The state of a guest."""
 
@@ -49,6 +55,8 @@ class Guest:
     memory: int
     """Its maximum, in MiB."""
     vcpus: int
+    problem: str | None = None
+    """A sentence, when it cannot be read or its QEMU does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +72,9 @@ class Capabilities:
 class Hypervisor(Protocol):
     """Transient guests: the hypervisor forgets each when it ends. Those marked with a generation are ours.
 
-    Every method ends within a deadline. It raises `HypervisorUnavailable` when there is no answer, and
-    `HypervisorError` when the request was refused or failed.
+    Every method ends within a deadline. It raises `HypervisorUnavailable` when there is no answer, `GuestSilent` when
+    the guest's QEMU gives none, and `HypervisorError` when the request was refused or failed. A guest that hangs or
+    cannot be read delays and hides no other: it is listed with its problem, and can be destroyed.
     """
 
     @property

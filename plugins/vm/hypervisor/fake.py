@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NoReturn
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.hypervisor import (
     Capabilities,
     Guest,
+    GuestSilent,
     GuestState,
     HypervisorError,
     HypervisorUnavailable,
@@ -42,6 +44,7 @@ class FakeHypervisor:
         """The document of each successful start."""
         self.secrets: dict[UUID, bytes] = {}
         """UUID -> Ceph key."""
+        self._hangs: dict[UUID, str] = {}
         self._clock = clock
         self._capabilities = capabilities
         self._guests: dict[UUID, Guest] = {}
@@ -57,6 +60,19 @@ class FakeHypervisor:
     def pause(self, uuid: UUID) -> None:
         """Pause a guest, as if it had been suspended."""
         self._guests[uuid] = replace(self._guests[uuid], state=GuestState.PAUSED)
+        self._notify(uuid)
+
+    def hang(self, uuid: UUID) -> None:
+        """Let a guest's QEMU answer no more."""
+        since = datetime.fromtimestamp(self._clock.time(), UTC)
+        self._hangs[uuid] = f"its QEMU has not answered since {since:%Y-%m-%dT%H:%M:%SZ}."
+        self._guests[uuid] = replace(self._guests[uuid], problem=f"Cannot control the guest: {self._hangs[uuid]}")
+        self._notify(uuid)
+
+    def spoil(self, uuid: UUID) -> None:
+        """Let a guest's document be one that cannot be read."""
+        problem = "Cannot read the guest: The XML is not well-formed: line 1: scripted."
+        self._guests[uuid] = replace(self._guests[uuid], generation=None, problem=problem)
         self._notify(uuid)
 
     def stop(self) -> None:
@@ -139,6 +155,8 @@ class FakeHypervisor:
     async def shutdown(self, uuid: UUID) -> None:
         """Press the guest's power button, and return at once; no effect if it is gone."""
         self._need("shut down the guest")
+        if uuid in self._hangs:
+            raise GuestSilent(f"Cannot shut down the guest: {self._hangs[uuid]}")
         if uuid in self._guests and uuid not in self.ignores_shutdown and uuid not in self._shutdowns:
             self._shutdowns[uuid] = asyncio.create_task(self._power_off(uuid), name=f"shutdown of {uuid}")
 
@@ -161,6 +179,7 @@ class FakeHypervisor:
         shutdown = self._shutdowns.pop(uuid, None)
         if shutdown is not None:
             shutdown.cancel()
+        self._hangs.pop(uuid, None)
         if self._guests.pop(uuid, None) is not None:
             self._notify(uuid)
 
