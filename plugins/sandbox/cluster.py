@@ -331,6 +331,8 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "domain_types": ["kvm", "qemu"] if sandbox.domain_type == "kvm" else ["qemu"],
                 "console_directory": str(directory / "console"),
                 "host_access": [{"files": list(map(str, sandbox.vm_files))}] if sandbox.vm_files else [],
+                "state_directory": str(directory / "vms"),
+                "tpm_directory": str(libvirtd.tpm_directory(directory / LIBVIRT)),
             },
             "hooks": {"directory": str(directory / "hooks"), "records": str(directory / "hook-runs")},
             "network": {"device": "lo", "directory": str(directory / "network")},

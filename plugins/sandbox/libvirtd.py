@@ -39,6 +39,8 @@ _USER_FILES = {
     "passwd": "libvirt-qemu:x:64055:64055:Libvirt Qemu:/var/lib/libvirt:/usr/sbin/nologin\n",
     "group": "libvirt-qemu:x:64055:\n",
 }
+# Where swtpm is installed, it keeps its logs and its certificate authority here.
+_TPM_BINDS = {"log-swtpm": "/var/log/swtpm", "lib-swtpm": "/var/lib/swtpm-localca"}
 _LONGEST_SOCKET = "virtlogd-sock"
 
 _LIBVIRTD_CONF = """\
@@ -62,6 +64,8 @@ cgroup_controllers = [ ]
 namespaces = [ ]
 stdio_handler = "logd"
 max_core = 0
+swtpm_user = "root"
+swtpm_group = "root"
 """
 _VIRTLOGD_CONF = f"""\
 log_outputs = "3:stderr"
@@ -90,7 +94,7 @@ def libvirtd(directory: Path, *, hostname: str | None = None) -> Service:
         # libvirtd accepts connections before its drivers are up, but answers only afterwards.
         return bool(await _ask(_socket(directory, "libvirt-sock"), _AUTH_LIST))
 
-    binds = _BINDS | {name: f"/etc/{name}" for name in _USER_FILES}
+    binds = _BINDS | {name: f"/etc/{name}" for name in _USER_FILES} | _tpm_binds()
     options = ("--network", *(() if hostname is None else ("--hostname", hostname)))
     return Service("libvirtd", _argv(directory, "libvirtd", binds, options), ready, prepare=prepare)
 
@@ -112,6 +116,11 @@ def virtlogd(directory: Path) -> Service:
 def uri(directory: Path) -> str:
     """Return the libvirt URI of the libvirtd in `directory`."""
     return f"qemu+unix:///system?socket={quote(str(_socket(directory, 'libvirt-sock')))}"
+
+
+def tpm_directory(directory: Path) -> Path:
+    """Return where the libvirtd in `directory` keeps the state of emulated TPMs."""
+    return directory / "lib" / "swtpm"
 
 
 def processes(directory: Path) -> set[ProcessId]:
@@ -138,9 +147,13 @@ def _argv(directory: Path, program: str, binds: Mapping[str, str], options: tupl
 
 
 def _prepare(directory: Path) -> None:
-    for name in _BINDS:
+    for name in _BINDS | _tpm_binds():
         (directory / name).mkdir(parents=True, exist_ok=True)
     sockets.prepare(directory, _LONGEST_SOCKET)
+
+
+def _tpm_binds() -> dict[str, str]:
+    return _TPM_BINDS if Path(_TPM_BINDS["lib-swtpm"]).is_dir() else {}
 
 
 def _socket(directory: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -15,9 +16,12 @@ from pvcd_plugins.vm.backoff import StartBackoff
 from pvcd_plugins.vm.domain import Storage
 from pvcd_plugins.vm.hypervisor import Hypervisor, HypervisorError
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
+from pvcd_plugins.vm.hypervisor.nonvolatile import NonvolatileState
 from pvcd_plugins.vm.records import VM
 from pvcd_plugins.vm.settings import VMSettings
 from pvcd_plugins.vm.volumes import need_storage
+
+log = logging.getLogger(__name__)
 
 CEPH_SECONDS = 10.0
 """The time that Ceph has to answer before the start of a guest fails."""
@@ -35,7 +39,8 @@ async def open_hypervisor(context: Context) -> AsyncIterator[Hypervisor]:
     """Connect to this node's libvirt; the agent also starts while libvirt is not there yet."""
     settings = context.settings.of(VMSettings)
     await asyncio.to_thread(settings.console_directory.mkdir, parents=True, exist_ok=True)
-    async with _listening(context, LibvirtHypervisor(settings.uri)) as hypervisor:
+    state = NonvolatileState(settings.state_directory, settings.tpm_directory)
+    async with listening(context, LibvirtHypervisor(settings.uri, state)) as hypervisor:
         yield hypervisor
 
 
@@ -44,19 +49,32 @@ async def fake_hypervisor(context: Context) -> AsyncIterator[Hypervisor]:
     """Open the hypervisor of a simulated node."""
     from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 
-    async with _listening(context, FakeHypervisor(context.clock)) as hypervisor:
+    async with listening(context, FakeHypervisor(context.clock)) as hypervisor:
         yield hypervisor
 
 
 @contextlib.asynccontextmanager
-async def _listening(context: Context, hypervisor: Hypervisor) -> AsyncIterator[Hypervisor]:
-    """Open a hypervisor whose events wake the VMs' handlers."""
+async def listening(context: Context, hypervisor: Hypervisor) -> AsyncIterator[Hypervisor]:
+    """Open a hypervisor whose events wake the VMs' handlers, and forget the guests whose VMs went while it was away."""
     hypervisor.listen(lambda uuid: wake_vms(context, uuid))
     await hypervisor.open()
+    forgetting = asyncio.create_task(forget_removed(context, hypervisor), name="state of removed VMs")
     try:
         yield hypervisor
     finally:
+        forgetting.cancel()
+        await asyncio.wait([forgetting])
         await hypervisor.close()
+
+
+async def forget_removed(context: Context, hypervisor: Hypervisor) -> None:
+    """Remove the state of the VMs of which the store itself says that they are gone."""
+    try:
+        for uuid in await hypervisor.kept():
+            if await context.store.read(VM, uuid) is None:
+                await hypervisor.forget(uuid)
+    except PvcdError as error:
+        log.warning("%s", error)
 
 
 @contextlib.asynccontextmanager

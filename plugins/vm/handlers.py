@@ -193,6 +193,7 @@ async def clean(context: Context, vm: VM) -> None:
     console_log = _console_log(context, vm.uuid)
     for path in (console_log, Path(f"{console_log}.0")):
         path.unlink(missing_ok=True)
+    await context[HYPERVISOR].forget(vm.uuid)
 
 
 @handlers.node_command("vm-console")

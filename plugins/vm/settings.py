@@ -38,6 +38,10 @@ class VMSettings(Section):
     """The domain types that VMs may have, out of those that libvirt offers; qemu is emulation."""
     console_directory: Path = Path("/var/log/libvirt/qemu")
     """The directory of the logs of serial consoles; virtlogd limits their size."""
+    state_directory: Path = Path("/var/lib/pvcd/vms")
+    """The directory of what VMs remember on this node: UEFI variables, and whose TPM has state."""
+    tpm_directory: Path = Path("/var/lib/libvirt/swtpm")
+    """The directory in which this node's libvirt keeps the state of emulated TPMs."""
     shutdown_seconds: Annotated[float, Field(gt=0, le=3600)] = 90.0
     """Seconds that a guest has to shut down before it is stopped."""
     host_access: Annotated[Grants, AfterValidator(_known)] = ()

@@ -16,13 +16,14 @@ import pytest
 from pvcd.clock import SystemClock
 from pvcd.errors import Failed, Invalid
 from pvcd_plugins.sandbox import guest, packages, state
-from pvcd_plugins.sandbox.libvirtd import libvirtd, processes, uri, virtlogd
+from pvcd_plugins.sandbox.libvirtd import libvirtd, processes, tpm_directory, uri, virtlogd
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.sockets import release
 from pvcd_plugins.vm import domain
 from pvcd_plugins.vm.hypervisor import Hypervisor, guests
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
+from pvcd_plugins.vm.hypervisor.nonvolatile import NonvolatileState
 from pvcd_plugins.vm.schema import mistake_in
 
 GUESTS = Path(__file__).parents[2] / "var" / "cache" / "guest"
@@ -50,6 +51,7 @@ class Server:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.uri = uri(directory)
+        self.state = NonvolatileState(directory / "vms", tpm_directory(directory))
         self._services = {"virtlogd": virtlogd(directory), "libvirtd": libvirtd(directory)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -125,6 +127,9 @@ class Bench(Protocol):
     async def resume(self) -> None:
         """Let the hypervisor come back."""
 
+    def need_firmware(self) -> None:
+        """Skip a test where there is no UEFI for guests, or no TPM."""
+
     async def has_secret(self, uuid: UUID) -> bool:
         """Return whether there is a key of this UUID."""
 
@@ -162,6 +167,9 @@ class FakeBench:
     async def resume(self) -> None:
         self.fake.start_again()
 
+    def need_firmware(self) -> None:
+        pass
+
     async def has_secret(self, uuid: UUID) -> bool:
         return uuid in self.fake.secrets
 
@@ -172,7 +180,7 @@ class LibvirtBench:
     def __init__(self, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server = server
         self._monkeypatch = monkeypatch
-        self.hypervisor: Hypervisor = LibvirtHypervisor(server.uri)
+        self.hypervisor: Hypervisor = LibvirtHypervisor(server.uri, server.state)
         self._directory = directory
 
     def document(self, uuid: UUID, name: str | None = None) -> str:
@@ -223,6 +231,11 @@ class LibvirtBench:
 
     async def resume(self) -> None:
         await self.server.start("libvirtd")
+
+    def need_firmware(self) -> None:
+        for file in ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/bin/swtpm", "/usr/bin/swtpm_setup"):
+            if not Path(file).exists():
+                absent(f"not installed here: {file}")
 
     async def has_secret(self, uuid: UUID) -> bool:
         known = await asyncio.to_thread(self._ask, lambda connection: connection.listSecrets())

@@ -28,7 +28,9 @@ from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import prepare
 from pvcd_plugins.vm.hypervisor import Guest, GuestSilent, GuestState, HypervisorError, HypervisorUnavailable
 from pvcd_plugins.vm.hypervisor.libvirt import LibvirtHypervisor
+from pvcd_plugins.vm.hypervisor.nonvolatile import NonvolatileState
 
+OVMF = "/usr/share/OVMF"
 SILENCE = re.compile(r"Cannot control the guest: its QEMU has not answered since \d{4}-\d\d-\d\dT[\d:]{8}Z\.")
 
 
@@ -308,6 +310,54 @@ async def test_a_guest_whose_document_grows_in_libvirt_can_be_stopped(bench: Ben
     assert await bench.hypervisor.domains() == {}
 
 
+def remembering(document: str) -> str:
+    """Return the document with UEFI and a TPM."""
+    loader = f"<loader readonly='yes' type='pflash'>{OVMF}/OVMF_CODE_4M.fd</loader>"
+    nvram = f"<nvram template='{OVMF}/OVMF_VARS_4M.fd'/>"
+    uefi = f"<os><type arch='x86_64' machine='q35'>hvm</type>{loader}{nvram}</os>"
+    tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    return re.sub("<os>.*</os>", uefi, document, flags=re.DOTALL).replace("</devices>", f"{tpm}</devices>")
+
+
+async def test_a_guest_remembers_until_it_is_forgotten(bench: Bench, uuid: UUID) -> None:
+    other = uuid4()
+    bench.need_firmware()
+    for generation in (1, 2):
+        await bench.hypervisor.start(remembering(marked(bench, uuid, generation)))
+        await bench.hypervisor.destroy(uuid)
+    await bench.hypervisor.start(marked(bench, other))
+    assert await bench.hypervisor.kept() == {uuid}
+    await bench.hypervisor.forget(other)
+    assert await bench.hypervisor.kept() == {uuid}
+    for _ in range(2):
+        await bench.hypervisor.forget(uuid)
+        assert await bench.hypervisor.kept() == set()
+
+
+async def test_uefi_variables_and_tpm_state_are_those_of_the_last_run(real: LibvirtBench, uuid: UUID) -> None:
+    real.need_firmware()
+    state = real.server.state
+    variables, tpm = state.directory / str(uuid) / "uefi-variables.fd", state.tpm_directory / str(uuid)
+    others = state.tpm_directory / str(uuid4())
+    others.mkdir(parents=True)
+    await real.hypervisor.start(remembering(marked(real, uuid)))
+    await real.hypervisor.destroy(uuid)
+    (tpm / "tpm2" / "of the first run").touch()
+    first = variables.stat().st_ino
+    await real.hypervisor.start(remembering(marked(real, uuid)))
+    await real.hypervisor.destroy(uuid)
+    assert variables.stat().st_ino == first and (tpm / "tpm2" / "of the first run").exists()
+    other = uuid4()
+    namesake = prepare(real.document(other, f"vm-{uuid}"), generation=1, console_log=None)
+    await real.hypervisor.start(remembering(namesake))
+    await real.hypervisor.destroy(other)
+    assert (state.directory / str(other) / "uefi-variables.fd").stat().st_ino != first
+    for each in (uuid, other):
+        await real.hypervisor.forget(each)
+    assert not list(state.directory.iterdir())
+    assert list(state.tpm_directory.iterdir()) == [others]  # those of guests that are not ours stay
+
+
 async def test_no_request_is_sent_after_close(bench: Bench) -> None:
     await bench.hypervisor.close()
     assert not bench.hypervisor.connected
@@ -316,7 +366,7 @@ async def test_no_request_is_sent_after_close(bench: Bench) -> None:
 
 
 async def test_it_opens_without_a_libvirtd_and_says_so(tmp_path: Path) -> None:
-    hypervisor = LibvirtHypervisor(f"qemu+unix:///system?socket={tmp_path}/none")
+    hypervisor = LibvirtHypervisor(f"qemu+unix:///system?socket={tmp_path}/none", NonvolatileState(tmp_path, tmp_path))
     await hypervisor.open()
     try:
         assert not hypervisor.connected
@@ -327,8 +377,8 @@ async def test_it_opens_without_a_libvirtd_and_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_silent_libvirtd_is_noticed_within_the_deadline(server: Server, uuid: UUID) -> None:
-    hypervisor = LibvirtHypervisor(server.uri, deadline=1.0)
-    late = LibvirtHypervisor(server.uri, deadline=1.0)
+    hypervisor = LibvirtHypervisor(server.uri, server.state, deadline=1.0)
+    late = LibvirtHypervisor(server.uri, server.state, deadline=1.0)
     await hypervisor.open()
     server.signal("libvirtd", signal.SIGSTOP)
     try:

@@ -103,13 +103,22 @@ class Hypervisor(Protocol):
         """
 
     async def start(self, xml: str) -> None:
-        """Start a guest from its document; an error if it runs already."""
+        """Start a guest from its document; an error if it runs already.
+
+        Its UEFI variables and the state of its TPM are those of its last run on this node.
+        """
 
     async def shutdown(self, uuid: UUID) -> None:
         """Press the guest's power button, and return at once; no effect if it is gone."""
 
     async def destroy(self, uuid: UUID) -> None:
         """End the guest at once, and return when it is gone; no effect if it is gone already."""
+
+    async def kept(self) -> set[UUID]:
+        """Return the guests of which there is state on this node: UEFI variables, or the state of a TPM."""
+
+    async def forget(self, uuid: UUID) -> None:
+        """Remove the state of a guest that is gone for ever; no effect if there is none."""
 
     async def capabilities(self) -> Capabilities:
         """Return the kinds of guests that can run here."""

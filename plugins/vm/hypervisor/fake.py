@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from pvcd_plugins.vm.hypervisor import (
     HypervisorUnavailable,
     Listener,
 )
+from pvcd_plugins.vm.hypervisor.nonvolatile import kept_at
 
 _SECRET = re.compile(r"""<secret [^>]*uuid=["']([^"']+)""")
 CAPABILITIES = Capabilities(("qemu", "kvm"), ("/usr/bin/qemu-system-x86_64",), "x86_64", ("pc", "q35"))
@@ -44,6 +46,7 @@ class FakeHypervisor:
         """The document of each successful start."""
         self.secrets: dict[UUID, bytes] = {}
         """UUID -> Ceph key."""
+        self._kept: set[UUID] = set()
         self._hangs: dict[UUID, str] = {}
         self._clock = clock
         self._capabilities = capabilities
@@ -150,6 +153,8 @@ class FakeHypervisor:
             vcpus=wanted.vcpu,
         )
         self.started.append(xml)
+        if kept_at(xml, Path("variables")) is not None:
+            self._kept.add(wanted.uuid)
         self._notify(wanted.uuid)
 
     async def shutdown(self, uuid: UUID) -> None:
@@ -164,6 +169,14 @@ class FakeHypervisor:
         """End the guest at once; no effect if it is gone."""
         self._need("stop the guest")
         self._remove(uuid)
+
+    async def kept(self) -> set[UUID]:
+        """Return the guests of which there is state."""
+        return set(self._kept)
+
+    async def forget(self, uuid: UUID) -> None:
+        """Remove the state of a guest."""
+        self._kept.discard(uuid)
 
     async def capabilities(self) -> Capabilities:
         """Return the scripted capabilities."""

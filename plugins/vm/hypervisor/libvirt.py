@@ -20,7 +20,15 @@ import libvirt
 
 from pvcd import Invalid
 from pvcd_plugins.vm.domain import parse
-from pvcd_plugins.vm.hypervisor import Capabilities, Guest, GuestState, HypervisorUnavailable, Listener, guests
+from pvcd_plugins.vm.hypervisor import (
+    Capabilities,
+    Guest,
+    GuestState,
+    HypervisorError,
+    HypervisorUnavailable,
+    Listener,
+    guests,
+)
 from pvcd_plugins.vm.hypervisor.calls import GuestCalls
 from pvcd_plugins.vm.hypervisor.connection import (
     Link,
@@ -32,6 +40,7 @@ from pvcd_plugins.vm.hypervisor.connection import (
     release,
     run_event_loop,
 )
+from pvcd_plugins.vm.hypervisor.nonvolatile import NonvolatileState
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,9 +53,12 @@ FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.2, 2.0
 class LibvirtHypervisor:
     """A libvirtd. A lost connection is made again, without limit."""
 
-    def __init__(self, uri: str, *, deadline: float = 10.0, silent_after: float = 10.0, threads: int = 4) -> None:
+    def __init__(
+        self, uri: str, state: NonvolatileState, *, deadline: float = 10.0, silent_after: float = 10.0, threads: int = 4
+    ) -> None:
         """Open nothing yet; a QEMU that has not answered within `silent_after` is one that hangs."""
         self._uri = uri
+        self._state = state
         self._deadline = deadline
         self._threads = threads
         self._listeners: list[Listener] = []
@@ -109,6 +121,8 @@ class LibvirtHypervisor:
             uuid = parse(xml).uuid
         except Invalid:
             uuid = uuid4()  # libvirt says better what is wrong
+        else:
+            xml = await _with_files("start the guest", self._state.keep, uuid, xml)
         await self._calls.start(uuid, partial(guests.start, xml=xml))
 
     async def shutdown(self, uuid: UUID) -> None:
@@ -120,6 +134,14 @@ class LibvirtHypervisor:
         """End the guest at once, and return when it is gone; no effect if it is gone already."""
         self._need("stop the guest")
         await self._calls.destroy(uuid)
+
+    async def kept(self) -> set[UUID]:
+        """Return the guests of which there is state on this node."""
+        return await _with_files("list the state of guests", self._state.kept)
+
+    async def forget(self, uuid: UUID) -> None:
+        """Remove the state of a guest that is gone for ever; no effect if there is none."""
+        await _with_files("remove the state of the guest", self._state.forget, uuid)
 
     async def capabilities(self) -> Capabilities:
         """Return the kinds of guests that can run here."""
@@ -186,3 +208,10 @@ class LibvirtHypervisor:
         if self._keeper is not None:
             for listener in self._listeners:
                 listener(uuid)
+
+
+async def _with_files(verb: str, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    try:
+        return await asyncio.to_thread(function, *arguments, **options)
+    except OSError as error:
+        raise HypervisorError(f"Cannot {verb}: {error.filename}: {error.strerror}.") from error

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from pvcd import Component, Context, Failed, Handlers, NotFound, Role
@@ -13,7 +12,8 @@ from pvcd.testing import SimulatedCluster, opened
 from pvcd_plugins.ceph import records, settings
 from pvcd_plugins.ceph.cluster import HasSnapshots, InUse, Lock, Monitors
 from pvcd_plugins.ceph.components import CLUSTER
-from pvcd_plugins.vm.components import HYPERVISOR, wake_vms
+from pvcd_plugins.vm.components import HYPERVISOR, listening
+from pvcd_plugins.vm.hypervisor import Hypervisor
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from tests.unit.conftest import plugin
 from tests.unit.vm.conftest import domain_xml
@@ -106,13 +106,8 @@ class StorageCluster:
             keepalive={"interval": 1},
         )
 
-    @asynccontextmanager
-    async def open_hypervisor(self, context: Context) -> AsyncIterator[FakeHypervisor]:
-        hypervisor = self.hypervisors.setdefault(context.node, FakeHypervisor(context.clock))
-        hypervisor.listen(lambda uuid: wake_vms(context, uuid))
-        await hypervisor.open()
-        yield hypervisor
-        await hypervisor.close()
+    def open_hypervisor(self, context: Context) -> AbstractAsyncContextManager[Hypervisor]:
+        return listening(context, self.hypervisors.setdefault(context.node, FakeHypervisor(context.clock)))
 
     async def ask(self, method: str, path: str, status: int = 200, **values: Any) -> Any:
         reply = await self.simulated.request(method, f"/api/v1{path}", **values)

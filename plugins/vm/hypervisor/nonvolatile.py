@@ -1,0 +1,75 @@
+"""UEFI variables and TPM state: the memory of a machine that is off, beside its disks.
+
+Both are kept on the node by the guest's UUID. libvirt alone names the file of the variables after the guest's name, so
+that the next guest of that name reads them, and removes the state of the TPM at the end of each transient guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from lxml import etree
+
+
+@dataclass(frozen=True)
+class NonvolatileState:
+    """Where it is kept."""
+
+    directory: Path
+    """Has a directory for each guest, named by its UUID; in it are the UEFI variables."""
+    tpm_directory: Path
+    """libvirt's own, which keeps there the state of emulated TPMs by UUID, also those of guests that are not ours."""
+
+    def keep(self, uuid: UUID, xml: str) -> str:
+        """Return the document of a guest that keeps its state, after making the place for it."""
+        kept = kept_at(xml, self.directory / str(uuid) / "uefi-variables.fd")
+        if kept is None:
+            return xml
+        for directory in (self.directory, self.directory / str(uuid)):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return kept
+
+    def kept(self) -> set[UUID]:
+        """Return the guests of which there is state."""
+        found = set()
+        with contextlib.suppress(FileNotFoundError):
+            for each in self.directory.iterdir():
+                with contextlib.suppress(ValueError):
+                    found.add(UUID(each.name))
+        return found
+
+    def forget(self, uuid: UUID) -> None:
+        """Remove the state of a guest; its directory goes last, so that an interrupted removal can be repeated."""
+        own = self.directory / str(uuid)
+        for directory in (self.tpm_directory / str(uuid), own) if own.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(directory)
+
+
+def kept_at(xml: str, variables: Path) -> str | None:
+    """Return the document of a guest that keeps its state, its UEFI variables in a file; None if it has no state.
+
+    A document that names a file for them, or says whether the TPM's state persists, is left as it is.
+    """
+    root = etree.fromstring(xml.encode(), etree.XMLParser(encoding="utf-8", resolve_entities=False, no_network=True))
+    backends = root.findall("devices/tpm/backend[@type='emulator']")
+    for backend in backends:
+        backend.set("persistent_state", backend.get("persistent_state", "yes"))
+    os, place = root.find("os"), root.find("os/nvram")
+    uefi = os is not None and _has_uefi(os)
+    if os is not None and uefi:
+        place = etree.SubElement(os, "nvram") if place is None else place
+        if not (place.text or "").strip() and place.find("source") is None:
+            place.text = str(variables)
+    return etree.tostring(root, encoding="unicode") if uefi or backends else None
+
+
+def _has_uefi(os: etree._Element) -> bool:
+    loader = os.find("loader")
+    if loader is None:
+        return os.get("firmware") == "efi"
+    return loader.get("stateless") != "yes" and (os.get("firmware") == "efi" or loader.get("type") == "pflash")
