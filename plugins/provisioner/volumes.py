@@ -5,6 +5,7 @@ Each undo takes the facts that were journaled before the act, may run twice, and
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,9 @@ class Cluster(Protocol):
 
     async def clone_volume(self, pool: str, source: str, volume: str) -> None:
         """Create a copy of a volume in its pool."""
+
+    async def settle_volume(self, pool: str, volume: str, source: str | None = None) -> None:
+        """Wait until nothing of an interrupted creation can take effect any more."""
 
     async def remove_volume(self, pool: str, volume: str) -> None:
         """Remove a volume."""
@@ -122,7 +126,7 @@ async def create(cluster: Cluster, wanted: Iterable[Wanted], intend: Intend) -> 
     facts: list[Fact] = []
     for each in wanted:
         await _refuse_taken(cluster, each)
-        facts.append({"pool": each.pool, "volume": each.volume, "id": None})
+        facts.append({"pool": each.pool, "volume": each.volume, "source": each.source, "id": None})
         await intend(volumes=[dict(fact) for fact in facts])
         try:
             await _make(cluster, each)
@@ -141,11 +145,12 @@ async def remove(
     end = clock.monotonic() + patience
 
     async def remove_one(pool: str, volume: str, fact: Fact) -> None:
-        try:
-            if fact["id"] not in (None, (await cluster.volume(pool, volume)).id):
-                return
-        except Conflict:  # an incomplete volume, which has no id
-            pass
+        if fact["id"] is None:  # its creation was interrupted, and may still take effect
+            await cluster.settle_volume(pool, volume, fact.get("source"))
+        else:
+            with contextlib.suppress(NotFound):  # also an incomplete volume, which is removed below
+                if fact["id"] != (await cluster.volume(pool, volume)).id:
+                    return
         await _retry_in_use(lambda: cluster.remove_volume(pool, volume), clock, end)
 
     await _undo_each(volumes, remove_one)

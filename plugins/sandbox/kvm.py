@@ -50,7 +50,7 @@ async def _boots(kernel: Path, initrd: Path) -> bool:
     argv += ["-display", "none", "-serial", "stdio", "-no-reboot"]
     argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", COMMAND_LINE]
     try:
-        qemu = await programs.start(argv, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+        qemu = await programs.start(programs.supervise.bound(argv), stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
     except programs.ProgramFailed:
         return False
     assert qemu.stdout is not None  # noqa: S101

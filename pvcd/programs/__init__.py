@@ -2,11 +2,13 @@
 
 from pvcd.process import stat_fields
 from pvcd.programs import confine, supervise
+from pvcd.programs.locks import ProgramLocks, take
 from pvcd.programs.runner import MAX_OUTPUT_BYTES, ProgramFailed, Result, TooMuchWritten, run, start
 
 __all__ = [
     "MAX_OUTPUT_BYTES",
     "ProgramFailed",
+    "ProgramLocks",
     "Result",
     "TooMuchWritten",
     "confine",
@@ -14,4 +16,5 @@ __all__ = [
     "start",
     "stat_fields",
     "supervise",
+    "take",
 ]

@@ -1,13 +1,14 @@
 """Run a program from an argument vector, with a deadline and bounded output.
 
 The program gets its own session and process group. The group is killed when the deadline passes, when the caller is
-cancelled, or when it writes too much. No shell is involved.
+cancelled, or when it writes too much; the kernel kills the program when this process ends. No shell is involved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from asyncio import SubprocessTransport
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pvcd.errors import Failed, TimedOut
-from pvcd.programs.supervise import ended_within, ending, kill_group
+from pvcd.programs.supervise import bound, ended_within, ending, kill_group, not_executed
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 """A program that writes more to stdout, or to stderr, is ended."""
@@ -57,13 +58,14 @@ async def run(
 ) -> Result:
     """Run a program to its end. `environment` is added to that of this process, unless `inherit` is false; messages
     are in English in any case. A program that is ended loses its pipes; SIGKILL follows, `grace` seconds after SIGTERM.
+    If this process ends first, the kernel kills the program, but not a daemon that the program has made of itself.
 
     Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.
     """
     stdin = DEVNULL if input is None else PIPE
     env = {**(os.environ if inherit else {}), "LC_ALL": "C.UTF-8", **(environment or {})}
-    process = await start(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE, pass_fds=pass_fds)
+    process = await start(bound(argv), env=env, stdin=stdin, stdout=PIPE, stderr=PIPE, pass_fds=pass_fds)
     result = None
     try:
         async with asyncio.timeout(timeout):
@@ -73,6 +75,8 @@ async def run(
     finally:
         if result is None:
             await _end(process, grace)
+    if reason := not_executed(result.returncode, result.stderr):
+        raise _unable(argv[0], reason)
     if check and result.returncode:
         raise ProgramFailed(_sentence(argv[0], result))
     return result
@@ -87,15 +91,20 @@ async def start(argv: Sequence[str], **options: Any) -> Process:
     starting = asyncio.ensure_future(creation)
     try:
         return await asyncio.shield(starting)
-    except FileNotFoundError:
-        raise ProgramFailed(f"Cannot run {argv[0]!r}: it is not installed.", code="program-missing") from None
     except OSError as error:
-        raise ProgramFailed(f"Cannot run {argv[0]!r}: {error.strerror}.") from error
+        raise _unable(argv[0], error.strerror or str(error)) from error
     except asyncio.CancelledError:
         # Cancelled while it connects the pipes, asyncio would wait forever (python/cpython#119710).
         with contextlib.suppress(OSError):
             await _end(await starting)
         raise
+
+
+def _unable(program: str, reason: str) -> ProgramFailed:
+    """Return the error for a program that cannot be started."""
+    if reason == os.strerror(errno.ENOENT):
+        return ProgramFailed(f"Cannot run {program!r}: it is not installed.", code="program-missing")
+    return ProgramFailed(f"Cannot run {program!r}: {reason}.")
 
 
 async def _finish(process: Process, program: str, input: bytes | None, max_output: int) -> Result:

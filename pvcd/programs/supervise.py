@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 FIRST_PAUSE_SECONDS = 0.2
+_CANNOT_EXECUTE = (126, 127)
+"""The exit statuses of setpriv(1) when it cannot execute a program."""
 
 
 def bound(argv: Sequence[str], *options: str, number: str = "KILL") -> list[str]:
@@ -19,6 +21,14 @@ def bound(argv: Sequence[str], *options: str, number: str = "KILL") -> list[str]
     `options` are further ones of setpriv(1). A process that changes its user itself would lose the binding.
     """
     return ["setpriv", "--pdeathsig", number, *options, "--", *argv]
+
+
+def not_executed(status: int, stderr: bytes) -> str | None:
+    """Return why setpriv(1) could not execute the program of a command line of `bound`; None if it could."""
+    text = stderr.decode(errors="replace").strip()
+    if status in _CANNOT_EXECUTE and text.startswith("setpriv: failed to execute "):
+        return text.rpartition(": ")[2]
+    return None
 
 
 async def keep(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 from pvcd.clock import SystemClock
 from pvcd.errors import Failed, TimedOut
 from pvcd_plugins.ceph.cluster.cli import CliCluster
+from pvcd_plugins.ceph.cluster.names import clone_snapshot
 from pvcd_plugins.ceph.mapping.fuse import FuseMapping, _daemon
 from pvcd_plugins.provisioner import volumes
 from pvcd_plugins.provisioner.installation import Disk
@@ -93,6 +95,23 @@ async def test_installed_files_are_in_the_volumes_and_their_clones(steps: Steps)
     await other.install(READ, *await other.disks(Wanted(pool, "web2_sda", source="web1_sdb"), mountpoints=("/",)))
     assert other.lines == ["text"]
     await other.undo()
+
+
+async def test_the_parts_of_an_interrupted_creation_are_removed(steps: Steps) -> None:
+    pool, rbd = steps.ceph.pool, steps.ceph.rbd
+    await steps.cluster.create_volume(pool, "golden", 2**22)
+    facts = [{"pool": pool, "volume": f"web1_sd{each}", "source": "golden", "id": None} for each in "abcd"]
+    incomplete, unlisted, copy, _ = (str(fact["volume"]) for fact in facts)
+    await steps.cluster.create_volume(pool, incomplete, 2**22)
+    id = (await steps.cluster.volume(pool, incomplete)).id
+    steps.ceph.ask("rados", "--pool", pool, "rm", f"rbd_header.{id}")
+    steps.ceph.ask("rados", "--pool", pool, "cp", "rbd_id.golden", f"rbd_id.{unlisted}")
+    rbd("snap", "create", "--no-progress", clone_snapshot(pool, "golden", copy))
+    rbd("clone", "--rbd-default-clone-format", "2", clone_snapshot(pool, "golden", copy), f"{pool}/{copy}")
+    await volumes.remove(steps.cluster, facts, SystemClock())
+    assert "web1" not in rbd("ls", pool) + steps.ceph.ask("rados", "--pool", pool, "ls")
+    assert json.loads(rbd("snap", "ls", "--all", "--format", "json", f"{pool}/golden")) == []
+    await steps.cluster.remove_volume(pool, "golden")
 
 
 @pytest.mark.parametrize("filesystem", ["ext2", "ext3", "xfs"])

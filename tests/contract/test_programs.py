@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pvcd.process import stat_fields
-from pvcd.programs import confine, run, start, supervise
+from pvcd.programs import ProgramLocks, confine, run, start, supervise
 
 DEAF_FAMILY = "trap '' TERM; sleep 1000 & echo $$ $! > {file}.part; mv {file}.part {file}; while :; do wait; done"
 
@@ -118,6 +118,48 @@ async def test_a_bound_process_ends_when_its_starter_is_killed(tmp_path: Path) -
     process.kill()
     await process.wait()
     await until(lambda: not lives(pid))
+
+
+async def test_a_program_that_is_run_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
+    code = "import asyncio, sys; from pvcd.programs import run; asyncio.run(run(sys.argv[1:], timeout=1000))"
+    child = ["sh", "-c", f"echo $$ > {tmp_path}/part; mv {tmp_path}/part {tmp_path}/pids; exec sleep 1000"]
+    starter = await start([sys.executable, "-c", code, *child])
+    (pid,) = await pids(tmp_path / "pids")
+    starter.kill()
+    await starter.wait()
+    await until(lambda: not lives(pid))
+
+
+# Locked
+
+
+async def test_a_lock_is_held_until_the_programs_of_its_holder_have_ended(tmp_path: Path) -> None:
+    locks, place = ProgramLocks(tmp_path / "locks"), tmp_path / "locks" / "name"
+    async with locks.hold("name", 5) as descriptor:
+        program = await start(["sleep", "1000"], pass_fds=(descriptor,))
+    with pytest.raises(TimeoutError):
+        async with locks.hold("name", 0.2):
+            pass
+    program.kill()
+    async with locks.hold("name", 5):
+        assert place.is_dir()
+    assert not place.exists()
+    await program.wait()
+
+
+async def test_one_of_many_has_a_lock_at_a_time(tmp_path: Path) -> None:
+    inside = 0
+
+    async def enter() -> None:
+        nonlocal inside
+        async with ProgramLocks(tmp_path).hold("name", 20):
+            inside += 1
+            await asyncio.sleep(0)
+            assert inside == 1
+            inside -= 1
+
+    await asyncio.gather(*(enter() for _ in range(5)))
+    assert os.listdir(tmp_path) == []
 
 
 # Confined

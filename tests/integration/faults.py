@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
+from pvcd_plugins.sandbox.ceph import OSD
 from pvcd_plugins.sandbox.state import MARK
 from tests.integration.cluster import Cluster
 from tests.integration.provisioner import PROVISIONER, Provisioner
@@ -218,6 +219,34 @@ def children(pid: int) -> list[int]:
 def below(pid: int) -> set[int]:
     """A process and all that it has started, directly or not."""
     return {pid}.union(*map(below, children(pid)))
+
+
+@contextlib.contextmanager
+def stopped_program(
+    cluster: Cluster, program: str, *words: str, begin: Callable[[], object], ceph_goes_on: bool = True
+) -> Iterator[int]:
+    """Yield a program of Ceph that has begun but not acted, since it is stopped; let it go on in the end.
+
+    `words` are in its command line, and `begin` leads to its start. Meanwhile Ceph's OSD is stopped, too, or goes on.
+    """
+    osd, pids = cluster.kill(OSD, signal.SIGSTOP), list[int]()
+
+    def found() -> bool:
+        lines = {pid: command(pid).split() for pid in processes()}
+        pids[:] = [pid for pid, line in lines.items() if line[:1] == [program] and set(words) <= set(line)]
+        return bool(pids)
+
+    try:
+        begin()
+        cluster.until(found, BACK)
+        os.kill(pids[0], signal.SIGSTOP)
+        if ceph_goes_on:
+            os.kill(osd, signal.SIGCONT)
+        yield pids[0]
+    finally:
+        os.kill(osd, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pids[0], signal.SIGCONT)
 
 
 def mounts(pid: int) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from .cluster import Cluster, Guests
+from .faults import children, command
 
 STORAGE = "/storage/ceph"
 REALLY = "?yes_i_really_mean_it"
@@ -45,6 +46,20 @@ class Ceph:
     def images(self, pool: str) -> list[str]:
         names: list[str] = json.loads(self.program("rbd", "ls", pool, "--format", "json"))
         return sorted(names)
+
+    def incomplete(self, pool: str) -> list[str]:
+        """Return the volumes of which only the names exist."""
+        argv = ("rbd", "--conf", self._conf, "info", "--pool", pool, "--image")
+        return [
+            each
+            for each in self.images(pool)
+            if subprocess.run((*argv, each), check=False, capture_output=True, timeout=60).returncode
+        ]
+
+    def watchers(self, pool: str) -> list[Any]:
+        """Return the clients of all volumes."""
+        answers = [self.program("rbd", "status", f"{pool}/{each}", "--format", "json") for each in self.images(pool)]
+        return [watcher for answer in answers for watcher in json.loads(answer)["watchers"]]
 
     def fill(self, pool: str, volume: str, size: int) -> str:
         """Make a volume without pvcd, of random bytes, whose hash is returned."""
@@ -285,7 +300,10 @@ def test_records_and_ceph_agree_after_an_agent_is_killed_during_a_change(ceph: C
     status, body = killed_in_the_middle(ceph.cluster, words, method, path, values)
     if status != 200:
         assert body["code"] in ("node-not-running", "agent-restarted"), body
+    for volume in ceph.incomplete("tests"):
+        ceph.ask("DELETE", f"/volume/tests/{volume}")
     ceph.cluster.until(lambda: ceph.agrees("tests"), 60)
+    ceph.cluster.until(lambda: not ceph.watchers("tests"), 60)  # for a while, one of them is the killed program
     unfinished = [pool["name"] for pool in ceph.ask("GET", "/pool") if not pool["applications"]]
     for pool in unfinished:
         ceph.ask("DELETE", f"/pool/{pool}{REALLY}")
@@ -298,6 +316,27 @@ def test_records_and_ceph_agree_after_an_agent_is_killed_during_a_change(ceph: C
     if words == "osd pool create":
         assert ceph.ask("GET", "/pool/new")[0]["applications"] == ["rbd"]
         ceph.ask("DELETE", f"/pool/new{REALLY}")
+
+
+def test_a_removal_of_a_killed_agent_removes_nothing_later(ceph: Ceph) -> None:
+    ceph.make("tests", "one")
+    agent = ceph.cluster.server("node")["pid"]
+    asking = in_background(ceph.cluster, "DELETE", f"{STORAGE}/volume/tests/one")
+    while not (removing := [child for child in children(agent) if {"rm", "tests/one"} <= set(command(child).split())]):
+        assert not asking.done()
+    try:
+        while not command(removing[0]).startswith("rbd "):  # not yet what it will be
+            pass
+        os.kill(removing[0], signal.SIGSTOP)
+        os.kill(agent, signal.SIGKILL)
+        ceph.cluster.until(lambda: commands_are_answered(ceph.cluster), 60)
+        ceph.ask("PUT", "/volume/tests/one", size="256M")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(removing[0], signal.SIGCONT)
+    ceph.cluster.until(lambda: not command(removing[0]), 60)
+    assert ceph.images("tests") == ["one"]
+    assert ceph.volume("tests", "one")["stats"]["size_bytes"] == 256 * MIB
 
 
 def killed_in_the_middle(

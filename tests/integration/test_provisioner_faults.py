@@ -13,7 +13,18 @@ from redis import Redis
 from pvcd.tasks.dramatiq_queue import DramatiqQueue
 from pvcd_plugins.provisioner.steps import STEPS
 from tests.integration.cluster import Cluster
-from tests.integration.faults import BACK, SCRIPT_SECONDS, THREADS, WRITER, Bench, Worker, children, command, processes
+from tests.integration.faults import (
+    BACK,
+    SCRIPT_SECONDS,
+    THREADS,
+    WRITER,
+    Bench,
+    Worker,
+    children,
+    command,
+    processes,
+    stopped_program,
+)
 from tests.integration.provisioner import PROVISIONER, Provisioner
 
 NAMES = [step.name for step in sorted(STEPS, key=lambda step: step.order)]
@@ -87,6 +98,23 @@ def test_a_worker_killed_during_a_step_leaves_nothing(bench: Bench, step: str) -
     bench.worker.until_dead()
     bench.worker.start()
     bench.ended({name: task}, "FAILURE", "SUCCESS")
+
+
+def test_a_creation_of_a_killed_worker_that_goes_on_later_leaves_nothing(bench: Bench) -> None:
+    task = bench.held(["intended volumes"])
+    with stopped_program(bench.cluster, "rbd", "create", "vms/intended-volumes_sda", begin=bench.release) as program:
+        bench.worker.die()
+        bench.worker.start()
+        bench.ended(task, "FAILURE")
+    assert not command(program)
+
+
+def test_a_cancelled_creation_whose_program_has_begun_leaves_nothing(bench: Bench) -> None:
+    task = bench.held(["intended volumes"])
+    image = "vms/intended-volumes_sda"
+    with stopped_program(bench.cluster, "rbd", "create", image, begin=bench.release, ceph_goes_on=False):
+        bench.cluster.delete(f"{PROVISIONER}/status/{task['intended-volumes']}")
+    bench.ended(task, "CANCELLED")
 
 
 def test_a_worker_killed_while_undoing_leaves_nothing(bench: Bench) -> None:

@@ -201,6 +201,12 @@ class Cluster(Protocol):
         interrupted, it has a `parent` until `flatten_volume`.
         """
 
+    async def settle_volume(self, pool: str, volume: str, source: str | None = None) -> None:
+        """Wait until nothing of an interrupted creation can take effect any more, and remove its hidden parts.
+
+        Afterwards the volume is there, complete or not, or it is not. `source` is what it was to be a copy of.
+        """
+
     async def flatten_volume(self, pool: str, volume: str) -> None:
         """Make a clone independent of its source; no error if it is. *Long.*"""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import secrets
 import time
-from collections.abc import AsyncIterator, Collection
-from weakref import WeakValueDictionary
+from collections.abc import Collection
+from pathlib import Path
 
-from pvcd import Locked, NotFound, PvcdError
+from pvcd import NotFound, PvcdError
 from pvcd_plugins.ceph.cluster import (
     LEFTOVER,
     OPEN,
@@ -38,6 +37,8 @@ from pvcd_plugins.ceph.cluster import (
     check_size,
     check_snapshot,
 )
+from pvcd_plugins.ceph.cluster.exclusive import Exclusive
+from pvcd_plugins.ceph.cluster.names import clone_snapshot, image_name, osd_id, snapshot_name
 from pvcd_plugins.ceph.cluster.programs import Programs, together
 
 _COUNTERS_SECONDS = 5.0
@@ -45,14 +46,21 @@ _COUNTERS_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _NAME_SECONDS = 1.0
 """Time after which a taken name that is in no list was left by an interrupted request."""
+_SETTLE_SECONDS = 2.0
+"""Time in which a Ceph that answers carries out what it had received from a client that has ended."""
 
 
 class CliCluster:
-    """The cluster of the file `conf`, used as `client.<user>`, which must be an administrator."""
+    """The cluster of the file `conf`, used as `client.<user>`, which must be an administrator.
 
-    def __init__(self, conf: str, user: str = "admin", deadline: float = 30.0) -> None:
+    `locks` is the directory of the locks of all processes of this machine.
+    """
+
+    def __init__(
+        self, conf: str, user: str = "admin", deadline: float = 30.0, locks: Path = Path("/run/pvcd/ceph-locks")
+    ) -> None:
         self._run = Programs(conf, user, deadline)
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._exclusive = Exclusive(locks, deadline)
         self._busy: tuple[float, dict[int, answers.Counters]] = (0.0, {})
 
     async def status(self) -> Status:
@@ -107,7 +115,7 @@ class CliCluster:
         await self._mark("out", osd)
 
     async def _mark(self, word: str, osd: int) -> None:
-        result = await self._run.ceph("osd", word, _osd(osd))
+        result = await self._run.ceph("osd", word, osd_id(osd))
         if b"does not exist" in result.stderr:
             raise NotFound("OSD", osd)
 
@@ -116,13 +124,13 @@ class CliCluster:
         if not osds:
             return frozenset()
         # With JSON the exit status is always 0: the list is the answer.
-        answer = await self._run.ceph_json("osd", "safe-to-destroy", *map(_osd, osds))
+        answer = await self._run.ceph_json("osd", "safe-to-destroy", *map(osd_id, osds))
         return frozenset(answer["safe_to_destroy"])
 
     async def purge_osd(self, osd: int) -> None:
         """Purge an OSD that is down and safe to destroy, with its key; no error if there is none."""
         in_use = InUse("OSD", f"purge OSD {osd}", "it is not down, or data would lose a copy")
-        await self._run.ceph("osd", "purge", _osd(osd), "--yes-i-really-mean-it", errors={errno.EBUSY: in_use})
+        await self._run.ceph("osd", "purge", osd_id(osd), "--yes-i-really-mean-it", errors={errno.EBUSY: in_use})
 
     async def pools(self) -> list[Pool]:
         """Return all pools, by name."""
@@ -185,7 +193,7 @@ class CliCluster:
 
     async def volume(self, pool: str, volume: str) -> Volume:
         """Return one volume."""
-        looking = self._run.rbd_json("info", _image(pool, volume), errors=_no_volume(pool, volume))
+        looking = self._run.rbd_json("info", image_name(pool, volume), errors=_no_volume(pool, volume))
         info, _ = await together(looking, self._require_name(pool, volume))
         return answers.volume(pool, info)
 
@@ -225,37 +233,38 @@ class CliCluster:
 
     async def create_volume(self, pool: str, volume: str, size: int) -> None:
         """Create an empty volume."""
-        image = _image(pool, volume)
+        image = image_name(pool, volume)
         async with self._exclusive(image):
             await self._name(pool, volume, f"add volume {image!r}", "create", "--size", f"{check_size(size)}B", image)
 
     async def clone_volume(self, pool: str, source: str, volume: str) -> None:
         """Create an independent copy of a volume in the same pool."""
-        image = _image(pool, volume)
-        snapshot = f"{_image(pool, source)}@{LEFTOVER}{secrets.token_hex(4)}"
+        image, snapshot = image_name(pool, volume), clone_snapshot(pool, source, volume)
         async with self._exclusive(image):
+            # An interrupted copy of this name may have left its snapshot, which is outdated.
+            await self._remove_if_there(snapshot)
             await self._run.rbd("snap", "create", "--no-progress", snapshot, errors=_no_volume(pool, source))
             try:
                 # Format 2 lets the snapshot be removed at once: Ceph hides it until no clone depends on it.
                 words = ("clone", "--rbd-default-clone-format", "2", snapshot, image)
                 await self._name(pool, volume, f"add volume {image!r}", *words, source=source)
             finally:
-                await self._run.rbd("snap", "rm", "--no-progress", snapshot, ignore=errno.ENOENT)
+                await self._remove_if_there(snapshot)
             await self._run.rbd_long("flatten", image, on=image, errors=_no_volume(pool, volume))
 
     async def flatten_volume(self, pool: str, volume: str) -> None:
         """Make a clone independent of its source; no error if it is."""
-        image = _image(pool, volume)
+        image = image_name(pool, volume)
         async with self._exclusive(image):
             parent = (await self.volume(pool, volume)).parent
             if parent is not None:
                 await self._run.rbd_long("flatten", image, on=image, errors=_no_volume(pool, volume))
                 if LEFTOVER in parent:
-                    await self._run.rbd("snap", "rm", "--no-progress", parent, ignore=errno.ENOENT)
+                    await self._remove_if_there(parent)
 
     async def resize_volume(self, pool: str, volume: str, size: int, *, shrink: bool = False) -> None:
         """Change the size. Raises `Shrinks` for a smaller size unless `shrink` is set."""
-        image = _image(pool, volume)
+        image = image_name(pool, volume)
         words = ("--size", f"{check_size(size)}B", image, *(("--allow-shrink",) if shrink else ()))
         try:
             async with self._exclusive(image):
@@ -268,7 +277,7 @@ class CliCluster:
 
     async def rename_volume(self, pool: str, volume: str, new: str) -> None:
         """Rename a volume."""
-        images = _image(pool, volume), _image(pool, new)
+        images = image_name(pool, volume), image_name(pool, new)
         # A removal at the same time would leave an incomplete volume.
         async with self._exclusive(*images):
             act = f"rename volume {images[0]!r} to {new!r}"
@@ -276,7 +285,7 @@ class CliCluster:
 
     async def remove_volume(self, pool: str, volume: str) -> None:
         """Remove a volume that has no snapshots and that no client has open."""
-        image = _image(pool, volume)
+        image = image_name(pool, volume)
         errors = {
             errno.EBUSY: InUse("volume", f"remove volume {image!r}", OPEN),
             errno.ENOTEMPTY: HasSnapshots(image),
@@ -290,23 +299,26 @@ class CliCluster:
                 await self._remove_leftovers(pool, volume)
                 await self._run.rbd_long("rm", image, on=image, errors=errors)
 
-    @contextlib.asynccontextmanager
-    async def _exclusive(self, *names: str) -> AsyncIterator[None]:
-        """Hold the locks of these pools or images; raises `Locked` when others keep one past the deadline."""
-        async with contextlib.AsyncExitStack() as held:
-            for name in sorted({*names}):
-                lock = self._locks.setdefault(name, asyncio.Lock())
-                try:
-                    async with asyncio.timeout(self._run.deadline):
-                        await held.enter_async_context(lock)
-                except TimeoutError:
-                    raise Locked(f"Cannot change {name!r}: another request is changing it. Try again later.") from None
-            yield
+    async def settle_volume(self, pool: str, volume: str, source: str | None = None) -> None:
+        """Wait until nothing of an interrupted creation can take effect any more, and remove its hidden parts."""
+        image = image_name(pool, volume)
+        async with self._exclusive(image):
+            # Its client has ended, and Ceph answers: what that client had sent is carried out within moments.
+            await self._names(pool)
+            await asyncio.sleep(_SETTLE_SECONDS)
+            if volume not in await self._names(pool):
+                with contextlib.suppress(CephError):  # it is not there
+                    await self._run.rados("--pool", pool, "rm", f"rbd_id.{volume}")
+            if source is not None:
+                await self._remove_if_there(clone_snapshot(pool, source, volume))
+
+    async def _remove_if_there(self, snapshot: str) -> None:
+        await self._run.rbd("snap", "rm", "--no-progress", snapshot, ignore=errno.ENOENT)
 
     async def _remove_leftovers(self, pool: str, volume: str) -> None:
         """Remove the snapshots of interrupted clones; raises an error if the volume has others or a clone."""
         names = [snapshot.name for snapshot in await self.snapshots(pool, volume)]
-        image = _image(pool, volume)
+        image = image_name(pool, volume)
         if not names:
             raise InUse("volume", f"remove volume {image!r}", "a clone still depends on it")
         if not all(name.startswith(LEFTOVER) for name in names):
@@ -316,68 +328,54 @@ class CliCluster:
 
     async def snapshots(self, pool: str, volume: str) -> list[Snapshot]:
         """Return the snapshots of a volume, by name."""
-        rows = await self._run.rbd_json("snap", "ls", _image(pool, volume), errors=_no_volume(pool, volume))
+        rows = await self._run.rbd_json("snap", "ls", image_name(pool, volume), errors=_no_volume(pool, volume))
         return answers.snapshots(pool, volume, rows)
 
     async def create_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
         """Take a snapshot."""
-        taken = f"{_image(pool, volume)}@{check_snapshot(snapshot)}"
+        taken = f"{image_name(pool, volume)}@{check_snapshot(snapshot)}"
         errors = {errno.EEXIST: AlreadyThere("snapshot", f"add snapshot {taken!r}"), **_no_volume(pool, volume)}
         await self._run.rbd("snap", "create", "--no-progress", taken, errors=errors)
 
     async def rename_snapshot(self, pool: str, volume: str, snapshot: str, new: str) -> None:
         """Rename a snapshot."""
-        names = _snapshot(pool, volume, snapshot), f"{_image(pool, volume)}@{check_snapshot(new)}"
+        names = snapshot_name(pool, volume, snapshot), f"{image_name(pool, volume)}@{check_snapshot(new)}"
         taken = AlreadyThere("snapshot", f"rename snapshot {names[0]!r} to {new!r}")
         errors = {errno.EEXIST: taken, **_no_snapshot(names[0])}
         await self._run.rbd("snap", "rename", *names, errors=errors)
 
     async def remove_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
         """Remove a snapshot."""
-        name = _snapshot(pool, volume, snapshot)
+        name = snapshot_name(pool, volume, snapshot)
         errors = {errno.EBUSY: InUse("snapshot", f"remove snapshot {name!r}", "it is protected"), **_no_snapshot(name)}
         await self._run.rbd("snap", "rm", "--no-progress", name, errors=errors)
 
     async def rollback(self, pool: str, volume: str, snapshot: str) -> None:
         """Roll a volume that no client has open back to a snapshot."""
-        image, name = _image(pool, volume), _snapshot(pool, volume, snapshot)
+        image, name = image_name(pool, volume), snapshot_name(pool, volume, snapshot)
         in_use = InUse("volume", f"roll back volume {image!r}", OPEN)
         await self._require_name(pool, volume)
         if await self.watchers(pool, volume):
             raise in_use
         errors = {errno.EROFS: in_use, **_no_snapshot(name)}
-        await self._run.rbd_long("snap", "rollback", name, on=image, errors=errors)
+        async with self._exclusive(image):
+            await self._run.rbd_long("snap", "rollback", name, on=image, errors=errors)
 
     async def locks(self, pool: str, volume: str) -> list[Lock]:
         """Return the locks of a volume."""
         return answers.locks(
-            await self._run.rbd_json("lock", "ls", _image(pool, volume), errors=_no_volume(pool, volume))
+            await self._run.rbd_json("lock", "ls", image_name(pool, volume), errors=_no_volume(pool, volume))
         )
 
     async def remove_lock(self, pool: str, volume: str, lock: Lock) -> None:
         """Break a lock and block its holder from ever writing again; no error if it is gone."""
-        await self._run.rbd("lock", "rm", "--", _image(pool, volume), lock.id, lock.locker, ignore=errno.ENOENT)
+        await self._run.rbd("lock", "rm", "--", image_name(pool, volume), lock.id, lock.locker, ignore=errno.ENOENT)
 
     async def watchers(self, pool: str, volume: str) -> list[Watcher]:
         """Return the clients that have a volume open."""
         return answers.watchers(
-            await self._run.rbd_json("status", _image(pool, volume), errors=_no_volume(pool, volume))
+            await self._run.rbd_json("status", image_name(pool, volume), errors=_no_volume(pool, volume))
         )
-
-
-def _osd(osd: int) -> str:
-    """Return the id of an OSD as an argument that does not look like an option."""
-    if osd < 0:
-        raise NotFound("OSD", osd)
-    return str(int(osd))
-
-
-def _image(pool: str, volume: str) -> str:
-    return f"{check_name('pool', pool)}/{check_name('volume', volume)}"
-
-
-def _snapshot(pool: str, volume: str, snapshot: str) -> str:
-    return f"{_image(pool, volume)}@{check_name('snapshot', snapshot)}"
 
 
 def _missing_volume(pool: str, volume: str) -> NotFound:

@@ -69,6 +69,8 @@ class FakeVolumes:
         """The errors that calls raise before they do anything, by verb."""
         self.calls: list[str] = []
         """The verbs that were called."""
+        self.late: set[tuple[str, str]] = set()
+        """The volumes whose creation was interrupted, and takes effect later."""
         self._clock = clock
         self._pools: dict[str, FakePool] = {}
         self._numbers = itertools.count(1)
@@ -145,6 +147,13 @@ class FakeVolumes:
         check_name("volume", volume)
         image = self._image(pool, source)
         self._add(pool, volume, image.size).data = image.data
+
+    async def settle_volume(self, pool: str, volume: str, source: str | None = None) -> None:
+        """Let an interrupted creation take effect that is `late`."""
+        self._enter("settle_volume")
+        if (pool, volume) in self.late:
+            self.late.remove((pool, volume))
+            self._add(pool, volume, 1)
 
     async def flatten_volume(self, pool: str, volume: str) -> None:
         """Make a clone independent of its source; no error if it is."""

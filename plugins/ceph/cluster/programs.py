@@ -7,6 +7,7 @@ import contextlib
 import errno
 import re
 from collections.abc import Coroutine, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from pvcd import NotFound, PvcdError, TimedOut, programs
@@ -16,6 +17,8 @@ from pvcd_plugins.ceph.cluster.answers import document
 A = TypeVar("A")
 B = TypeVar("B")
 
+HELD: ContextVar[tuple[int, ...]] = ContextVar("HELD", default=())
+"""The descriptors of the locks that are held, which the programs keep until they have ended."""
 LONG_SECONDS = 3600.0
 """Limit for operations that take longer on a larger volume."""
 _HEALTH_SECONDS = 5.0
@@ -92,7 +95,7 @@ class Programs:
     ) -> programs.Result:
         limit = deadline or self.deadline
         try:
-            return await programs.run(argv, timeout=limit, input=input, check=False)
+            return await programs.run(argv, timeout=limit, input=input, check=False, pass_fds=HELD.get())
         except TimedOut:
             raise await self._late(argv[0], limit) from None
         except programs.ProgramFailed as error:

@@ -70,6 +70,23 @@ async def test_volumes_are_created_and_cloned_and_journaled_before_and_after(
         assert await names(ceph) == ["golden"]
 
 
+async def test_a_volume_that_comes_after_its_program_was_ended_is_removed(ceph: FakeCluster, journal: Journal) -> None:
+    ceph.failing["create_volume"] = CephUnavailable("Ceph did not answer within 30 s.")
+    with pytest.raises(CephUnavailable):
+        await volumes.create(ceph, [SDA], journal.intend)
+    ceph.late.add(("vms", "web1_sda"))
+    await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+    assert not ceph.late
+    assert await names(ceph) == ["golden"]
+
+
+async def test_the_removal_of_a_volume_that_was_interrupted_goes_on(ceph: FakeCluster, journal: Journal) -> None:
+    await volumes.create(ceph, [SDA], journal.intend)
+    ceph.failing["volume"] = NotFound("volume", "vms/web1_sda")  # as Ceph says of an incomplete one
+    await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+    assert await names(ceph) == ["golden"]
+
+
 async def test_an_existing_volume_is_neither_used_nor_removed(ceph: FakeCluster, journal: Journal) -> None:
     await ceph.create_volume("vms", "web1_sdb", GIB)
     with pytest.raises(Conflict, match=r"Cannot create volume .vms/web1_sdb.: it exists already") as caught:
