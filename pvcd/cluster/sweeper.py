@@ -70,4 +70,4 @@ async def _prune(tree: Tree, path: str) -> None:
             await tree.commit([DeleteNode(path, 0)])
 
 
-COMPONENT: Component[None] = Component(SWEEPER, open_sweeper, roles=(Role.PRIMARY,))
+COMPONENT: Component[None] = Component(SWEEPER, open_sweeper, roles=(Role.PRIMARY,), in_memory=True)
