@@ -85,7 +85,7 @@ class MacClaim(Record, path="/mac-claims/{vni}/{mac}"):
 
 
 class GuestUse(BaseModel):
-    """What a guest was started with: its VM's definition may say otherwise by now."""
+    """The resources that a guest was started with: its VM's definition may say otherwise by now."""
 
     model_config = ConfigDict(frozen=True)
 
