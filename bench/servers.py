@@ -88,6 +88,7 @@ def settings(address: str, chroot: str, port: int) -> dict[str, Any]:
         "coordinators": [address],
         "api": {**listen, "authentication": {"enabled": False}, "ssl": {"enabled": False}},
         "zookeeper": {"chroot": chroot, "deadline": 10, **LOGIN},
+        "vm": {"host_access": [{"files": ["/var"]}]},
         "plugins": {"directories": [str(HERE / "plugins")]},
     }
 

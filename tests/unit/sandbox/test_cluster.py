@@ -30,6 +30,15 @@ def test_kvm_is_offered_only_if_it_boots_a_kernel(tmp_path):
     assert settings(sandbox)["pvc"]["vm"]["domain_types"] == ["kvm", "qemu"]
 
 
+def test_vms_reach_nothing_of_the_host_unless_directories_are_given(tmp_path):
+    assert settings(sandbox_at(tmp_path))["pvc"]["vm"]["host_access"] == []
+    sandbox = Sandbox(tmp_path, vm_files=[tmp_path / "images"])
+    sandbox.ports = {"zookeeper": 2181, "redis": 6379, "api": 7370}
+    pvc = settings(sandbox)["pvc"]
+    assert pvc["vm"]["host_access"] == [{"files": [str(tmp_path / "images")]}]
+    start(pvc)
+
+
 def test_settings_file_is_readable_by_its_owner_only(tmp_path):
     file = tmp_path / "pvc-api.yaml"
     write_settings(file, settings(sandbox_at(tmp_path)))

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,7 @@ from .libvirt_schema import Schema
 from .xml_documents import FREELY, REFUSED, disk, document, interface
 
 PLAIN = HostAccess()
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def sentence_about(xml: str, access: HostAccess = PLAIN) -> str:
@@ -62,6 +64,22 @@ def test_with_its_grant_it_is_allowed(grant: str, xml: str) -> None:
 def test_what_stays_within_the_guest_needs_no_grant(xml: str) -> None:
     refuse_host_access("", xml, PLAIN)
     assert not SCHEMA.exists() or mistake_in(xml) is None
+
+
+def documented() -> Iterator[str]:
+    """Every definition, and every part of one, that the documentation shows."""
+    yield (DOCS / "examples" / "web1.xml").read_text()
+    for page in sorted(DOCS.glob("*.md")):
+        for part in re.findall(r"^```xml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            below = re.match(r"<(interface|disk|serial)", part)
+            yield document(part) if below else document(above=part)
+
+
+def test_what_the_documentation_shows_needs_no_grant() -> None:
+    shown = list(documented())
+    assert len(shown) > 3
+    for xml in shown:
+        refuse_host_access("", xml, PLAIN)
 
 
 def test_the_sentence_names_the_element_its_line_and_the_grant() -> None:
