@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +16,15 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from pvcd.errors import PvcdError
+
 JSON = "application/json"
 MIN_ZIP_BYTES = 8192
 """Bytes from which on compression pays."""
+TAKE_SECONDS = 60.0
+"""A stream is cut off if its client takes nothing for this time."""
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Message(BaseModel):
@@ -60,7 +66,10 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A body sent in parts, such as server-sent events, until it ends or the client disconnects."""
+    """A body sent in parts, such as server-sent events, until it ends or the client disconnects.
+
+    If it raises, the connection is closed before the end of the body: the client sees that something is missing.
+    """
 
     parts: AsyncIterator[bytes]
     content_type: str
@@ -98,13 +107,33 @@ async def reply(request: web.Request, result: object, status: int) -> web.Stream
 
 
 async def _send(request: web.Request, stream: Stream, status: int) -> web.StreamResponse:
+    """Send a stream. One that fails is cut off: the connection is closed before the end of the body is marked."""
     headers = {hdrs.CONTENT_TYPE: stream.content_type, hdrs.CACHE_CONTROL: "no-store"}
     answer = web.StreamResponse(status=status, headers=headers)
     await answer.prepare(request)
-    async for part in stream.parts:
-        await answer.write(part)
-    await answer.write_eof()
+    try:
+        async for part in stream.parts:
+            async with asyncio.timeout(TAKE_SECONDS):
+                await answer.write(part)
+        await answer.write_eof()
+    except Exception as error:
+        _cut_off(request, error)
     return answer
+
+
+def _cut_off(request: web.Request, error: Exception) -> None:
+    transport = request.transport
+    if transport is None or transport.is_closing():  # the client hung up
+        return
+    if isinstance(error, TimeoutError):
+        log.warning("%s %a cut off: the client takes nothing", request.method, request.path)
+        transport.abort()
+        return
+    if isinstance(error, PvcdError):
+        log.warning("%s %a cut off: %s", request.method, request.path, error)
+    else:
+        log.error("%s %a failed", request.method, request.path, exc_info=error)
+    transport.close()  # after what was sent
 
 
 def _encode(result: object) -> Encoded[Any]:

@@ -19,7 +19,8 @@ from pydantic_core import to_jsonable_python
 from pvcd.declare.context import Context
 from pvcd.errors import Conflict, Exists, NotFound
 from pvcd.store import Create, Delete, Put, retried
-from pvcd.tasks.logs import TASK_LOGS, LogLine, follow
+from pvcd.tasks.following import follow
+from pvcd.tasks.logs import TASK_LOGS, LogLine
 from pvcd.tasks.queue import TASK_QUEUE
 from pvcd.tasks.records import MAX_VALUES_BYTES, StepRecord, Task, TaskSubject, refuse_too_large
 from pvcd.tasks.steps import Outcome, Run, Step

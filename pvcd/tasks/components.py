@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary, proxy
 
 from pvcd.clock import Clock
 from pvcd.declare.context import Component, Context, Role
+from pvcd.tasks.following import LOG_FEEDS, LogFeeds
 from pvcd.tasks.logs import TASK_LOGS, MemoryLogs, TaskLogs
 from pvcd.tasks.queue import TASK_QUEUE, NoQueue, TaskQueue
 
@@ -29,6 +30,11 @@ async def _redis_logs(context: Context) -> AsyncIterator[TaskLogs]:
 
 
 @contextlib.asynccontextmanager
+async def _log_feeds(context: Context) -> AsyncIterator[LogFeeds]:
+    yield LogFeeds(context[TASK_LOGS], context.clock)
+
+
+@contextlib.asynccontextmanager
 async def _simulated_queue(context: Context) -> AsyncIterator[TaskQueue]:
     yield NoQueue()
 
@@ -43,5 +49,6 @@ async def _dramatiq_queue(context: Context) -> AsyncIterator[TaskQueue]:
 
 COMPONENTS = (
     Component(TASK_LOGS, _redis_logs, roles=(Role.API, Role.WORKER), fake=_simulated_logs),
+    Component(LOG_FEEDS, _log_feeds, roles=(Role.API,), needs=(TASK_LOGS,), fake=_log_feeds),
     Component(TASK_QUEUE, _dramatiq_queue, roles=(Role.API, Role.WORKER), fake=_simulated_queue),
 )

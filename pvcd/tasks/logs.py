@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from pvcd.clock import Clock
-from pvcd.declare.context import ComponentKey, Context
+from pvcd.declare.context import ComponentKey
 from pvcd.errors import Invalid
-from pvcd.tasks.records import Task
 
 MAX_LINES = 10_000
 MAX_LINE_BYTES = 4 * 1024
@@ -25,7 +24,6 @@ KEPT_SECONDS = 7 * 86400
 """A log is kept for this time after its last line."""
 MAX_READ_LINES = 1000
 """The most lines that one call of `read` returns."""
-LOOK_SECONDS = 0.5
 _POSITION = re.compile(r"(\d{1,19})-(\d{1,19})")
 
 
@@ -51,20 +49,6 @@ class TaskLogs(Protocol):
 
 
 TASK_LOGS: ComponentKey[TaskLogs] = ComponentKey("task-logs")
-
-
-async def follow(context: Context, id: UUID, after: str = "") -> AsyncIterator[LogLine]:
-    """Yield the lines of a task's log as they come, until the task has ended and all are read."""
-    while True:
-        task = context.store.get(Task, id)
-        lines = await context[TASK_LOGS].read(id, after)
-        for line in lines:
-            yield line
-            after = line.position
-        if not lines:
-            if task is None or task.is_over:
-                return
-            await context.clock.sleep(LOOK_SECONDS)
 
 
 def cut(line: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -22,19 +22,24 @@ DEADLINE_SECONDS = 2.0
 PAUSE_SECONDS = 5.0
 """Redis is not asked again for this time after it did not answer, so that a step that logs much is not held up."""
 BATCH_LINES = 500
+MAX_CONNECTIONS = 16
+"""Connections to Redis; who finds none free waits for one, within the deadline."""
 
 
 class RedisLogs:
     """The logs of all tasks in one Redis."""
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self._redis: Any = Redis.from_url(
+        connections = BlockingConnectionPool.from_url(
             url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=DEADLINE_SECONDS,
             decode_responses=True,
             socket_timeout=DEADLINE_SECONDS,
             socket_connect_timeout=DEADLINE_SECONDS,
             retry=Retry(NoBackoff(), 1),  # on a new connection: old ones do not survive a restart of the server
         )
+        self._redis: Any = Redis.from_pool(connections)
         self._clock = clock
         self._away = False
         self._pause_ends = 0.0

@@ -14,10 +14,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.typedefs import Handler
 
-from pvcd.errors import NotFound
+from pvcd.errors import Failed, NotFound
+from pvcd.http import replies
 from pvcd.http.middleware import MAX_BODY, PROBLEM, errors
 from pvcd.http.parameters import Document, Flag, Path, Value
-from pvcd.http.replies import Encoded, Message, Text
+from pvcd.http.replies import Encoded, Message, Produces, Stream, Text
 from pvcd.http.routes import Route, Routes, register
 
 Client = TestClient[web.Request, web.Application]
@@ -41,6 +42,25 @@ async def list_vms(context: Any, limit: Annotated[str | None, Value("Limit")]) -
 async def dump(context: Any, vm: Annotated[str, Path("VM")]) -> Text:
     """Dump a VM."""
     return Text(f"<name>{vm}</name>", "application/xml")
+
+
+@routes.get("/events/{ending}")
+async def events(context: Any, ending: Annotated[str, Path("What ends them")]) -> Annotated[Stream, Produces("a/b")]:
+    """Send events."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"one "
+        if ending == "failure":
+            raise Failed("Cannot go on: the source is gone.")
+        if ending == "fault":
+            raise ZeroDivisionError
+        if ending == "lost-connection":
+            raise ConnectionResetError
+        while ending == "flood":
+            yield b"x" * 1_000_000
+        yield b"two "
+
+    return Stream(parts(), "a/b")
 
 
 @routes.post("/vm/{vm}")
@@ -224,3 +244,48 @@ async def test_a_client_that_hangs_up_leaves_no_traceback(
     finally:
         await runner.cleanup()
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def received(client: Client, path: str) -> bytes:
+    """All bytes until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+    try:
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+END = b"\r\n0\r\n\r\n"
+
+
+async def test_a_stream_ends_with_the_mark_of_its_end(client: Client) -> None:
+    said = await received(client, "/api/v1/events/well")
+    assert b"one " in said and b"two " in said and said.endswith(END)
+
+
+@pytest.mark.parametrize("ending", ["failure", "fault", "lost-connection"])
+async def test_a_stream_that_fails_is_cut_off(client: Client, caplog: pytest.LogCaptureFixture, ending: str) -> None:
+    """And there is no second reply inside of its body."""
+    said = await received(client, f"/api/v1/events/{ending}")
+    assert said.count(b"HTTP/1.1") == 1 and b"one " in said
+    assert not said.endswith(END)
+    async with client.get(f"/api/v1/events/{ending}") as reply:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await reply.read()
+    assert len(caplog.records) == 2
+    assert all("cut off: Cannot go on" in each.getMessage() for each in caplog.records) == (ending == "failure")
+
+
+async def test_a_client_that_takes_nothing_of_a_stream_is_cut_off(
+    client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies, "TAKE_SECONDS", 0.2)
+    _, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1)
+    writer.write(b"GET /api/v1/events/flood HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(20):
+        while not caplog.records:  # noqa: ASYNC110 - what the server logs
+            await asyncio.sleep(0.01)
+    assert "cut off: the client takes nothing" in caplog.records[0].getMessage()
+    writer.close()

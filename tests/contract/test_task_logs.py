@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from uuid import UUID, uuid4
 
 import pytest
 
-from pvcd.clock import SystemClock, VirtualClock
+from pvcd.clock import SystemClock, VirtualClock, settle
 from pvcd.errors import Failed, Invalid
 from pvcd.tasks import redis_logs
-from pvcd.tasks.logs import KEPT_SECONDS, MAX_BYTES, MAX_LINE_BYTES, MAX_LINES, MemoryLogs, TaskLogs
+from pvcd.tasks.following import LOOK_SECONDS, READERS_BEHIND, RECENT_LINES, LogFeeds
+from pvcd.tasks.logs import (
+    KEPT_SECONDS,
+    MAX_BYTES,
+    MAX_LINE_BYTES,
+    MAX_LINES,
+    MAX_READ_LINES,
+    LogLine,
+    MemoryLogs,
+    TaskLogs,
+)
 from pvcd.tasks.redis_logs import RedisLogs
 from tests.contract.redis_server import RedisServer, redis_server
 
@@ -167,7 +178,132 @@ async def test_a_log_expires(bench: Bench) -> None:
     assert KEPT_SECONDS - 60 < await bench.seconds_left(id) < KEPT_SECONDS + 3700
 
 
+# Followers
+
+
+class Followers:
+    """Clients that follow logs in one process, and how often it reads the logs for them."""
+
+    def __init__(self, logs: TaskLogs) -> None:
+        self.over, self.reads, self.most_at_once, self._at_once = False, 0, 0, 0
+        self._logs = logs
+        self.clock = VirtualClock()
+        self.feeds = LogFeeds(self, self.clock)
+
+    async def append(self, id: UUID, lines: Sequence[str]) -> None:
+        await self._logs.append(id, lines)
+
+    async def read(self, id: UUID, after: str = "", count: int = MAX_READ_LINES) -> list[LogLine]:
+        self.reads, self._at_once = self.reads + 1, self._at_once + 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            return await self._logs.read(id, after, count)
+        finally:
+            self._at_once -= 1
+
+    def start(self, id: UUID, after: str = "", into: list[str] | None = None) -> asyncio.Task[list[str]]:
+        """Follow a log to its end."""
+        found: list[str] = [] if into is None else into
+
+        async def follow() -> list[str]:
+            async for line in self.feeds.follow(id, after, lambda: self.over):
+                found.append(line.text)
+            return found
+
+        return asyncio.ensure_future(follow())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let time pass until a condition holds."""
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.001)
+                await self.clock.advance(LOOK_SECONDS)
+
+
+@pytest.fixture
+def followers(logs: TaskLogs) -> Followers:
+    return Followers(logs)
+
+
+async def test_150_followers_of_a_log_are_one_reader(followers: Followers) -> None:
+    id, found = uuid4(), [list[str]() for _ in range(150)]
+    await followers.append(id, ["one", "two"])
+    tasks = [followers.start(id, into=each) for each in found]
+    await followers.until(lambda: all(len(each) == 2 for each in found))
+    reads = followers.reads
+    await followers.append(id, ["three"])
+    await followers.until(lambda: all(len(each) == 3 for each in found))
+    followers.over = True
+    await followers.until(lambda: all(task.done() for task in tasks))
+    assert found == [["one", "two", "three"]] * 150
+    assert followers.most_at_once == 1
+    assert reads < 50, "not one for each follower"
+
+
+async def test_a_follower_who_comes_later_gets_every_line(followers: Followers) -> None:
+    id, first = uuid4(), list[str]()
+    lines = [str(number) for number in range(RECENT_LINES + 1500)]
+    for start in range(0, len(lines), 500):
+        await followers.append(id, lines[start : start + 500])
+    tasks = [followers.start(id, into=first)]
+    await followers.until(lambda: len(first) == len(lines))
+    tasks += [followers.start(id) for _ in range(20)]
+    position = (await followers.read(id, count=700))[-1].position
+    later = followers.start(id, position)
+    await followers.append(id, ["more"])
+    await followers.until(lambda: len(first) == len(lines) + 1)
+    followers.over = True
+    await followers.until(lambda: later.done() and all(task.done() for task in tasks))
+    assert all(task.result() == [*lines, "more"] for task in tasks)
+    assert later.result() == [*lines[700:], "more"]
+    assert followers.most_at_once <= READERS_BEHIND + 2
+
+
+async def test_a_log_is_forgotten_with_its_last_follower(followers: Followers) -> None:
+    id = uuid4()
+    await followers.append(id, ["one"])
+    found = list[str]()
+    task = followers.start(id, into=found)
+    await followers.until(lambda: found == ["one"])
+    assert len(followers.feeds._feeds) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    del task
+    gc.collect()
+    await settle()  # the loop closes what was forgotten
+    assert len(followers.feeds._feeds) == 0
+
+
+async def test_all_followers_hear_that_redis_died_and_later_ones_follow_again(real: RedisBench) -> None:
+    followers, id, found = Followers(real.logs), uuid4(), [list[str]() for _ in range(30)]
+    await followers.append(id, ["before"])
+    tasks = [followers.start(id, into=each) for each in found]
+    await followers.until(lambda: all(found))
+    real.server.stop()
+    try:
+        await followers.until(lambda: all(task.done() for task in tasks))
+    finally:
+        real.server.start()
+    failures = [task.exception() for task in tasks]
+    assert {failure.code for failure in failures if isinstance(failure, Failed)} == {"redis-unavailable"}
+    assert None not in failures
+    real.logs._pause_ends = 0.0
+    await followers.append(id, ["after"])
+    followers.over = True
+    again = followers.start(id)
+    await followers.until(again.done)
+    assert again.result() == ["after"]
+
+
 # Redis away
+
+
+async def test_300_readers_at_once_share_a_few_connections(real: RedisBench) -> None:
+    id = uuid4()
+    await real.logs.append(id, ["one"])
+    assert await asyncio.gather(*(texts(real.logs, id) for _ in range(300))) == [["one"]] * 300
+    with real.server.client() as client:
+        assert len(client.client_list()) <= redis_logs.MAX_CONNECTIONS + 1
 
 
 async def test_lines_are_dropped_while_redis_is_unavailable_and_a_warning_is_logged_once(

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-from pvcd import TASK_LOGS, Context, Invalid, NotFound, Task, matcher, tasks
+from pydantic_core import to_json
+
+from pvcd import TASK_LOGS, Context, Failed, Invalid, NotFound, Task, matcher, tasks
 from pvcd_plugins.provisioner.programs.userdata import RENDERING
 from pvcd_plugins.provisioner.service import blueprint as blueprints
 from pvcd_plugins.provisioner.service.blueprint import KIND, Blueprint, Request
@@ -74,12 +76,18 @@ async def read_log(context: Context, task_id: str, after: str) -> list[Line]:
 
 
 async def follow_log(context: Context, task_id: str, after: str) -> AsyncIterator[bytes]:
-    """Return the lines of a task's log as they come, as server-sent events."""
+    """Return the lines of a task's log as they come, as server-sent events; the last one is an `end` or an `error`."""
     task = await _find(context, task_id)
+    lines = tasks.follow(context, task.id, after)
 
     async def events() -> AsyncIterator[bytes]:
-        async for line in tasks.follow(context, task.id, after):
-            yield f"id: {line.position}\ndata: {line_view(line).model_dump_json()}\n\n".encode()
+        try:
+            async for line in lines:
+                yield f"id: {line.position}\ndata: {line_view(line).model_dump_json()}\n\n".encode()
+        except Failed as error:
+            failure = {"message": error.sentence, "code": error.code}
+            yield b"event: error\ndata: " + to_json(failure) + b"\n\n"
+            raise
         yield b"event: end\ndata: {}\n\n"
 
     return events()
