@@ -32,6 +32,8 @@ POOL = "vms"
 OSD_BYTES = 8 * 1024**3
 PLACEMENT_GROUPS = 8
 COMMAND_SECONDS = 30.0
+LOST_SECONDS = 30.0
+"""Restart an OSD that runs and says for so long that it is not part of the cluster."""
 HEALTHY_SECONDS = 15.0
 """How long the start waits for HEALTH_OK before it reports Ceph's health and continues."""
 
@@ -48,7 +50,8 @@ _DISABLED_MODULES = (
     "stats telegraf test_orchestrator zabbix"
 )
 
-# One copy of everything; no space or time reserved for the needs of large clusters.
+# One copy of everything; no space or time reserved for the needs of large clusters. By default an OSD that was marked
+# down six times in ten minutes ends for good: some pauses are enough, such as the sleep of a laptop.
 _CONF = """\
 [global]
 fsid = {fsid}
@@ -109,6 +112,7 @@ osd_heartbeat_interval = 2
 osd_heartbeat_grace = 8
 osd_mon_heartbeat_interval = 5
 osd_beacon_report_interval = 5
+osd_max_markdown_count = 1000000
 osd_op_num_shards = 2
 osd_op_num_threads_per_shard = 1
 osd_max_backfills = 4
@@ -195,7 +199,8 @@ class Ceph:
             return (await _state(self._socket(f"osd.{osd}"), "status")).get("state") == "active"
 
         name = OSD if osd == 0 else f"{OSD}-{osd}"
-        return Service(name, self._argv("osd", str(osd)), ready, prepare=lambda: self._prepare_osd(osd))
+        argv, prepare = self._argv("osd", str(osd)), lambda: self._prepare_osd(osd)
+        return Service(name, argv, ready, prepare=prepare, lost_seconds=LOST_SECONDS)
 
     async def _mon_ready(self) -> bool:
         return (await _state(self._socket("mon.a"), "mon_status")).get("state") == "leader"

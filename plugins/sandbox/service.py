@@ -22,3 +22,5 @@ class Service:
     """File descriptors that the server inherits."""
     stop_seconds: float = 10.0
     """Time from SIGTERM to SIGKILL."""
+    lost_seconds: float | None = None
+    """Restart it when it answers for so long that it is not ready any more; None: wait for it to end by itself."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from asyncio.subprocess import DEVNULL, STDOUT, Process
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ supervise = programs.supervise
 READY_SECONDS = 60.0
 ANSWER_SECONDS = 5.0
 POLL_SECONDS = 0.05
+WATCH_SECONDS = 5.0
+"""Longest time between two looks at a server that is restarted when it is lost."""
 LOG_LINES = 8
 """How many lines of its log a server's failure shows."""
 Report = Callable[[str], None]
@@ -95,7 +98,8 @@ class Supervisor:
         async def run() -> str:
             if child.phase is not Phase.RUNNING:
                 await self._restart(child)
-            how = supervise.ending(await child.process.wait())
+            async with self._watched(child):
+                how = supervise.ending(await child.process.wait())
             supervise.kill_group(child.process)
             self._enter(child, Phase.STOPPED)
             return how
@@ -103,6 +107,28 @@ class Supervisor:
         await supervise.keep(
             run, lambda how, delay: self._say(child.service.name, f"{how}; restarting it in {delay:g} s")
         )
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, child: Child) -> AsyncIterator[None]:
+        """Kill the server during the block if it is lost."""
+        watching = asyncio.create_task(self._watch(child), name=f"watcher of {child.service.name}")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch(self, child: Child) -> None:
+        limit = child.service.lost_seconds
+        if limit is None:
+            return
+        since: float | None = None
+        while since is None or time.monotonic() - since < limit:
+            await asyncio.sleep(min(WATCH_SECONDS, limit / 4))
+            lost = await _has_lost_its_place(child.service)
+            since = (since or time.monotonic()) if lost else None
+        self._say(child.service.name, f"it has not been ready for {limit:g} s; killing it")
+        supervise.kill_group(child.process)
 
     async def _restart(self, child: Child) -> None:
         begun = time.monotonic()
@@ -193,6 +219,15 @@ async def _is_ready(service: Service) -> bool:
         async with asyncio.timeout(ANSWER_SECONDS):
             return await service.ready()
     except OSError:  # not listening yet; a TimeoutError is one too
+        return False
+
+
+async def _has_lost_its_place(service: Service) -> bool:
+    """Return whether a server answers that it is not ready; one that does not answer is busy, or paused by someone."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return not await service.ready()
+    except OSError:
         return False
 
 

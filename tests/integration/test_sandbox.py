@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -210,6 +211,32 @@ def python(code, *arguments):
         env=environment,
         start_new_session=True,
     )
+
+
+async def test_a_server_that_loses_its_place_is_restarted(directory, supervisor):
+    one = server(directory, "one")
+    await supervisor.start(dataclasses.replace(one, lost_seconds=0.2))
+    child = supervisor.children["one"]
+    before = child.id
+    (directory / "one.up").unlink()  # it answers that it is not ready
+    await until(lambda: child.restarts == 1 and child.phase is Phase.RUNNING)
+    assert child.id != before and not runs(before)
+    assert "one         it has not been ready for 0.2 s; killing it" in supervisor.said
+
+
+async def test_a_server_that_does_not_answer_is_left_alone(directory, supervisor):
+    asked = []
+
+    async def ready():
+        if not asked:
+            asked.append("at the start")
+            return True
+        asked.append("later")
+        raise TimeoutError
+
+    await supervisor.start(dataclasses.replace(server(directory, "one"), ready=ready, lost_seconds=0.2))
+    await until(lambda: len(asked) > 20)
+    assert supervisor.children["one"].restarts == 0
 
 
 async def test_servers_die_with_a_killed_supervisor_and_the_rest_is_cleaned_up(directory):

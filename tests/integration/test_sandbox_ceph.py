@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,64 @@ async def test_a_killed_server_is_restarted(directory: Path) -> None:
         state.send(child.id, signal.SIGKILL)
         assert [volume.name for volume in await cluster.volumes("vms")] == ["disk"]
         assert child.restarts == 1 and runs(child.id)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(120):
+        while not await condition():  # noqa: ASYNC110 - a condition of other processes
+            await asyncio.sleep(0.2)
+
+
+async def test_an_osd_that_was_paused_serves_again(directory: Path) -> None:
+    async with sandbox(directory, []) as running:
+        cluster = CliCluster(str(ceph.conf(directory / CEPH)))
+        osd = running._supervisor.children[ceph.OSD]
+
+        async def marked_down() -> bool:
+            return (await cluster.status()).osds_up == 0
+
+        state.send(osd.id, signal.SIGSTOP)
+        await until(marked_down)
+        state.send(osd.id, signal.SIGCONT)
+        await cluster.create_volume("vms", "disk", 8 * MiB)
+        assert [volume.name for volume in await cluster.volumes("vms")] == ["disk"]
+
+
+async def test_an_osd_outlives_any_number_of_pauses(directory: Path) -> None:
+    """By default, Ceph ends an OSD for good that was marked down six times in ten minutes, as it is after a pause."""
+    async with sandbox(directory, []) as running:
+        cluster = CliCluster(str(ceph.conf(directory / CEPH)))
+        osd = running._supervisor.children[ceph.OSD]
+        before = osd.id
+        log = directory / CEPH / "log" / "osd.0.log"
+        for number in range(1, 8):
+            await as_client(directory, "client.admin", "ceph", "osd", "down", "0")
+
+            async def back(number: int = number) -> bool:
+                noticed = log.read_text().count("wrongly marked me down") >= number
+                return noticed and (await cluster.status()).osds_up == 1
+
+            await until(back)
+        await cluster.create_volume("vms", "disk", 8 * MiB)
+        assert osd.id == before and osd.restarts == 0
+
+
+async def test_an_osd_that_cannot_find_back_is_restarted(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceph, "LOST_SECONDS", 2.0)
+    said: list[str] = []
+    async with sandbox(directory, said) as running:
+        cluster = CliCluster(str(ceph.conf(directory / CEPH)))
+        osd = running._supervisor.children[ceph.OSD]
+        await cluster.set_option("noup")
+        await as_client(directory, "client.admin", "ceph", "osd", "down", "0")
+
+        async def killed() -> bool:
+            return any("ceph-osd    it has not been ready" in line for line in said)
+
+        await until(killed)
+        await cluster.unset_option("noup")
+        await cluster.create_volume("vms", "disk", 8 * MiB)
+        assert osd.restarts >= 1
 
 
 async def test_an_added_osd_stops_with_the_sandbox_and_can_be_restarted(
