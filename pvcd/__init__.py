@@ -36,7 +36,7 @@ from pvcd.http.routes import Routes
 from pvcd.http.views import View
 from pvcd.plugin.hookspecs import PLUGIN_API_1, hookimpl
 from pvcd.records import NAME_PATTERN, Name, Record
-from pvcd.settings import Port, Section, SettingsSection
+from pvcd.settings import Port, Section, SettingsSection, settings_file
 from pvcd.store import Change, Check, Create, Delete, Put, Store, Upsert, retried
 from pvcd.store.index import Index
 from pvcd.store.locks import KeyedLocks
@@ -55,6 +55,6 @@ __all__ = [
     "Record", "Refused", "Requeue", "Role", "Routes", "Run", "Section", "SettingsSection", "Step", "StepRecord",
     "Store", "StoreUnavailable", "Stream", "SystemClock", "Task", "TaskState", "TemplateFilter", "Text", "TimedOut",
     "Upsert", "Value", "View", "assign_primary", "did_you_mean", "hookimpl", "matcher", "primary_of", "programs",
-    "retried", "tasks", "wrong_value",
+    "retried", "settings_file", "tasks", "wrong_value",
 ]
 # fmt: on

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
-from pvcd import Component, ComponentKey, Context, PvcdError, Refused, Role, Task
-from pvcd_plugins.ceph.service import MAPPING
+from pvcd import Component, ComponentKey, Context, PvcdError, Refused, Role, Task, settings_file
+from pvcd_plugins.ceph.service import MAPPING, CephSettings
 from pvcd_plugins.provisioner import volumes
 from pvcd_plugins.provisioner.installation import Installation
 from pvcd_plugins.provisioner.metadata import Describe, Metadata
 from pvcd_plugins.provisioner.records import GuestMetadata
+from pvcd_plugins.provisioner.settings import ProvisionerSettings
 from pvcd_plugins.vm.service import NETWORK_INDEX, VM
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,10 @@ async def open_installation(context: Context) -> AsyncIterator[Installation]:
     """Run scripts in child processes."""
     from pvcd_plugins.provisioner.installation.child import ChildInstallation
 
-    yield ChildInstallation()
+    provisioner, ceph = context.settings.of(ProvisionerSettings), context.settings.of(CephSettings)
+    secrets = [settings_file(), ceph.conf, Path(context.settings.api.ssl.key_file or os.devnull)]
+    network = provisioner.script_network == "host"
+    yield ChildInstallation(files=provisioner.script_files, hidden=secrets, network=network)
 
 
 @contextlib.asynccontextmanager

@@ -22,6 +22,9 @@ _DISK_ID = re.compile(r"[sv]d[a-z]{1,2}")
 _FILESYSTEM_ARG = re.compile(r"(?:-[A-Za-z]|--[A-Za-z][A-Za-z0-9-]*)=[A-Za-z0-9^][A-Za-z0-9._,:=+^@%-]*")
 _PART_OF_PATH = re.compile(r"[A-Za-z0-9._+@:-]+")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_SECRET = re.compile(r"pass(word|wd|phrase)|token|secret|key", re.IGNORECASE)
+NOT_SHOWN = "(not shown)"
+"""Stands for the value of a secret argument."""
 _VNI = re.compile(r"[1-9][0-9]{0,7}")
 
 
@@ -99,6 +102,18 @@ def read_argument(text: object) -> str:
     if len(value) > MAX_VALUE:
         raise ValueError(f"must have a value of at most {MAX_VALUE} characters")
     return str(text)
+
+
+def is_secret(argument: str) -> bool:
+    """Tell whether the key of an argument, `key=value`, says that its value is a secret."""
+    return _SECRET.search(argument.partition("=")[0]) is not None
+
+
+def without_secrets(arguments: list[str] | None) -> list[str] | None:
+    """Return arguments with the values of secrets replaced."""
+    if arguments is None:
+        return None
+    return [f"{each.partition('=')[0]}={NOT_SHOWN}" if is_secret(each) else each for each in arguments]
 
 
 def all_different(arguments: list[str] | None) -> tuple[str, ...]:

@@ -86,5 +86,20 @@ UserdataTemplateName = Annotated[
 ScriptName = Annotated[Name, Value("The script", name="script", names=True)]
 Arguments = Annotated[
     list[Annotated[str, BeforeValidator(grammar.read_argument), _TEXT]] | None,
-    Value("An argument of the script as `key=value`; may be repeated", name="arg", repeated=True),
+    Value(
+        "An argument of the script as `key=value`; may be repeated. If the key contains password, passwd, passphrase, "
+        "token, secret or key, it is a `secret_arg`",
+        name="arg",
+        repeated=True,
+        told=grammar.without_secrets,
+    ),
+]
+SecretArguments = Annotated[
+    list[Annotated[str, BeforeValidator(grammar.read_argument), _TEXT]] | None,
+    Value(
+        "An `arg` whose value is a secret: no task, log or site hook shows it; may be repeated",
+        name="secret_arg",
+        repeated=True,
+        secret=True,
+    ),
 ]

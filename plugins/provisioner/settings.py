@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -12,6 +13,11 @@ from pvcd import Section, SettingsSection
 class ProvisionerSettings(Section):
     """pvc.provisioner: how VMs are built"""
 
+    script_network: Literal["host", "none"] = "host"
+    """The network of scripts: "host" is that of the task worker, so that they can download packages and reach all that
+    the worker can; "none" is loopback alone."""
+    script_files: tuple[Path, ...] = (Path("/srv/pvcd"),)
+    """Files and directories of task workers that scripts may read, in addition to programs and libraries."""
     script_seconds: Annotated[float, Field(gt=0)] = 3600
     """Seconds that a script's install() may take; after that, the script is killed and the task fails."""
 

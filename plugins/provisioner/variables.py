@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Any
 
 from pvcd import Invalid, wrong_value
-from pvcd_plugins.provisioner.grammar import GIVEN, read_argument
+from pvcd_plugins.provisioner.grammar import GIVEN, NOT_SHOWN, is_secret, read_argument
 
 RESERVED = (*GIVEN, "arguments", "profile", "vm_uuid")
 """Names that no argument may have because every VM has them."""
@@ -38,6 +38,7 @@ class Variable:
     level: Level
     source: str
     is_argument: bool = False
+    is_secret: bool = False
 
 
 class Variables:
@@ -64,8 +65,13 @@ class Variables:
     def shown(self) -> list[dict[str, Any]]:
         """Return the name, value and source of each, sorted by name."""
         return [
-            {"name": name, "value": each.value, "source": each.source} for name, each in sorted(self._variables.items())
+            {"name": name, "value": NOT_SHOWN if each.is_secret else each.value, "source": each.source}
+            for name, each in sorted(self._variables.items())
         ]
+
+    def secrets(self) -> list[str]:
+        """Return the values that nothing may show."""
+        return [each.value for each in self._variables.values() if each.is_secret]
 
 
 def values_of(level: Level, source: str, values: Mapping[str, Any]) -> list[Variable]:
@@ -73,8 +79,11 @@ def values_of(level: Level, source: str, values: Mapping[str, Any]) -> list[Vari
     return [Variable(name, value, level, source) for name, value in values.items()]
 
 
-def arguments_of(level: Level, source: str, arguments: Iterable[str]) -> list[Variable]:
-    """Return the arguments of a profile or a request, `name=value` each. Raises `Invalid` for a reserved name."""
+def arguments_of(level: Level, source: str, arguments: Iterable[str], *, secret: bool = False) -> list[Variable]:
+    """Return the arguments of a profile or a request, `name=value` each. Raises `Invalid` for a reserved name.
+
+    They are secrets if the caller, or the name, says so.
+    """
     found = []
     for argument in arguments:
         try:
@@ -83,7 +92,8 @@ def arguments_of(level: Level, source: str, arguments: Iterable[str]) -> list[Va
             raise Invalid(wrong_value(f"arg of {source}", repr(argument[:60]), str(error))) from None
         if name in RESERVED:
             raise Invalid(wrong_value(f"arg of {source}", repr(argument[:60]), f"every VM has a variable {name}"))
-        found.append(Variable(name, value, level, source, is_argument=True))
+        hidden = secret or is_secret(argument)
+        found.append(Variable(name, value, level, source, is_argument=True, is_secret=hidden))
     return found
 
 

@@ -37,6 +37,8 @@ NODE = "pvchv1"
 USER = "pvc"
 """The name of the daemons at ZooKeeper."""
 LIBVIRT = "libvirt"
+FILES = "files"
+"""The directory whose files installation scripts may read."""
 """libvirt's part of the directory."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_SECONDS = 90.0
@@ -334,6 +336,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "state_directory": str(directory / "vms"),
                 "tpm_directory": str(libvirtd.tpm_directory(directory / LIBVIRT)),
             },
+            "provisioner": {"script_files": [str(directory / FILES)]},
             "hooks": {"directory": str(directory / "hooks"), "records": str(directory / "hook-runs")},
             "network": {"device": "lo", "directory": str(directory / "network")},
             "ceph": {

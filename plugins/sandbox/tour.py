@@ -7,7 +7,6 @@ import json
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -16,14 +15,13 @@ import aiohttp
 
 from pvcd import Failed
 from pvcd_plugins.sandbox import guest
-from pvcd_plugins.sandbox.cluster import NODE, Sandbox
+from pvcd_plugins.sandbox.cluster import FILES, NODE, Sandbox
 
 NAME = "hello"
 BOOT_SECONDS = 120.0
 REPLY_SECONDS = 30.0
 POLL_SECONDS = 0.3
 SCRIPT = resources.files("pvcd_plugins.provisioner") / "examples" / "tiny.py"
-FOLDER = "/var/tmp"  # noqa: S108 - a script has its own /tmp
 Say = Callable[[str], None]
 NETWORK = {
     "vni": "200",
@@ -69,10 +67,11 @@ async def show(sandbox: Sandbox, say: Say) -> None:
         await curl.show("POST", "/network", **NETWORK)
         for path, values in TEMPLATES.items():
             await curl.show("POST", f"/provisioner{path}", **values)
-        with tempfile.TemporaryDirectory(dir=FOLDER, prefix="pvcd-tour-") as folder:
-            for file in files:
-                await asyncio.to_thread(shutil.copy, file, folder)
-            await _build(curl, say, [f"kernel={folder}/{files.kernel.name}", f"initrd={folder}/{files.initrd.name}"])
+        folder = sandbox.directory / FILES
+        await asyncio.to_thread(folder.mkdir, exist_ok=True)
+        for file in files:
+            await asyncio.to_thread(shutil.copy, file, folder)
+        await _build(curl, say, [f"kernel={folder}/{files.kernel.name}", f"initrd={folder}/{files.initrd.name}"])
         say("\nThe VM boots. Its console:\n")
         await _show_console(curl, say)
         await curl.show("GET", f"/vm/{NAME}/state")

@@ -18,7 +18,7 @@ from pvcd.http.routes import Routes
 from pvcd.plugin.hookspecs import PLUGIN_API_1, hookimpl
 from pvcd.records import Record
 from pvcd.tasks import components
-from pvcd.tasks.records import Claim, Task, TaskSubject
+from pvcd.tasks.records import Claim, Task, TaskSecrets, TaskSubject
 
 REQUIRES_PLUGIN_API = PLUGIN_API_1
 
@@ -29,7 +29,7 @@ def register_records() -> Iterable[type[Record]]:
     return [
         *(Schema, Presence, Primary, logins.Login),
         *(node_commands.NodeCommand, node_commands.NodeCommandResult),
-        *(Task, Claim, TaskSubject),
+        *(Task, TaskSecrets, Claim, TaskSubject),
     ]
 
 

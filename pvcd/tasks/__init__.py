@@ -18,11 +18,12 @@ from pydantic_core import to_jsonable_python
 
 from pvcd.declare.context import Context
 from pvcd.errors import Conflict, Exists, NotFound
-from pvcd.store import Create, Delete, Put, retried
+from pvcd.store import Create, Put, retried
 from pvcd.tasks.following import follow
 from pvcd.tasks.logs import TASK_LOGS, LogLine
 from pvcd.tasks.queue import TASK_QUEUE
-from pvcd.tasks.records import MAX_VALUES_BYTES, StepRecord, Task, TaskSubject, refuse_too_large
+from pvcd.tasks.records import MAX_VALUES_BYTES, StepRecord, Task, TaskSecrets, TaskSubject, refuse_too_large
+from pvcd.tasks.release import release
 from pvcd.tasks.steps import Outcome, Run, Step
 
 __all__ = ["TASK_LOGS", "LogLine", "Outcome", "Run", "Step", "StepRecord", "Task", "follow"]
@@ -37,14 +38,22 @@ class Planned:
     sentence: str
 
 
-async def submit(context: Context, kind: str, subject: str, values: dict[str, Any]) -> Task:
+async def submit(
+    context: Context, kind: str, subject: str, values: dict[str, Any], secrets: dict[str, Any] | None = None
+) -> Task:
     """Create a task of a kind and return it as soon as it is durable; a task worker runs its steps.
+
+    The `secrets` are values that only the steps get (`Run.secrets`), and only until the task ends.
 
     Raises `Conflict` if another task of this kind has the same subject and has not ended.
     """
     task = _new(context, kind, subject, values)
+    changes = [Create(task), Create(TaskSubject(kind=kind, subject=subject, task=task.id))]
+    if secrets:
+        refuse_too_large("secrets of a task", secrets, MAX_VALUES_BYTES)
+        changes.append(Create(TaskSecrets(id=task.id, values=to_jsonable_python(secrets))))
     try:
-        await context.store.write(Create(task), Create(TaskSubject(kind=kind, subject=subject, task=task.id)))
+        await context.store.write(*changes)
     except Exists as error:
         other = await context.store.read(TaskSubject, kind, subject)
         name = f"task {other.task}" if other else "another task"
@@ -56,7 +65,12 @@ async def submit(context: Context, kind: str, subject: str, values: dict[str, An
 
 
 async def check(
-    context: Context, kind: str, subject: str, values: dict[str, Any], memory: dict[str, Any] | None = None
+    context: Context,
+    kind: str,
+    subject: str,
+    values: dict[str, Any],
+    memory: dict[str, Any] | None = None,
+    secrets: dict[str, Any] | None = None,
 ) -> list[Planned]:
     """Return what each step of a task would do; nothing is written. Raises what would stand in its way.
 
@@ -65,7 +79,8 @@ async def check(
     task = _new(context, kind, subject, values)
     memory = {} if memory is None else memory
     return [
-        Planned(step.name, step.title, await step.check(Run(context, task, memory))) for step in _steps(context, kind)
+        Planned(step.name, step.title, await step.check(Run(context, task, memory, secrets=secrets)))
+        for step in _steps(context, kind)
     ]
 
 
@@ -92,9 +107,7 @@ async def cancel(context: Context, id: UUID) -> Task:
         await context.store.write(Put(cancelled))
         return await find(context, id)
     cancelled = cancelled.changed(state="cancelled", ended=context.clock.time(), sentence="Cancelled.")
-    subject = await context.store.read(TaskSubject, task.kind, task.subject)
-    mine = [Delete(subject)] if subject and subject.task == id else []
-    await context.store.write(Put(cancelled), *mine)
+    await context.store.write(Put(cancelled), *await release(context.store, task))
     return await find(context, id)
 
 

@@ -97,6 +97,13 @@ class Claim(Record, path="/task-claims/{id}", ephemeral=True):
     process: ProcessIdentity
 
 
+class TaskSecrets(Record, path="/task-secrets/{id}"):
+    """The secret values of a task, which nothing but its steps gets; the record is removed at the end of the task."""
+
+    id: UUID
+    values: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+
 class TaskSubject(Record, path="/task-subjects/{kind}/{subject}"):
     """The one task of a kind that has a subject; the record is removed at the end of the task."""
 

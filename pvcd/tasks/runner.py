@@ -16,7 +16,8 @@ from pvcd.declare.context import Context
 from pvcd.errors import Changed, Failed, PvcdError, StoreUnavailable
 from pvcd.store import Change, Check, Delete, Put
 from pvcd.tasks.logs import TASK_LOGS
-from pvcd.tasks.records import MAX_JOURNALS_BYTES, Claim, StepRecord, Task, TaskSubject, plain, refuse_too_large
+from pvcd.tasks.records import MAX_JOURNALS_BYTES, Claim, StepRecord, Task, plain, refuse_too_large
+from pvcd.tasks.release import release
 from pvcd.tasks.steps import Outcome, Run, Step, operation_of
 
 log = logging.getLogger(__name__)
@@ -224,9 +225,7 @@ class TaskRunner:
 
     async def _release(self) -> list[Change]:
         """Return the changes that go with the end of the task."""
-        subject = await self.context.store.read(TaskSubject, self.task.kind, self.task.subject)
-        mine = [Delete(subject)] if subject and subject.task == self.task.id else []
-        return [Delete(self._claim), *mine]
+        return [Delete(self._claim), *await release(self.context.store, self.task)]
 
     def _ended(self, task: Task, state: str, sentence: str) -> Task:
         return task.changed(state=state, sentence=plain(sentence), ended=self._now())

@@ -28,7 +28,7 @@ from pydantic_core import to_jsonable_python
 
 from pvcd.declare.context import Context
 from pvcd.declare.operations import OperationKind
-from pvcd.tasks.records import Task
+from pvcd.tasks.records import Task, TaskSecrets
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,26 @@ class Run:
     """One run of a step. This class stores nothing: it is for dry runs and tests."""
 
     def __init__(
-        self, context: Context, task: Task, memory: dict[str, Any], journal: Mapping[str, Any] | None = None
+        self,
+        context: Context,
+        task: Task,
+        memory: dict[str, Any],
+        journal: Mapping[str, Any] | None = None,
+        secrets: Mapping[str, Any] | None = None,
     ) -> None:
         self.context = context
         self._task = task
         self.memory = memory
         """Values from earlier steps for later ones, in this process only; empty if another process undoes the task."""
         self._journal = dict(journal or {})
+        self._secrets = secrets
+
+    async def secrets(self) -> Mapping[str, Any]:
+        """Return the secret values of the task."""
+        if self._secrets is None:
+            record = await self.context.store.read(TaskSecrets, self.task.id)
+            self._secrets = record.values if record else {}
+        return self._secrets
 
     @property
     def task(self) -> Task:

@@ -223,7 +223,7 @@ async def test_a_script_does_not_see_our_environment_files_or_processes(
         os.set_inheritable(ours.fileno(), True)
         lines = await real.install(script)
     assert lines == [
-        "['HOME', 'LC_ALL', 'PATH', 'TERM', 'https_proxy']",
+        "['HOME', 'LC_ALL', 'PATH', 'TERM', 'container', 'https_proxy']",
         "['target'] ['1', '2']",
         "['/dev/null', 'pipe', 'pipe', 'pipe']",
     ]
@@ -262,7 +262,7 @@ async def test_nothing_is_left_when_the_worker_is_killed(real: Bench, disks: Dis
     assert worker.stdout is not None
     assert await worker.stdout.readline() == b"begun\n"
     assert disks.held() == [str(device)]
-    assert len(insiders(worker.pid)) == 3
+    assert len(insiders(worker.pid)) == 5
     worker.kill()
     await worker.wait()
     until(lambda: disks.held() == [] and insiders(worker.pid) == [])

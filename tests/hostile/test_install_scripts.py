@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from pvcd_plugins.provisioner.installation import Disk
 from pvcd_plugins.provisioner.installation.child import ChildInstallation
 from pvcd_plugins.provisioner.installation.inside import MAX_TASKS
 from pvcd_plugins.provisioner.installation.output import MAX_BYTES, MAX_LINE_CHARACTERS, MAX_LINES
+from pvcd_plugins.provisioner.installation.view import DEVICES, FIRST_USER, LINKS, USERS
 from tests.contract.installations import Disks, Traces, need_root, until
 from tests.contract.test_installation import Bench
 
@@ -41,7 +44,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 def script(*lines: str) -> str:
     """A script whose install() has these lines."""
     body = "".join(f"    {line}\n" for line in lines)
-    return f"import ctypes, os, signal, sys, threading, time\ndef install(**kwargs):\n{body}"
+    return f"import ctypes, fcntl, os, signal, socket, sys, threading, time\ndef install(**kwargs):\n{body}"
 
 
 @pytest.mark.parametrize(
@@ -93,10 +96,131 @@ async def test_leftovers_of_a_script_are_removed_with_it(place: Bench, disk: Dis
     await place.install(script(*lines), disk)
 
 
-async def test_a_loop_device_is_removed_even_if_the_script_is_killed(place: Bench, disk: Disk) -> None:
-    lines = [f"os.system('truncate -s 9M {TARGET}/i; losetup -f --show {TARGET}/i')", "time.sleep(1000)"]
-    assert "did not finish within 1.5 s" in await place.fails(script(*lines), disk, limit=1.5)
-    assert place.lines[0].startswith("/dev/loop")
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/etc/shadow", "/etc/gshadow", "/etc/ssh", "/etc/sudoers", "/etc/ssl/private", "/etc/pvc", "/etc/ceph"),
+        *("/etc/apt/auth.conf", "/var/lib/dpkg", "/var/lib/pvcd", "/run/pvcd", "/run/systemd", "/boot"),
+        *("/dev/kvm", "/dev/mem", "/dev/fuse", "/dev/loop-control", "/dev/sda", "/dev/vda", "/lost+found"),
+    ],
+)
+async def test_a_script_does_not_see_what_is_not_listed(place: Bench, path: str) -> None:
+    assert await place.install(script(f"print(os.path.lexists({path!r}))")) == ["False"]
+
+
+async def test_a_script_sees_no_device_but_those_of_its_disks(place: Bench, disk: Disk) -> None:
+    lines = await place.install(script("print(*sorted(os.listdir('/dev')))"), disk)
+    own = {disk.device.name} if disk.device else set()
+    assert set(lines[0].split()) == {*DEVICES, *LINKS, "pts", "shm", *own}
+    number = f"file = os.open('/dev/{min(own)}', os.O_RDWR)"
+    assert (await place.install(script(number, "print(len(os.read(file, 512)))"), disk))[1:] == ["512"]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "os.mknod('/tmp/target/sda', 0o60660, os.makedev(7, 0))",
+        "os.mknod('/tmp/target/mem', 0o20660, os.makedev(1, 1))",
+        "mount(b'none', b'/mnt', b'devtmpfs')",
+        "mount(os.fsencode(kwargs['disks'][0]['device']), b'/mnt', b'ext4')",
+        "mount(None, b'/usr', None, 4096 | 32)",
+        "open('/usr/left', 'w')",
+        "open('/proc/sys/kernel/core_pattern', 'w')",
+        "socket.create_server(('127.0.0.1', 80))",
+        "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+        "fcntl.ioctl(socket.socket(), 0x8914, b'lo'.ljust(32, b'\\0'))",  # SIOCSIFFLAGS: set it down
+        "open('/sys/kernel/uevent_helper', 'w')",
+        "check(libc.swapon(b'/tmp/target/x', 0))",
+        "check(libc.settimeofday(ctypes.byref((ctypes.c_long * 2)(1, 1)), None))",
+    ],
+)
+async def test_a_script_is_not_root_on_this_machine(place: Bench, disk: Disk, act: str) -> None:
+    beginning = (
+        "libc = ctypes.CDLL(None, use_errno=True)",
+        "def check(result):",
+        "  if result: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))",
+        "def mount(source, target, kind, flags=0): check(libc.mount(source, target, kind, flags, None))",
+    )
+    sentence = await place.fails(script(*beginning, act), disk)
+    assert any(f"Error: [Errno {number}]" in sentence for number in (errno.EPERM, errno.EACCES, errno.EROFS)), sentence
+
+
+async def test_a_script_gains_no_privileges_and_is_a_user_that_owns_nothing(place: Bench) -> None:
+    lines = ["print(open('/proc/self/uid_map').read().split())"]
+    lines += ["print([line.split()[1] for line in open('/proc/self/status') if 'NoNewPrivs' in line])"]
+    assert await place.install(script(*lines)) == [f"['0', '{FIRST_USER}', '{USERS}']", "['1']"]
+
+
+async def test_no_process_that_a_script_can_look_into_has_descriptors_of_others(place: Bench, disk: Disk) -> None:
+    lines = ["print(*(os.readlink(f'/proc/1/fd/{name}').split(':')[0] for name in os.listdir('/proc/1/fd')))"]
+    assert (await place.install(script(*lines), disk))[0].split() == ["/dev/null", *["pipe"] * 5]
+
+
+async def test_a_disk_that_a_script_releases_is_not_given_to_others_meanwhile(place: Bench, tmp_path: Path) -> None:
+    need_root()
+    disk = Disks(tmp_path).make("sda", None)
+    lines = [
+        f"file = os.open({str(disk.device)!r}, os.O_RDWR)",
+        "before = os.pread(file, 4096, 0)",
+        "fcntl.ioctl(file, 0x4C01)",  # LOOP_CLR_FD
+        "print(len(before), os.pread(file, 4096, 0) == before)",
+    ]
+    assert await place.install(script(*lines), disk) == ["4096 True"]
+    until(lambda: not Path("/sys/block", str(disk.device)[5:], "loop").exists())
+
+
+async def test_a_device_on_a_disk_does_not_work(place: Bench, disk: Disk, tmp_path: Path) -> None:
+    made = Disks(tmp_path)
+    with made.mounted(disk) as files:
+        os.mknod(files / "null", 0o20666, os.makedev(1, 3))
+        os.mknod(files / "disk", 0o60666, os.stat(disk.device or "").st_rdev)
+    for name in ("null", "disk"):
+        assert "PermissionError: [Errno 13]" in await place.fails(script(f"open('{TARGET}/{name}')"), disk)
+
+
+async def test_the_files_of_a_disk_keep_their_owners(place: Bench, disk: Disk, tmp_path: Path) -> None:
+    made = Disks(tmp_path)
+    with made.mounted(disk) as files:
+        (files / "old").touch(mode=0o600)
+        os.chown(files / "old", 1000, 1001)
+    lines = [
+        f"os.chdir('{TARGET}')",
+        "print(os.stat('old').st_uid, os.stat('old').st_gid)",
+        "open('new', 'w').close()",
+        "os.chown('old', 33, 34)",
+        "os.mkdir('dev')",
+        "os.system('mknod -m 666 dev/null c 1 3 && echo x >dev/null && wc -c <dev/null')",
+    ]
+    assert await place.install(script(*lines), disk) == ["1000 1001", "0"]
+    with made.mounted(disk) as files:
+        found = {name: (each.st_uid, each.st_gid) for name in ("old", "new") for each in [os.stat(files / name)]}
+        assert found == {"old": (33, 34), "new": (0, 0)}
+        null = os.stat(files / "dev/null")
+        assert (null.st_mode, null.st_rdev, null.st_uid) == (0o20666, os.makedev(1, 3), 0)
+
+
+async def test_only_listed_files_are_shown_and_secrets_among_them_are_not(tmp_path: Path) -> None:
+    need_root()
+    shown, secret = tmp_path / "shown", tmp_path / "shown" / "etc" / "pvc-api.yaml"
+    secret.parent.mkdir(parents=True)
+    for file in (secret, secret.with_name("keyring"), shown / "image", tmp_path / "other"):
+        file.write_text("content")
+        file.chmod(0o600)
+    place = Bench(ChildInstallation(files=[shown, tmp_path / "none"], hidden=[secret, Path("/usr/bin/passwd")]))
+    lines = [
+        f"os.chdir({str(shown)!r})",
+        "print(open('image').read(), os.listdir('etc'), os.listdir('..'), os.path.isfile('/usr/bin/passwd'))",
+        "open('image', 'a')",
+    ]
+    assert "OSError: [Errno 30]" in await place.fails(script(*lines))
+    assert place.lines[0] == "content [] ['shown'] False"
+
+
+async def test_a_script_without_network_has_loopback_only() -> None:
+    need_root()
+    lines = ["import socket", "server = socket.create_server(('127.0.0.1', 0))", "print(*os.listdir('/sys/class/net'))"]
+    lines += ["socket.create_connection(server.getsockname())", "print([name for _, name in socket.if_nameindex()])"]
+    assert (await Bench(ChildInstallation(network=False)).install(script(*lines)))[-1] == "['lo']"
 
 
 @pytest.mark.parametrize("ignored", ["signal.SIGTERM", "signal.SIGCHLD", "signal.SIGHUP"])

@@ -73,7 +73,7 @@ class Worker(Daemon):
         values["plugins"] = {"directories": [str(PLUGIN)]}
         values["held"] = {"directory": str(folder)}
         values["worker"] = {"threads": THREADS}
-        values["provisioner"] = {"script_seconds": SCRIPT_SECONDS}
+        values["provisioner"] |= {"script_seconds": SCRIPT_SECONDS}
         super().__init__(folder / machine, values, "pvcd", "worker")
         self._environment = (f"{MARK}={directory}", f"TMPDIR={self.temporary}")
 

@@ -6,12 +6,12 @@ import contextlib
 import json
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pvcd_plugins.sandbox import ceph
+from pvcd_plugins.sandbox.cluster import FILES
 from tests.integration.cluster import Cluster, Guests
 
 EXAMPLES = Path(__file__).parents[2] / "plugins/provisioner/examples"
@@ -98,7 +98,8 @@ class Provisioner:
 def prepared(cluster: Cluster, guests: Guests) -> Iterator[Provisioner]:
     """Create templates and a profile that builds the tiny guest, for the block."""
     post, made = cluster.post, Provisioner(cluster)
-    files = Path(tempfile.mkdtemp(dir="/var/tmp"))  # a script has a /tmp of its own
+    files = cluster.directory / FILES  # which scripts see
+    files.mkdir(exist_ok=True)
     for file, name in zip(guests.tiny, ("vmlinuz", "initrd"), strict=True):
         shutil.copyfile(file, files / name)
     post("/network", **NETWORK)

@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pvcd_plugins.sandbox import network
+from pvcd_plugins.sandbox.cluster import FILES
 from tests.integration.cluster import CACHE, Cluster
 from tests.integration.provisioner import BOOTABLE, EXAMPLES, PROVISIONER, Provisioner
 
@@ -28,7 +28,7 @@ USERDATA = "#cloud-config\nhostname: told-{{ vm_name }}\n"
 
 
 @pytest.fixture(scope="module")
-def packages() -> Iterator[Path]:
+def packages(sandbox_cluster: Cluster) -> Iterator[Path]:
     """The packages as one file, downloaded from where apt gets this machine's and kept, at a place that scripts see."""
     recipe = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()[:8]
     kept = CACHE / "debian" / f"{RELEASE}-{recipe}.tar"
@@ -37,8 +37,11 @@ def packages() -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             download(kept)
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        yield Path(shutil.copy(kept, folder))
+    files = sandbox_cluster.directory / FILES
+    files.mkdir(exist_ok=True)
+    shown = Path(shutil.copy(kept, files))
+    yield shown
+    shown.unlink()
 
 
 def download(file: Path) -> None:

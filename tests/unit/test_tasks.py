@@ -37,7 +37,15 @@ from pvcd.process import ProcessIdentity
 from pvcd.store.memory import MemoryTree
 from pvcd.store.tree import MAX_DOCUMENT_BYTES, Node, NodeChange
 from pvcd.tasks.logs import TASK_LOGS
-from pvcd.tasks.records import MAX_JOURNALS_BYTES, MAX_SENTENCE_CHARACTERS, MAX_VALUES_BYTES, Claim, TaskSubject, plain
+from pvcd.tasks.records import (
+    MAX_JOURNALS_BYTES,
+    MAX_SENTENCE_CHARACTERS,
+    MAX_VALUES_BYTES,
+    Claim,
+    TaskSecrets,
+    TaskSubject,
+    plain,
+)
 from pvcd.tasks.runner import MAX_ATTEMPTS, UNDO_RETRY_SECONDS, UNDO_TRIES
 from pvcd.testing import SimulatedCluster
 
@@ -217,6 +225,7 @@ class Site:
         store = self.api.store
         assert store.get(Claim, id) is None
         assert [subject for subject in store.all(TaskSubject) if subject.task == id] == []
+        assert await store.read(TaskSecrets, id) is None
         return self.task(id)
 
     async def log(self, id: UUID) -> list[str]:
@@ -322,6 +331,25 @@ async def test_steps_run_in_order_and_report_their_outcome(site: Site) -> None:
     assert site.world.lines == [f"make x-{name}" for name in NAMES]
     assert task.started and task.ended and task.worker == site.workers["one"][0].name
     assert await site.log(task.id) == [f"The {name} step: changed. Made after {n}." for n, name in enumerate(NAMES)]
+
+
+async def test_secrets_are_kept_apart_until_the_task_ends() -> None:
+    seen: list[Any] = []
+
+    async def look(run: Run) -> Outcome:
+        seen.append(await run.secrets())
+        return Outcome("ok")
+
+    async with site_of(Step("build", "look", 5, "Look", run=look)) as site:
+        task = await tasks.submit(site.api, "build", "x", {"size": 3}, {"password": "s3cret"})
+        assert await site.api.store.read(TaskSecrets, task.id)
+        assert "s3cret" not in task.model_dump_json()
+        await site.start()
+        await site.ended(task.id)
+        assert seen == [{"password": "s3cret"}]
+        waiting = await tasks.submit(site.api, "build", "y", {}, {"password": "s3cret"})
+        await tasks.cancel(site.api, waiting.id)
+        await site.ended(waiting.id)
 
 
 async def test_intent_is_durable_before_the_act(site: Site) -> None:

@@ -4,8 +4,8 @@
     await installation.install(job, output=run.log, limit=3600)
 
 The script runs in namespaces of its own. Everything that it mounts, starts or leaves in /tmp is gone when `install`
-ends, however it ends, and no other process sees the filesystems of the job. This is not a sandbox: the script runs as
-root, with the network and the disks of this node, which installing a system requires.
+ends, however it ends, and no other process sees the filesystems of the job. It is root among the files of the VM only:
+see view.py.
 """
 
 from __future__ import annotations

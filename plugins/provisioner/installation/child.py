@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pvcd import PvcdError, TimedOut, programs
-from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output
+from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output, view
 from pvcd_plugins.provisioner.installation.document import document
 from pvcd_plugins.provisioner.installation.output import Lines
 
@@ -24,6 +24,7 @@ INSIDE = Path(__file__).with_name("inside.py")
 ENVIRONMENT = (
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     *("HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb"),
+    "container=lxc",  # so that debootstrap and systemd's tools do without devices
 )
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
 """Variables of this process's environment, in small or capital letters, that a script gets for its downloads."""
@@ -33,11 +34,19 @@ PROGRAM_SECONDS = 10.0
 
 
 class ChildInstallation:
-    """Runs scripts in namespaces of their own."""
+    """Runs scripts in namespaces of their own, where they see a part of this machine."""
+
+    def __init__(self, *, files: Collection[Path] = (), hidden: Collection[Path] = (), network: bool = True) -> None:
+        """`files` are shown in addition, read-only; `hidden` are files that are not, with all in their directories.
+
+        Without `network`, a script has loopback only.
+        """
+        shown = [os.path.abspath(path) for path in files]
+        self._view = {"files": shown, "hidden": hide(hidden, shown), "network": network}
 
     async def install(self, job: Job, *, output: Output, limit: float) -> None:
         """Mount the disks that have a mountpoint, run `install()`, and write all of it back."""
-        text = json.dumps(document(job)).encode()
+        text = json.dumps(document(job) | self._view).encode()
         proxies = [f"{name}={value}" for name, value in os.environ.items() if name.lower() in PROXIES]
         inside = [sys.executable, "-I", "-u", str(INSIDE), programs.confine.__file__, str(os.getpid())]
         argv = ["env", "-i", *ENVIRONMENT, *proxies, *inside]
@@ -54,6 +63,16 @@ class ChildInstallation:
             raise InstallFailed("The process that the script ran in was killed.")
         if child.answers["failed"] is not None:
             raise InstallFailed(child.answers["failed"])
+
+
+def hide(secrets: Collection[Path], shown: Collection[str]) -> list[str]:
+    """Return what to hide: the directories of secret files, but of a directory that holds what is shown the file."""
+    found = set()
+    for secret in map(os.path.realpath, secrets):
+        directory = os.path.dirname(secret)
+        needed = [*map(os.path.realpath, view.TREES), "/etc", sys.prefix, sys.base_prefix, *shown]
+        found.add(secret if any(os.path.commonpath((path, directory)) == directory for path in needed) else directory)
+    return sorted(found)
 
 
 class _Child:

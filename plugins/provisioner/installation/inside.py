@@ -7,8 +7,10 @@ one line of JSON, the job, and later one more line: go. Standard output is the s
 to the starter: {"init": PID}, {"files": [the number of each file system]}, {"failed": null or a sentence}.
 
     starter ── outside   waits, and holds the process namespace together
-                 └── init    process 1 of the namespaces: mounts, waits, ends everything, writes back
-                       └── script    install(), and whatever that starts
+                 └── init    process 1 of the namespace: mounts, waits, ends everything, writes back
+                       └── keeper    makes what the script sees of this machine, and enters it: see view.py
+                             └── process 1 of the script's own process namespace
+                                   └── script    install(), and whatever that starts
 """
 
 from __future__ import annotations
@@ -29,18 +31,29 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __name__ != "__main__":
     from pvcd import programs
+    from pvcd_plugins.provisioner.installation import view
 
     confine = programs.confine
 else:
-    _spec = importlib.util.spec_from_file_location("confine", sys.argv.pop(1))
-    confine = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(confine)
+
+    def _load(name, file):
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    confine = _load("confine", sys.argv.pop(1))
+    view = _load("view", os.path.join(os.path.dirname(__file__), "view.py"))
 
 NAME = "script"
 """The script's name in tracebacks."""
 MAX_TASKS = 4096
 """Processes and threads that a script may have at once."""
 PRIVATE_TMP = "size=1g,mode=1777"
+ROOT = "/tmp/root"  # noqa: S108
+"""Where the root directory of the script is made, in a /tmp that only process 1 and the keeper see."""
+DRIVERS = {"ext2": "ext4", "ext3": "ext4"}
+"""The drivers of filesystems, where the one of their name cannot map the owners of files."""
 MAX_SENTENCE = 500
 RETURNED = "returned"
 
@@ -66,13 +79,16 @@ def _init(job: dict[str, Any], answers: int) -> NoReturn:
     # Not before the starter knows which process to end.
     if sys.stdin.buffer.readline() != b"go\n":
         os._exit(1)
-    failed = None
+    failed, held = None, list[int]()
     try:
+        trees = view.open_trees(job["files"])
         confine.private_places(confine.MOUNTS | confine.IPC | confine.HOSTNAME, PRIVATE_TMP)
         os.chdir("/tmp")  # noqa: S108
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        # While they are held, the script cannot release them for others to use.
+        held += [os.open(disk["device"], os.O_RDONLY | os.O_CLOEXEC) for disk in job["disks"] if disk["device"]]
         _answer(answers, files=mount_all(job["disks"], job["temporary_directory"]))
-        _run(job)
+        _run(job, trees, view.user_namespace())
     except Failure as error:
         failed = str(error)
     except confine.Ended as error:
@@ -80,6 +96,9 @@ def _init(job: dict[str, Any], answers: int) -> NoReturn:
     except OSError as error:
         failed = f"Cannot make the namespaces of the script: {error.strerror or error}."
     confine.end_all()
+    for descriptor in held:
+        os.close(descriptor)
+    view.make_nodes(job["temporary_directory"])
     devices = {os.fsencode(disk["device"]): disk["disk_id"] for disk in job["disks"] if disk["mountpoint"]}
     for sentence in unmount_all(job["temporary_directory"], devices):
         failed = failed or sentence
@@ -98,7 +117,8 @@ def mount_all(disks: list[dict[str, Any]], root: str) -> list[int]:
     for disk in sorted(mounted, key=lambda disk: [part for part in disk["mountpoint"].split("/") if part]):
         with _directory(root, disk["mountpoint"]) as target:
             try:
-                confine.mount(disk["device"], f"/proc/self/fd/{target}", disk["filesystem"], 0, disk["mount_data"])
+                kind = DRIVERS.get(disk["filesystem"], disk["filesystem"])
+                confine.mount(disk["device"], f"/proc/self/fd/{target}", kind, 0, disk["mount_data"])
             except OSError as error:
                 place = f"{disk['disk_id']!r} ({disk['filesystem']}) at {disk['mountpoint']!r}"
                 raise Failure(f"Cannot mount disk {place}: {error.strerror}.") from None
@@ -165,12 +185,12 @@ def _write_back(path: bytes) -> None:
 # The script
 
 
-def _run(job: dict[str, Any]) -> None:
+def _run(job: dict[str, Any], trees: dict[str, view.Tree], users: int) -> None:
     """Run the script to its end. Raises `Failure` or `Ended` unless `install()` has returned."""
     reading, writing = os.pipe()
-    script = confine.fork(lambda: _script(job, writing))
+    keeper = confine.fork(lambda: _keeper(job, trees, users, writing))
     os.close(writing)
-    status = confine.wait_for(script, MAX_TASKS)
+    status = confine.wait_for(keeper, MAX_TASKS)
     confine.end_all()
     with os.fdopen(reading, "rb") as pipe:
         words = pipe.read(MAX_SENTENCE * 8).decode(errors="replace")
@@ -182,10 +202,56 @@ def _run(job: dict[str, Any]) -> None:
         )
 
 
+def _keeper(job: dict[str, Any], trees: dict[str, view.Tree], users: int, writing: int) -> NoReturn:
+    """Enter the view of the script, start process 1 of its process namespace, and end as the script has ended."""
+    reading, report = os.pipe()
+    try:
+        confine.call("unshare", confine.libc.unshare(confine.MOUNTS))
+        view.build(ROOT, job, trees, users, PRIVATE_TMP)
+        view.enter(ROOT)
+        view.separate(users, network=job["network"])
+        close_all(but={0, 1, 2, writing, reading, report})  # the script may look into this process and the next one
+        if os.fork() == 0:
+            view.settle()
+            _first(job, writing, report)
+    except BaseException as error:  # nothing of this process may go on as process 1 does
+        reason = f"{error.strerror} ({error.filename})" if isinstance(error, OSError) else repr(error)
+        os.write(writing, f"Cannot show the script its part of this machine: {reason}.".encode()[:MAX_SENTENCE])
+        os.write(report, b"256")  # exit status 1
+        os._exit(1)
+    os.close(writing)
+    os.close(report)
+    os.wait()
+    status = int(os.read(reading, 16) or signal.SIGKILL)  # no report of a process that was killed
+    if os.WIFSIGNALED(status):
+        with contextlib.suppress(OSError):  # SIGKILL is as it is
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.WEXITSTATUS(status))
+
+
+def close_all(but: set[int]) -> None:
+    """Close all descriptors but these."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor not in but:
+            with contextlib.suppress(OSError):  # that of the list itself
+                os.close(descriptor)
+
+
+def _first(job: dict[str, Any], writing: int, report: int) -> NoReturn:
+    """Process 1 of the script's process namespace: with its end, all others of the namespace end."""
+    script = confine.fork(lambda: _script(job, writing))
+    ended = 0
+    while ended != script:
+        ended, status = os.wait()
+    os.write(report, str(status).encode())
+    os._exit(0)
+
+
 def _script(job: dict[str, Any], writing: int) -> NoReturn:
     """Run the script in its own process, and write how it went."""
     writing = os.dup2(writing, 3, inheritable=False)
-    os.closerange(4, 64)
+    close_all(but={0, 1, 2, writing})
     sys.argv = [NAME]
     try:
         call(job["script"], job["kwargs"])

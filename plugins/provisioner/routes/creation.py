@@ -29,13 +29,16 @@ async def create(
     name: VMName,
     profile: ProfileName,
     arguments: params.Arguments = None,
+    secret_arguments: params.SecretArguments = None,
     define_vm: Define = None,
     start_vm: Start = None,
     check: Check = False,
 ) -> Encoded[Accepted | Plan]:
     """Build a VM from a profile. The reply comes at once, with the id of the task that builds it or, with `check`,
     with what would be done."""
-    request = service.request_for(name, profile, tuple(all_different(arguments)), define_vm, start_vm)
+    all_different([*(arguments or ()), *(secret_arguments or ())])
+    given = tuple(arguments or ()), tuple(secret_arguments or ())
+    request = service.request_for(name, profile, *given, define_vm, start_vm)
     if check:
         return Encoded(to_json(await service.plan(context, request)))
     accepted = await service.create_vm(context, request)

@@ -43,6 +43,8 @@ class Request:
     arguments: tuple[str, ...] = ()
     define: bool = True
     start: bool = True
+    secrets: tuple[str, ...] = ()
+    """Arguments whose values are secrets."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def _variables(
             ),
             *arguments_of(Level.PROFILE, f"profile {profile.name!r}", profile.arguments),
             *arguments_of(Level.REQUEST, "request", request.arguments),
+            *arguments_of(Level.REQUEST, "request", request.secrets, secret=True),
         ]
     )
 

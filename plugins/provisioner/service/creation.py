@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from pydantic_core import to_json
 
 from pvcd import TASK_LOGS, Context, Failed, Invalid, NotFound, Task, matcher, tasks
+from pvcd_plugins.provisioner.grammar import is_secret
 from pvcd_plugins.provisioner.programs.userdata import RENDERING
 from pvcd_plugins.provisioner.service import blueprint as blueprints
 from pvcd_plugins.provisioner.service.blueprint import KIND, Blueprint, Request
@@ -17,13 +18,20 @@ from pvcd_plugins.vm import service as vms
 
 
 def request_for(
-    name: str, profile: str, arguments: tuple[str, ...], define: bool | None, start: bool | None
+    name: str,
+    profile: str,
+    arguments: tuple[str, ...],
+    secrets: tuple[str, ...],
+    define: bool | None,
+    start: bool | None,
 ) -> Request:
     """Return the request for a VM. By default it is defined and, if it is defined, started."""
     if start and define is False:
         raise Invalid("start_vm requires define_vm: a VM that is not defined cannot be started.")
     define = define is not False
-    return Request(name, profile, uuid4(), arguments, define, define and start is not False)
+    plain = tuple(each for each in arguments if not is_secret(each))
+    secrets += tuple(each for each in arguments if is_secret(each))
+    return Request(name, profile, uuid4(), plain, define, define and start is not False, secrets)
 
 
 async def create_vm(context: Context, request: Request) -> Accepted:
@@ -32,14 +40,14 @@ async def create_vm(context: Context, request: Request) -> Accepted:
     blueprints.verify(context, blueprint)
     await context[RENDERING].render(blueprint.userdata.userdata, blueprint.variables.values())
     await vms.check_definition(context, blueprint.xml)
-    task = await tasks.submit(context, KIND, request.name, _values(request))
+    task = await tasks.submit(context, KIND, request.name, _values(request), _secrets(request))
     return Accepted(task_id=task.id, message=f"Build of VM {request.name!r} requested: task {task.id}.")
 
 
 async def plan(context: Context, request: Request) -> Plan:
     """Return what building a VM would do: a dry run, which changes nothing."""
     memory: dict[str, Any] = {}
-    steps = await tasks.check(context, KIND, request.name, _values(request), memory)
+    steps = await tasks.check(context, KIND, request.name, _values(request), memory, _secrets(request))
     blueprint: Blueprint = memory["blueprint"]
     return Plan(
         message=f"VM {request.name!r} can be built.",
@@ -101,6 +109,10 @@ async def _find(context: Context, task_id: str) -> Task:
     if task.kind != KIND:
         raise NotFound("task", task_id)
     return task
+
+
+def _secrets(request: Request) -> dict[str, Any]:
+    return {"arguments": list(request.secrets)} if request.secrets else {}
 
 
 def _values(request: Request) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pvcd import Outcome, Run
@@ -9,6 +11,7 @@ from pvcd_plugins.ceph import service as storage
 from pvcd_plugins.ceph.service import CLUSTER, MAPPING
 from pvcd_plugins.provisioner import installation, volumes
 from pvcd_plugins.provisioner.components import INSTALLATION
+from pvcd_plugins.provisioner.grammar import NOT_SHOWN
 from pvcd_plugins.provisioner.records import Disk
 from pvcd_plugins.provisioner.settings import ProvisionerSettings
 from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
@@ -130,8 +133,23 @@ async def install(run: Run) -> Outcome:
         arguments=blueprint.variables.arguments(),
     )
     limit = run.context.settings.of(ProvisionerSettings).script_seconds
-    await run.context[INSTALLATION].install(job, output=run.log, limit=limit)
+    hidden = partial(_hide, blueprint.variables.secrets())
+
+    async def output(line: str) -> None:
+        await run.log(hidden(line))
+
+    try:
+        await run.context[INSTALLATION].install(job, output=output, limit=limit)
+    except installation.InstallFailed as error:
+        raise installation.InstallFailed(hidden(error.sentence)) from None
     return Outcome("changed", f"Script {blueprint.script.name!r} finished.")
+
+
+def _hide(secrets: Sequence[str], text: str) -> str:
+    """Replace the secrets in a text."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, NOT_SHOWN)
+    return text
 
 
 async def install_check(run: Run) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 from uuid import UUID
 
 from pvcd import Failed, Outcome, Run
@@ -16,7 +17,7 @@ from pvcd_plugins.vm import service as vms
 
 
 def request_of(run: Run) -> Request:
-    """Return the request of the task."""
+    """Return the request of the task, without its secrets."""
     values = run.task.values
     return Request(
         name=run.task.subject,
@@ -41,7 +42,8 @@ async def collect(run: Run) -> Outcome:
 
 async def collect_check(run: Run) -> str:
     """Draw the blueprint, and render the userdata, which changes nothing."""
-    blueprint = draw(run.context, request_of(run))
+    secrets = tuple((await run.secrets()).get("arguments", ()))
+    blueprint = draw(run.context, replace(request_of(run), secrets=secrets))
     run.memory["blueprint"] = blueprint
     rendering = run.context[RENDERING]
     run.memory["userdata"] = await rendering.render(blueprint.userdata.userdata, blueprint.variables.values())

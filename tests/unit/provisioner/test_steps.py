@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import pytest
 
-from pvcd import Create, Delete, Run, Task
+from pvcd import Context, Create, Delete, Listener, Operation, Run, Task
+from pvcd.declare.operations import kind_of
+from pvcd.sitehooks.envelope import envelope
+from pvcd.tasks.records import TaskSecrets
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.components import CLUSTER
+from pvcd_plugins.provisioner.components import INSTALLATION
+from pvcd_plugins.provisioner.grammar import NOT_SHOWN
+from pvcd_plugins.provisioner.installation import InstallFailed
+from pvcd_plugins.provisioner.installation.fake import FakeInstallation
 from pvcd_plugins.provisioner.programs.userdata import InsideRendering
 from pvcd_plugins.provisioner.records import GuestMetadata
 from pvcd_plugins.provisioner.service import blueprint
 from pvcd_plugins.provisioner.steps import disks, gather, machine
+from pvcd_plugins.provisioner.variables import Level, Variables, arguments_of
 from pvcd_plugins.provisioner.volumes import Leftovers
 from pvcd_plugins.vm.records import VM, State, VMName
+from tests.unit.conftest import plugin
 from tests.unit.provisioner.conftest import PROFILE, Provisioner
 
 UUID = uuid4()
@@ -89,6 +100,59 @@ async def test_undoing_twice_does_no_harm(run: Run, ceph: FakeCluster) -> None:
         await disks.remove(run)
         await machine.undefine(run)
     assert await ceph.volumes("vms") == []
+
+
+async def test_secret_arguments_stand_in_no_task_and_no_event() -> None:
+    events: list[Any] = []
+
+    async def listen(context: Context, operation: Operation) -> None:
+        kind = kind_of(context, operation.name)
+        events.append(envelope(kind, operation, time=0, place="api")["arguments"])
+
+    example = plugin(listeners=[Listener("listen", ("provisioner-create",), listen)])
+    made = Provisioner()
+    made.cluster = SimulatedCluster(["hv1"], plugins=[example])
+    async with made.cluster:
+        await made.cluster.advance(30)
+        await made.fill()
+        await made.do("PUT", "/template/userdata/base", data="{{ arguments.values() | sort | join(' ') }}")
+        await made.do("POST", "/profile/web", **PROFILE, arg=["token=s3cret-0"])
+        asked = {"name": "web1", "profile": "web", "arg": ["size=9", "root_password=s3cret-1"]}
+        asked["secret_arg"] = "license=s3cret-2"
+        plan = await made.do("POST", "/create", **asked, check="true")
+        await made.do("POST", "/create", **asked)
+        [task] = made.context.store.all(Task)
+        secrets = await made.context.store.read(TaskSecrets, task.id)
+    assert plan["userdata"] == "9 s3cret-0 s3cret-1 s3cret-2"
+    shown = {each["name"]: each["value"] for each in plan["variables"]}
+    assert [shown[name] for name in ("root_password", "license", "token", "size")] == [NOT_SHOWN] * 3 + ["9"]
+    assert secrets and secrets.values == {"arguments": ["license=s3cret-2", "root_password=s3cret-1"]}
+    assert task.values["arguments"] == ["size=9"]
+    assert "s3cret" not in task.model_dump_json() + str(events)
+    assert events[-1]["arg"] == ["size=9", f"root_password={NOT_SHOWN}"]
+
+
+async def test_secrets_of_a_script_stand_in_no_log_and_no_sentence(run: Run) -> None:
+    lines: list[str] = []
+    script = "def install(root_password, **kwargs):\n    print(root_password)\n    raise ValueError(root_password)\n"
+    context = run.context.derive(components={**run.context.components, INSTALLATION: FakeInstallation()})
+    asked = Run(context, run.task, {"blueprint": drawn(script, ["root_password=s3cret", "empty_password="])})
+    asked.log = AsyncMock(side_effect=lines.append)  # type: ignore[method-assign]
+    with pytest.raises(InstallFailed, match=r"^The script failed in line 3: ValueError: \(not shown\)$"):
+        await disks.install(asked)
+    assert lines[0] == NOT_SHOWN and "s3cret" not in str(lines)
+
+
+def drawn(script: str, arguments: list[str]) -> Any:
+    """A blueprint as far as running its script goes."""
+    return SimpleNamespace(
+        script=SimpleNamespace(name="deb", script=script),
+        request=SimpleNamespace(name="web1"),
+        networks=SimpleNamespace(networks=()),
+        variables=Variables(arguments_of(Level.REQUEST, "request", arguments)),
+        vm_id=1,
+        disks=(),
+    )
 
 
 async def test_a_dry_run_draws_the_blueprint_and_renders_the_userdata_once(monkeypatch: pytest.MonkeyPatch) -> None:

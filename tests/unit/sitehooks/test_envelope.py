@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -44,6 +45,11 @@ def told(operation: Operation, kind: OperationKind = KIND, **more: Any) -> Any:
 
 def test_arguments_have_the_names_for_users_and_no_secrets() -> None:
     assert told(Operation("door-open", ARGUMENTS))["arguments"] == {"door": "front", "wide": True}
+
+
+def test_an_argument_is_told_as_its_operation_says() -> None:
+    kind = replace(KIND, told={"door": str.upper})
+    assert told(Operation("door-open", ARGUMENTS), kind)["arguments"] == {"door": "FRONT", "wide": True}
 
 
 def test_the_result_is_the_reply() -> None:
