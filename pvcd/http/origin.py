@@ -76,7 +76,7 @@ def _is_foreign(request: web.Request) -> bool:
         return True
     if hdrs.ORIGIN not in headers and hdrs.REFERER not in headers:
         return False
-    own = headers.get(hdrs.HOST, "").lower()
+    own = headers.get(hdrs.HOST, "").lower() or None  # which equals no source
     sources = [*headers.getall(hdrs.ORIGIN, ()), *headers.getall(hdrs.REFERER, ())]
     return any(_authority(source) != own for source in sources)
 
@@ -88,12 +88,12 @@ def _is_link(request: web.Request) -> bool:
     return reads and (headers.get(_MODE), headers.get(_DEST)) == ("navigate", "document")
 
 
-def _authority(url: str) -> str | None:
+def _authority(url: str) -> str:
     """Return the host and port of a URL; of `null`, which stands for a hidden origin, the empty text."""
     try:
         return urlsplit(url).netloc.lower()
     except ValueError:
-        return None
+        return ""
 
 
 # Hosts

@@ -759,6 +759,7 @@ async def test_a_host_in_an_absolute_request_target_is_checked(cluster: Cluster)
         first = await said(server, f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         assert status in first
     assert b" 209 " in await said(server, b"GET /api/v1 HTTP/1.0\r\n\r\n")
+    assert b" 510 " in await said(server, b"GET /api/v1 HTTP/1.0\r\nOrigin: null\r\n\r\n")
 
 
 async def said(server: Server, request: bytes) -> bytes:
