@@ -18,12 +18,14 @@ from uuid import uuid4
 import yaml
 from kazoo.client import KazooClient
 
-from pvcd_plugins.sandbox import guest
+from pvcd.programs import supervise
+from pvcd_plugins.sandbox import guest, state
 from pvcd_plugins.sandbox.cluster import LIBVIRT
 from pvcd_plugins.sandbox.command import ALL_RUN, NOT_ALL_RUN
 from pvcd_plugins.sandbox.libvirtd import processes
 from tests.client import Client
 
+START_SECONDS = 120.0
 CACHE = Path(__file__).parents[2] / "var" / "cache"
 
 
@@ -33,6 +35,7 @@ class Cluster(Client):
     def __init__(self, directory: Path) -> None:
         super().__init__("")
         self.directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
         self._read: dict[str, int] = {}
 
     def run(self, *arguments: str, fine: tuple[int, ...] = (0,)) -> str:
@@ -41,13 +44,27 @@ class Cluster(Client):
         assert done.returncode in fine, done.stdout + done.stderr
         return done.stdout
 
-    def up(self) -> None:
+    def up(self, *options: str) -> None:
+        """Start it from the main thread, with whose end it stops, also when the tests are killed."""
+        state.make(self.directory)
         files = ("--vm-files", str(self.directory.parent), "--vm-files", str(CACHE / "guest"))
-        self.run("up", "--detach", "--host-network", "--cache", str(CACHE), *files)
+        words = ("--directory", str(self.directory), "--host-network", "--cache", str(CACHE), *files, *options)
+        command = supervise.bound([sys.executable, "-m", "pvcd", "sandbox", "up", *words], number="TERM")
+        with (self.directory / "log" / "sandbox.log").open("ab") as log:
+            process = self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+        def ready() -> bool:
+            assert process.poll() is None, (self.directory / "log" / "sandbox.log").read_text()
+            known = state.read(self.directory)
+            return known is not None and known.ready and known.supervisor.pid == process.pid
+
+        self.until(ready, START_SECONDS)
         self.api = self.status()["api"]
 
     def down(self) -> None:
         self.run("down")
+        if self._process is not None:
+            self._process.wait()
 
     def status(self) -> Any:
         return json.loads(self.run("status", "--json", fine=(ALL_RUN, NOT_ALL_RUN)))

@@ -19,7 +19,7 @@ import pytest
 from pvcd.errors import Conflict, Failed
 from pvcd.programs.runner import run
 from pvcd_plugins.sandbox import libvirtd, packages, state
-from pvcd_plugins.sandbox.cluster import ALL, Sandbox, clean, end
+from pvcd_plugins.sandbox.cluster import ALL, WITHOUT_CEPH, Sandbox, clean, end
 from pvcd_plugins.sandbox.guest import GREETING
 from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import Phase, runs, wait_until_gone
@@ -359,6 +359,27 @@ async def test_down_and_up_work_after_kill_9_of_everything(directory):
         await after()
     async with Sandbox(directory, requested_ports=free_ports(), only=("zookeeper", "redis"), report=str):
         pass
+
+
+TESTS = """
+import sys, time
+from pathlib import Path
+from tests.integration.cluster import Cluster
+Cluster(Path(sys.argv[1])).up("--without-ceph")
+print("up", flush=True)
+time.sleep(1000)
+"""
+
+
+async def test_the_sandbox_of_the_tests_ends_with_them_even_on_kill_9(directory):
+    need(*WITHOUT_CEPH)
+    with python(TESTS, directory) as process:
+        try:
+            assert await asyncio.to_thread(process.stdout.readline) == b"up\n"
+            assert everything(directory)
+        finally:
+            process.kill()
+    await until(lambda: not everything(directory) and state.read(directory) is None)
 
 
 GUEST = """
