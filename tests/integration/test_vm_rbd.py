@@ -152,13 +152,14 @@ def test_volumes_are_removed_with_a_running_vm(cluster: Cluster, guests: Guests,
 def test_volumes_that_cannot_be_removed_are_named_and_the_removal_can_be_repeated(
     cluster: Cluster, guests: Guests, volumes: Volumes
 ) -> None:
-    volume = volumes.bootable("web1_vda")
+    volume, second = volumes.bootable("web1_vda"), volumes.bootable("web1_vdb")
     volumes.rbd("snap", "create", "--no-progress", f"{volume}@keep")
-    start(cluster, "web1", on_volumes(guests, "web1", volume))
+    pid = start(cluster, "web1", on_volumes(guests, "web1", volume, second))
     status, reply = cluster.ask("DELETE", "/vm/web1", delete_disks="")
     assert (status, reply["code"]) == (510, "volumes-not-removed")
     assert volume in reply["message"] and "snapshots" in reply["message"]
-    assert cluster.get("/vm/web1/state") == {"name": "web1", "state": "stop", "running": False}
+    assert cluster.get("/vm/web1/state") == {"name": "web1", "state": "start", "running": True}
+    assert (cluster.qemu("web1"), volumes.names()) == (pid, ["web1_vda", "web1_vdb"])
     volumes.rbd("snap", "purge", "--no-progress", volume)
     assert cluster.ask("DELETE", "/vm/web1", delete_disks="")[0] == 200
     assert (volumes.names(), cluster.get("/vm")) == ([], [])
