@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from pvcd.settings import Api, Settings
+from pvcd.settings import Api, PluginsSection, Settings
 
 GOOD_KEY_CHARACTERS = 32
 GOOD_TOKEN_CHARACTERS = 20
@@ -16,7 +16,7 @@ GOOD_TOKEN_CHARACTERS = 20
 
 def warnings(settings: Settings, file: Path) -> list[str]:
     """Return a sentence for each thing that is open or easily guessed; `file` holds the settings."""
-    return [*_api(settings.api), *_servers(settings), *_files(settings.api, file)]
+    return [*_api(settings.api), *_servers(settings), *_files(settings.api, file), *_plugins(settings.plugins)]
 
 
 def _api(api: Api) -> Iterator[str]:
@@ -57,3 +57,13 @@ def _files(api: Api, file: Path) -> Iterator[str]:
         with suppress(OSError):
             if each.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
                 yield f"{each} holds secrets, but every user of this machine can open it: run chmod o= {each}."
+
+
+def _plugins(section: PluginsSection) -> Iterator[str]:
+    for directory in section.directories:
+        for each in (directory, *directory.iterdir()) if directory.is_dir() else ():
+            if each.stat().st_mode & stat.S_IWOTH:
+                yield (
+                    f"{each} holds plugins, which run with all rights of the daemons, "
+                    f"but every user of this machine can change it: run chmod o-w {each}."
+                )

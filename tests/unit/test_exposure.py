@@ -107,3 +107,15 @@ def test_a_daemon_logs_the_warnings_when_it_starts(
     monkeypatch.setattr(run, "_log_to_stderr", lambda **_: None)
     assert run.run(role) == 0
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [OPEN_API]
+
+
+def test_plugins_that_every_user_can_change_are_named(file: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "plugins"
+    directory.mkdir(0o755)
+    plugin, other = directory / "open.py", directory / "closed.py"
+    plugin.touch()
+    other.touch(0o644)
+    plugin.chmod(0o646)
+    settings = build(changed(plugins={"directories": [str(directory)]}))
+    (sentence,) = warnings(settings, file)
+    assert sentence.endswith(f"run chmod o-w {plugin}.")
