@@ -137,6 +137,8 @@ domain id type
       tune
         sndbuf #
       rom bar enabled file=PACKAGED
+      filterref filter=no-[a-z0-9-]+|clean-traffic(-gateway)?
+        parameter name value
     serial|parallel|console|channel type=CHARACTERS
       +device
       source mode=bind channel
@@ -333,7 +335,7 @@ GRANTS = {
         (
             "devices/interface@type=(network|internal)",
             "devices/interface/source@(network|portgroup|portid|name)",
-            "devices/interface/(vlan|virtualport|filterref)",
+            "devices/interface/(vlan|virtualport|filterref@filter)",
         ),
     ),
     "network-disks": Grant(

@@ -154,6 +154,7 @@ EXPLAINED = {
     "devices/graphics@tlsPort": "of SPICE on loopback",
     "devices/graphics@websocket": "of VNC on loopback",
     "devices/graphics@passwd": "a password",
+    "devices/interface/filterref@filter": "a filter that only forbids",
     "devices/interface/source@bridge": "that of a network",
     "devices/interface/target@dev": "libvirt ignores this name and chooses one",
     "devices/rng/backend@#": "sources of random numbers",

@@ -158,7 +158,7 @@ REFUSED = [
     ("hostdev", interface("vdpa", "<source dev='/dev/vhost-vdpa-0'/>")),
     ("launch-security", document().replace("</domain>", "<launchSecurity type='s390-pv'/></domain>")),
     ("network", interface("network", "<source network='default'/>")),
-    ("network", interface("bridge", "<source bridge='vmbr200'/><filterref filter='clean-traffic'/>")),
+    ("network", interface("bridge", "<source bridge='vmbr200'/><filterref filter='of-the-site'/>")),
     ("network-disks", disk("network", "<source protocol='nbd' name='a'><host name='10.0.0.1' port='1'/></source>")),
     ("network-disks", disk("network", "<source protocol='https' name='a'><host name='10.0.0.1' port='1'/></source>")),
     ("network-disks", rbd("<host name='10.0.0.1' port='6789'/>")),
@@ -237,6 +237,12 @@ FREELY = [
     interface(
         "bridge",
         "<mac address='52:54:00:00:00:01'/><source bridge='vmbr200'/><target dev='vnet7'/><model type='virtio'/>",
+    ),
+    interface("bridge", "<source bridge='vmbr200'/><filterref filter='no-mac-spoofing'/>"),
+    interface(
+        "bridge",
+        "<source bridge='vmbr200'/><filterref filter='clean-traffic'><parameter name='IP' value='10.0.0.2'/>"
+        "</filterref>",
     ),
     document("<serial type='pty'><protocol type='raw'/><target port='0'/></serial><console type='pty'/>"),
     document("<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"),
