@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,8 @@ MAY_BE_EMPTY = ("/node-commands/pvchv1", "mapping")
 """What is made for others when it is first needed; that which is below is compared."""
 TRANSIENT = re.compile(r"^(\S*/)?(python3? )?(\S*/)?(ceph|rbd|rados|nft|ip) ")
 """Programs that the agents run all the time."""
+SETTLED_SECONDS, SETTLING_SECONDS = 15.0, 180.0
+"""Longer than the primary takes to see what was removed from Ceph, and to sweep the store."""
 
 
 def traces(cluster: Cluster) -> Traces:
@@ -138,7 +141,16 @@ class Before:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._traces = traces(cluster)
+        self._traces, self._since = traces(cluster), time.monotonic()
+        cluster.until(self._is_settled, SETTLING_SECONDS)
+
+    def _is_settled(self) -> bool:
+        """Whether nothing has changed for a while: what other tests had may still be going."""
+        now = traces(self._cluster)
+        if any(now[kind] != self._traces[kind] for kind in ("znodes", "files", "Ceph")):
+            self._since = time.monotonic()
+        self._traces = now
+        return time.monotonic() - self._since > SETTLED_SECONDS
 
     def is_restored(self, seconds: float) -> None:
         """Assert that each kind of traces comes to be as it was."""
