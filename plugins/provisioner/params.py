@@ -91,7 +91,7 @@ Arguments = Annotated[
         "token, secret or key, it is a `secret_arg`",
         name="arg",
         repeated=True,
-        told=grammar.without_secrets,
+        redact=grammar.without_secrets,
     ),
 ]
 SecretArguments = Annotated[

@@ -36,8 +36,8 @@ class OperationKind:
     """Name in the code -> name for site hooks, of arguments where the two differ."""
     secrets: frozenset[str] = frozenset()
     """Arguments that no site hook gets."""
-    told: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    """Name of an argument -> what makes of its value what site hooks get."""
+    redactions: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """Name of an argument -> the function whose result site hooks get instead of its value."""
 
 
 def kind_of(context: Context, operation: str) -> OperationKind:

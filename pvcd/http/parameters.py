@@ -44,7 +44,7 @@ class Value(Marker):
     """A value of the query, a form or a JSON body.
 
     A list is either one value that is split at the `separator`, or `repeated`: given once for each item. A `secret`
-    is never shown in an error, and no site hook gets it; they get what `told` makes of a value.
+    is never shown in an error, and no site hook gets it; instead of a value with `redact` they get what that returns.
     """
 
     name: str | None = None
@@ -53,7 +53,7 @@ class Value(Marker):
     repeated: bool = False
     names: bool = False
     secret: bool = False
-    told: Callable[[Any], Any] | None = None
+    redact: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Parameter:
     repeated: bool = False
     names: bool = False
     secret: bool = False
-    told: Callable[[Any], Any] | None = None
+    redact: Callable[[Any], Any] | None = None
 
     @property
     def many(self) -> bool:
@@ -157,7 +157,7 @@ def _parameter(declared: inspect.Parameter, hint: Any) -> Parameter:
         repeated=getattr(marker, "repeated", False),
         names=getattr(marker, "names", False),
         secret=getattr(marker, "secret", False),
-        told=getattr(marker, "told", None),
+        redact=getattr(marker, "redact", None),
     )
     _check_type(parameter, bare)
     return parameter

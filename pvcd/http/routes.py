@@ -71,7 +71,7 @@ class Route:
                 arguments={each.name: each.schema for each in self.parameters},
                 names={each.key: each.name for each in self.parameters},
                 secrets=frozenset(each.name for each in self.parameters if each.secret),
-                told={each.name: each.told for each in self.parameters if each.told},
+                redactions={each.name: each.redact for each in self.parameters if each.redact},
             )
             for name in self.operations
         )

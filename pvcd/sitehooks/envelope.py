@@ -53,8 +53,11 @@ def document_of(context: Context, operation: Operation) -> Envelope:
 
 def _arguments(kind: OperationKind, arguments: Mapping[str, Any]) -> dict[str, Any]:
     named = {kind.names.get(key, key): value for key, value in arguments.items()}
-    told = {name: kind.told[name](value) if name in kind.told else value for name, value in named.items()}
-    return {name: _plain(value) for name, value in told.items() if name not in kind.secrets}
+    return {
+        name: _plain(kind.redactions[name](value) if name in kind.redactions else value)
+        for name, value in named.items()
+        if name not in kind.secrets
+    }
 
 
 def _failure(error: Exception) -> dict[str, str]:

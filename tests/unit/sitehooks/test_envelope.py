@@ -48,7 +48,7 @@ def test_arguments_have_the_names_for_users_and_no_secrets() -> None:
 
 
 def test_an_argument_is_told_as_its_operation_says() -> None:
-    kind = replace(KIND, told={"door": str.upper})
+    kind = replace(KIND, redactions={"door": str.upper})
     assert told(Operation("door-open", ARGUMENTS), kind)["arguments"] == {"door": "FRONT", "wide": True}
 
 
