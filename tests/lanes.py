@@ -37,6 +37,7 @@ LANES: dict[str, tuple[str, ...]] = {
         "hostile/test_provisioner.py",
         "manual/",
     ),
+    "chaos": ("chaos/",),
     "Ceph": (
         "contract/test_ceph_cluster.py",
         "contract/test_mapping.py",
