@@ -45,7 +45,7 @@ SETTLED_SECONDS, SETTLING_SECONDS = 15.0, 180.0
 def traces(cluster: Cluster) -> Traces:
     """Return all that there is, by kind."""
     return {
-        "znodes": Counter(znodes(cluster.server("zookeeper")["port"])),
+        "znodes": Counter(znodes(cluster)),
         "files": Counter(files(cluster.directory)),
         "processes": Counter(each for each in map(command, processes()) if each and not TRANSIENT.match(each)),
         "mounts": Counter({line for pid in processes() for line in mounts(pid) if str(cluster.directory) in line}),
@@ -56,15 +56,10 @@ def traces(cluster: Cluster) -> Traces:
     }
 
 
-def znodes(port: int) -> Iterator[str]:
+def znodes(cluster: Cluster) -> Iterator[str]:
     """The paths of all znodes, those without data too."""
-    client = KazooClient(f"127.0.0.1:{port}")
-    client.start()
-    try:
+    with cluster.zookeeper() as client:
         yield from below(client, "/")
-    finally:
-        client.stop()
-        client.close()
 
 
 def below(client: KazooClient, path: str) -> Iterator[str]:
