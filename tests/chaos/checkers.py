@@ -12,13 +12,14 @@ from typing import Any
 
 import libvirt
 
-from pvcd_plugins.sandbox import ceph, libvirtd, state
+from pvcd_plugins.sandbox import ceph, libvirtd
 from pvcd_plugins.sandbox.cluster import LIBVIRT
 from tests.chaos.faults import is_dnsmasq
 from tests.chaos.model import Journal, State
 from tests.chaos.operations import VMS, RandomClient
 from tests.integration.cluster import Cluster
-from tests.integration.faults import below, command, mounts, processes, records
+from tests.integration.faults import processes
+from tests.integration.traces import Traces, compared, traces
 
 SETTLED = {"restart": "start", "shutdown": "stop"}
 """The state that a VM comes to show after a request."""
@@ -108,37 +109,14 @@ class Checker:
             found += [f"network {network['vni']} has no rule {rule}" for rule in rules if rule not in ruleset]
         return found
 
-    def everything(self) -> dict[str, Counter[str]]:
-        """Return all that a cluster without VMs, volumes and networks has."""
-        directory = self._cluster.directory
-        here, supervisor = str(directory), self._cluster.status()["pid"]
-        ours = {each.pid for each in state.processes(directory) | libvirtd.processes(directory / LIBVIRT)}
-        loops = json.loads(output("losetup", "-J") or '{"loopdevices": []}')["loopdevices"]
-        port = self._cluster.server("zookeeper")["port"]
-        found = {
-            "volumes": output("rbd", "--conf", self._conf, "ls", ceph.POOL).split(),
-            "trash": output("rbd", "--conf", self._conf, "trash", "ls", "--all", ceph.POOL).splitlines(),
-            "loop devices": [each["back-file"] for each in loops if each["back-file"].startswith(here)],
-            "mounts": {line for pid in processes() for line in mounts(pid) if f"{here}/mapping" in line},
-            "processes": filter(None, map(command, ours - below(supervisor))),
-            "records": records(port),
-            "bridges": bridges(),
-            "nftables": output("nft", "list", "tables").splitlines(),
-            "state of VMs": [path.name for path in directory.glob("vms/*")],
-        }
-        return {name: Counter(values) for name, values in found.items()}
-
-    def left(self, before: dict[str, Counter[str]]) -> list[str]:
+    def left(self, before: Traces) -> list[str]:
         """Return what is not as it was before."""
         try:
-            now = self.everything()
-        except (AssertionError, OSError, subprocess.SubprocessError, StopIteration) as error:
+            now = traces(self._cluster)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
             return [f"cannot look: {error!r}"]
-        return [
-            f"{name}: new {sorted(new.elements())}, gone {sorted(gone.elements())}"
-            for name in before
-            if (new := now[name] - before[name]) + (gone := before[name] - now[name])
-        ]
+        differences = {kind: compared(before[kind], now[kind]) for kind in before}
+        return [f"{kind}: {difference}" for kind, difference in differences.items() if difference]
 
 
 def agrees(there: dict[str, Any] | None, wanted: State) -> bool:

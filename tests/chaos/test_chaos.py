@@ -10,7 +10,6 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -21,6 +20,7 @@ from tests.chaos.model import Journal, Outcome
 from tests.chaos.operations import PROFILE, SNAPSHOTS, VOLUMES, RandomClient, add_network, add_volume, build, define
 from tests.integration.cluster import Cluster, Guests
 from tests.integration.provisioner import Provisioner
+from tests.integration.traces import Before, Traces
 
 SEED = os.environ.get("CHAOS_SEED") or secrets.token_hex(4)
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "180"))
@@ -95,7 +95,7 @@ class Thread(threading.Thread):
             raise
 
 
-def used_once(cluster: Cluster, guests: Guests, journal: Journal) -> dict[str, Counter[str]]:
+def used_once(cluster: Cluster, guests: Guests, journal: Journal) -> Traces:
     """Return all that is there after one thing of each kind has come and gone: some records stay from then on."""
     client = RandomClient(cluster.api, SEED, CLIENTS, guests, journal)
     for make in (add_network, add_volume, define, build):
@@ -107,7 +107,7 @@ def used_once(cluster: Cluster, guests: Guests, journal: Journal) -> dict[str, C
     until_none(journal, lambda: [path for path in KINDS if cluster.get(path)])
     until_none(journal, bridges)
     assert not journal.violations, journal.violations
-    return checker.everything()
+    return Before(cluster).traces
 
 
 def until_none(journal: Journal, problems: Callable[[], list[str]]) -> None:

@@ -136,15 +136,15 @@ class Before:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._traces, self._since = traces(cluster), time.monotonic()
+        self.traces, self._since = traces(cluster), time.monotonic()
         cluster.until(self._is_settled, SETTLING_SECONDS)
 
     def _is_settled(self) -> bool:
         """Whether nothing has changed for a while: what other tests had may still be going."""
         now = traces(self._cluster)
-        if any(now[kind] != self._traces[kind] for kind in ("znodes", "files", "Ceph")):
+        if any(now[kind] != self.traces[kind] for kind in ("znodes", "files", "Ceph")):
             self._since = time.monotonic()
-        self._traces = now
+        self.traces = now
         return time.monotonic() - self._since > SETTLED_SECONDS
 
     def is_restored(self, seconds: float) -> None:
@@ -153,8 +153,8 @@ class Before:
 
         def as_before() -> bool:
             now = traces(self._cluster)
-            kinds = waiting or self._traces
-            found = {kind: compared(self._traces[kind], now[kind]) for kind in kinds}
+            kinds = waiting or self.traces
+            found = {kind: compared(self.traces[kind], now[kind]) for kind in kinds}
             waiting.clear()
             waiting.update({kind: difference for kind, difference in found.items() if difference})
             return not waiting
