@@ -34,27 +34,35 @@ class LogFeeds:
 
         Raises `Failed` if the log cannot be read any more.
         """
-        feed = self._feeds.get(id)
-        if feed is None:
-            feed = self._feeds[id] = _Feed(id, self._logs, self._clock, after)
+        feed = self._feeds.get(id) or self._from(id, after)
         place = parsed(after)
         try:
-            while lines := await self._lines(id, feed, place, is_over):
+            while True:
+                if place < feed.begin:
+                    async with self._behind:
+                        lines = await self._logs.read(id, after)
+                    if not lines:  # the feed begins after the end of the log, as its first follower asked
+                        feed = self._from(id, after)
+                        continue
+                else:
+                    lines = await feed.next(place, is_over)
+                if not lines:
+                    return
                 for line in lines:
                     yield line
-                place = parsed(lines[-1].position)
+                after = lines[-1].position
+                place = parsed(after)
         except Failed:
             if self._feeds.get(id) is feed:
                 del self._feeds[id]  # the next follower tries again
             raise
 
-    async def _lines(self, id: UUID, feed: _Feed, place: tuple[int, int], is_over: Callable[[], bool]) -> list[LogLine]:
-        if place < feed.begin:
-            async with self._behind:
-                lines = await self._logs.read(id, "{}-{}".format(*place))
-            if lines:
-                return lines  # else the log was lost, and begins anew with the lines of the feed
-        return await feed.next(place, is_over)
+    def _from(self, id: UUID, after: str) -> _Feed:
+        """Return a feed that has all lines after a position."""
+        feed = self._feeds.get(id)
+        if feed is None or parsed(after) < feed.begin:
+            feed = self._feeds[id] = _Feed(id, self._logs, self._clock, after)
+        return feed
 
 
 class _Feed:
@@ -66,7 +74,7 @@ class _Feed:
         self._end = after
         self._lines: list[LogLine] = []
         self._places: list[tuple[int, int]] = []
-        self._turn = asyncio.Lock()
+        self._reading = asyncio.Lock()
         self._failure: Failed | None = None
         self._is_complete = False
 
@@ -77,7 +85,7 @@ class _Feed:
             if first < len(self._places):
                 return self._lines[first : first + MAX_READ_LINES]
             end = self._end
-            async with self._turn:
+            async with self._reading:
                 if self._failure:
                     raise self._failure
                 if self._is_complete:

@@ -259,6 +259,21 @@ async def test_a_follower_who_comes_later_gets_every_line(followers: Followers) 
     assert followers.most_at_once <= READERS_BEHIND + 2
 
 
+async def test_a_follower_of_a_position_after_the_end_takes_no_line_from_others(followers: Followers) -> None:
+    id, found = uuid4(), list[str]()
+    await followers.append(id, ["one"])
+    ahead = followers.start(id, f"{10**18}-0")
+    await settle()
+    tasks = [followers.start(id, into=found), *(followers.start(id) for _ in range(10))]
+    await followers.until(lambda: found == ["one"])
+    await followers.append(id, ["two"])
+    await followers.until(lambda: found == ["one", "two"])
+    followers.over = True
+    await followers.until(lambda: ahead.done() and all(task.done() for task in tasks))
+    assert ahead.result() == []
+    assert all(task.result() == ["one", "two"] for task in tasks)
+
+
 async def test_a_log_is_forgotten_with_its_last_follower(followers: Followers) -> None:
     id = uuid4()
     await followers.append(id, ["one"])
