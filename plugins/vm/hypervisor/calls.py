@@ -35,10 +35,12 @@ class _Call:
     """Seconds since 1970 when it was sent; None while it waits for a slot."""
     silent: bool = False
 
-    def silence(self, verb: str) -> str:
-        """Return the sentence about a QEMU that has not answered this call."""
-        since = datetime.fromtimestamp(self.since or 0.0, UTC)
-        return f"Cannot {verb}: its QEMU has not answered since {since:%Y-%m-%dT%H:%M:%SZ}."
+    def unanswered(self, verb: str) -> GuestSilent | HypervisorUnavailable:
+        """Return the error for who has waited for this call in vain."""
+        if self.since is None:
+            return HypervisorUnavailable(f"Cannot {verb}: too many other guests do not answer.")
+        since = datetime.fromtimestamp(self.since, UTC)
+        return GuestSilent(f"Cannot {verb}: its QEMU has not answered since {since:%Y-%m-%dT%H:%M:%SZ}.")
 
 
 class GuestCalls:
@@ -53,7 +55,7 @@ class GuestCalls:
         self._calls: dict[UUID, tuple[_Call, asyncio.Task[None]]] = {}
         self._destroys: dict[UUID, asyncio.Task[None]] = {}
         self._answered: dict[UUID, float] = {}
-        """When the QEMU of each guest answered last."""
+        """When the QEMU of each guest answered last, by the monotonic clock."""
         self._starts, self._questions = asyncio.Semaphore(STARTS), asyncio.Semaphore(QUESTIONS)
 
     async def close(self) -> None:
@@ -66,11 +68,12 @@ class GuestCalls:
     def problem(self, uuid: UUID) -> str | None:
         """Return what is wrong with a guest's QEMU, as a sentence."""
         call, _ = self._calls.get(uuid, (None, None))
-        return call.silence("control the guest") if call is not None and call.silent else None
+        return call.unanswered("control the guest").sentence if call is not None and call.silent else None
 
     def probe(self, uuid: UUID) -> None:
         """Ask a guest's QEMU whether it answers, unless that is known or too many others do not; do not wait."""
-        known = time.time() - self._answered.get(uuid, 0.0) < PROBE_SECONDS
+        answered = self._answered.get(uuid)
+        known = answered is not None and time.monotonic() - answered < PROBE_SECONDS
         if not known and uuid not in self._calls and not self._questions.locked():
             self._send(uuid, self._questions, "ask the guest", partial(guests.ask, uuid=uuid))
 
@@ -115,13 +118,14 @@ class GuestCalls:
         while uuid in self._calls:
             call, task = self._calls[uuid]
             if call.silent or not (await asyncio.wait([task], timeout=seconds))[0]:
-                raise GuestSilent(call.silence(verb))
+                raise call.unanswered(verb)
         call, task = self._send(uuid, slots, verb, function)
-        if not (await asyncio.wait([task], timeout=seconds))[0]:
-            if call.since is not None:
-                raise GuestSilent(call.silence(verb))
-            task.cancel()
-            raise HypervisorUnavailable(f"Cannot {verb}: too many other guests do not answer.")
+        try:
+            if not (await asyncio.wait([task], timeout=seconds))[0]:
+                raise call.unanswered(verb)
+        finally:
+            if call.since is None:  # what nothing waits for must not begin later
+                task.cancel()
         task.result()
 
     def _send(
@@ -152,6 +156,6 @@ class GuestCalls:
         if task.cancelled():
             return
         if task.exception() is None:
-            self._answered[uuid] = time.time()
+            self._answered[uuid] = time.monotonic()
         if call.silent:
             self._changed(uuid)
