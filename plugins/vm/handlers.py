@@ -26,7 +26,7 @@ from pvcd import (
 from pvcd_plugins.vm.components import GUEST_STORAGE, HYPERVISOR, START_BACKOFF
 from pvcd_plugins.vm.console import read_console
 from pvcd_plugins.vm.domain import lacks_storage, prepare
-from pvcd_plugins.vm.hypervisor import Guest, GuestState, HypervisorError, HypervisorUnavailable
+from pvcd_plugins.vm.hypervisor import Guest, GuestSilent, GuestState, HypervisorError, HypervisorUnavailable
 from pvcd_plugins.vm.indexes import use_of
 from pvcd_plugins.vm.policy import HostAccessRequired, refuse_host_access
 from pvcd_plugins.vm.records import VM, State, VMReport
@@ -47,6 +47,8 @@ class Done:
     requeue: Requeue | None = None
     failed_reason: str | None = None
     shutdown_since: float | None = None
+    pending: bool = False
+    """The act may still take effect."""
 
 
 @handlers.on(VM)
@@ -62,7 +64,8 @@ async def follow(context: Context, vm: VM) -> Requeue | None:
     try:
         done = await ACTIONS[act](context, vm, guest)
     except (HypervisorError, HookRefused, HookFailed) as error:
-        await _report(context, vm, guest, Done(failed_reason=error.sentence))
+        pending = isinstance(error, GuestSilent)
+        await _report(context, vm, guest, Done(failed_reason=error.sentence, pending=pending))
         raise
     if act is not Act.FORGET:
         await _report(context, vm, await context[HYPERVISOR].look(vm.uuid), done)
@@ -155,7 +158,7 @@ def _runs(guest: Guest | None) -> bool:
 async def _report(context: Context, vm: VM, guest: Guest | None, done: Done) -> None:
     """Write the report, if it has changed."""
     running = _runs(guest)
-    use = {} if running else {"guest_use": None}
+    use = {} if running or done.pending else {"guest_use": None}
     report: dict[str, Any] = {
         "node": context.node,
         "running": running,

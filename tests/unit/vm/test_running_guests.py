@@ -10,6 +10,7 @@ import pytest
 
 from pvcd import Delete
 from pvcd.clock import settle
+from pvcd_plugins.vm.hypervisor import GuestSilent
 from pvcd_plugins.vm.indexes import ALLOCATION_INDEX
 from pvcd_plugins.vm.records import VM, VMReport
 from tests.unit.vm.conftest import domain_xml, uuid_of
@@ -72,6 +73,24 @@ async def test_what_a_guest_uses_is_written_before_it_is_started(
     assert known == [["vms/a"]]
     await cluster.stop("web1")
     assert [report.guest_use for report in cluster.simulated.api.store.all(VMReport)] == [None]
+
+
+async def test_a_guest_that_comes_up_late_keeps_what_it_was_started_with(
+    cluster: StorageCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypervisor = cluster.hypervisors["hv1"]
+    start = hypervisor.start
+
+    async def late(xml: str) -> None:
+        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(start(xml)))
+        raise GuestSilent("Cannot start the guest: its QEMU has not answered.")
+
+    monkeypatch.setattr(hypervisor, "start", late)
+    await cluster.ask("POST", "/vm", xml=at_network("web1"))
+    await cluster.start("web1")
+    assert (await cluster.ask("GET", "/vm/web1/state"))["running"]
+    await cluster.ask("PUT", "/vm/web1", xml=with_disks("web1"))
+    assert (await cluster.ask("DELETE", "/network/app", 510))["code"] == "network-in-use"
 
 
 async def test_a_guest_is_known_again_after_a_restart_of_its_agent(cluster: StorageCluster) -> None:
