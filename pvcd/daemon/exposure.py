@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -54,16 +53,23 @@ def _servers(settings: Settings) -> Iterator[str]:
 def _files(api: Api, file: Path) -> Iterator[str]:
     """Look at the modes of files with secrets. A group is allowed to read them: it is chosen, as `ssl-cert` is."""
     for each in (file, Path(api.ssl.key_file)) if api.ssl.enabled else (file,):
-        with suppress(OSError):
-            if each.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
-                yield f"{each} holds secrets, but every user of this machine can open it: run chmod o= {each}."
+        if _mode(each) & (stat.S_IROTH | stat.S_IWOTH):
+            yield f"{each} holds secrets, but every user of this machine can open it: run chmod o= {each}."
 
 
 def _plugins(section: PluginsSection) -> Iterator[str]:
     for directory in section.directories:
         for each in (directory, *directory.iterdir()) if directory.is_dir() else ():
-            if each.stat().st_mode & stat.S_IWOTH:
+            if _mode(each) & stat.S_IWOTH:
                 yield (
                     f"{each} holds plugins, which run with all rights of the daemons, "
                     f"but every user of this machine can change it: run chmod o-w {each}."
                 )
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of a file; 0 if there is none, as at the end of a broken link."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0

@@ -116,6 +116,7 @@ def test_plugins_that_every_user_can_change_are_named(file: Path, tmp_path: Path
     plugin.touch()
     other.touch(0o644)
     plugin.chmod(0o646)
+    (directory / "broken.py").symlink_to("nowhere")
     settings = build(changed(plugins={"directories": [str(directory)]}))
     (sentence,) = warnings(settings, file)
     assert sentence.endswith(f"run chmod o-w {plugin}.")
