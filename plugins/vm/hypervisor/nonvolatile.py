@@ -63,9 +63,19 @@ def kept_at(xml: str, variables: Path) -> str | None:
     uefi = os is not None and _has_uefi(os)
     if os is not None and uefi:
         place = etree.SubElement(os, "nvram") if place is None else place
-        if not (place.text or "").strip() and place.find("source") is None:
+        if not _names_file(place):
+            etree.strip_attributes(place, "type")
+            place[:] = []
             place.text = str(variables)
     return etree.tostring(root, encoding="unicode") if uefi or backends else None
+
+
+def _names_file(nvram: etree._Element) -> bool:
+    """Return whether libvirt takes a file from the element: from its source if it has a type, else from its text."""
+    if nvram.get("type") is None:
+        return bool((nvram.text or "").strip())
+    source = nvram.find("source")
+    return source is not None and bool(source.attrib)
 
 
 def _has_uefi(os: etree._Element) -> bool:

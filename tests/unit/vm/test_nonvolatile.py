@@ -39,10 +39,14 @@ def values(xml: str, path: str) -> list[str]:
         "<os firmware='efi'><loader secure='yes'/></os>",
         "<os><loader type='pflash'>/a</loader></os>",
         "<os><loader type='pflash'>/a</loader><nvram template='/b'/></os>",
+        "<os firmware='efi'><nvram type='file'/></os>",
+        "<os firmware='efi'><nvram type='file'><source/></nvram></os>",
+        "<os firmware='efi'><nvram><source file='/own'/></nvram></os>",
     ],
 )
 def test_uefi_variables_are_in_the_file_of_the_guest(os: str) -> None:
     assert values(with_uefi("web1", os), "os/nvram/text()") == ["/state/variables"]
+    assert values(with_uefi("web1", os), "os/nvram/@type | os/nvram/source") == []
 
 
 @pytest.mark.parametrize(
