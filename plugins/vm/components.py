@@ -68,11 +68,17 @@ async def listening(context: Context, hypervisor: Hypervisor) -> AsyncIterator[H
 
 
 async def forget_removed(context: Context, hypervisor: Hypervisor) -> None:
-    """Remove the state of the VMs of which the store itself says that they are gone."""
+    """Remove the state of the VMs of which the store itself says that they are gone.
+
+    A store without any VM may be a wrong one: a mistake in the settings must not cost the keys in a TPM.
+    """
     try:
-        for uuid in await hypervisor.kept():
-            if await context.store.read(VM, uuid) is None:
-                await hypervisor.forget(uuid)
+        gone = [uuid for uuid in await hypervisor.kept() if await context.store.read(VM, uuid) is None]
+        if gone and not context.store.all(VM):
+            log.warning("UEFI variables and TPM state of %d VMs are kept: there is no VM in ZooKeeper.", len(gone))
+            return
+        for uuid in gone:
+            await hypervisor.forget(uuid)
     except PvcdError as error:
         log.warning("%s", error)
 

@@ -124,6 +124,16 @@ async def test_state_of_a_vm_that_went_while_the_agent_was_away_is_removed(clust
     assert await hypervisor.kept() == {uuid_of("web1")}
 
 
+async def test_nothing_is_removed_if_the_store_has_no_vm_at_all(cluster: StorageCluster) -> None:
+    [hypervisor] = cluster.hypervisors.values()
+    await hypervisor.start(with_uefi("web1"))
+    await hypervisor.destroy(uuid_of("web1"))
+    await cluster.simulated.kill_agent("hv1")
+    await cluster.simulated.start_agent("hv1")
+    await cluster.simulated.advance(1)
+    assert await hypervisor.kept() == {uuid_of("web1")}
+
+
 async def test_nothing_is_removed_while_the_store_does_not_answer(cluster: StorageCluster) -> None:
     [hypervisor] = cluster.hypervisors.values()
     await hypervisor.start(with_uefi("gone"))
