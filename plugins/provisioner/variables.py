@@ -86,13 +86,14 @@ def arguments_of(level: Level, source: str, arguments: Iterable[str], *, secret:
     """
     found = []
     for argument in arguments:
+        hidden = secret or is_secret(argument)
+        shown = repr(f"{argument.partition('=')[0]}={NOT_SHOWN}" if hidden else argument[:60])
         try:
             name, _, value = read_argument(argument).partition("=")
         except ValueError as error:
-            raise Invalid(wrong_value(f"arg of {source}", repr(argument[:60]), str(error))) from None
+            raise Invalid(wrong_value(f"arg of {source}", shown, str(error))) from None
         if name in RESERVED:
-            raise Invalid(wrong_value(f"arg of {source}", repr(argument[:60]), f"every VM has a variable {name}"))
-        hidden = secret or is_secret(argument)
+            raise Invalid(wrong_value(f"arg of {source}", shown, f"every VM has a variable {name}"))
         found.append(Variable(name, value, level, source, is_argument=True, is_secret=hidden))
     return found
 

@@ -67,3 +67,11 @@ def test_an_invalid_argument_is_refused(argument: str) -> None:
 )
 def test_the_number_of_a_vm_is_the_last_one_in_its_name(name: str, vm_id: int) -> None:
     assert vm_id_of(name) == vm_id
+
+
+@pytest.mark.parametrize("argument", ["vm_uuid=hunter2", "a-b=hunter2"])
+def test_a_secret_that_is_refused_is_not_shown(argument: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        arguments_of(Level.REQUEST, "request", [argument], secret=True)
+    assert f"'{argument.partition('=')[0]}=(not shown)'" in caught.value.sentence
+    assert "hunter2" not in caught.value.sentence
