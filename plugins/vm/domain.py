@@ -13,6 +13,7 @@ from pvcd import NAME_PATTERN, Invalid
 
 MAX_XML_BYTES = 256 * 1024
 NAMESPACE = "urn:pvcd:domain:1"
+LOOPBACK = "127.0.0.1"
 
 _MARK = f"{{{NAMESPACE}}}vm"
 _MIB = 1024 * 1024
@@ -141,9 +142,13 @@ def lacks_storage(xml: str) -> bool:
 def prepare(xml: str, *, generation: int, console_log: str | None, storage: Storage | None = None) -> str:
     """Return the document to start: marked with its generation, its first serial device logged to `console_log`.
 
-    With `storage`, RBD disks without monitors or authentication are completed.
+    With `storage`, RBD disks without monitors or authentication are completed. Graphics without an address listen on
+    loopback, not where libvirt's qemu.conf says.
     """
     root = read_input(xml)
+    for graphics in root.findall("devices/graphics"):
+        if graphics.get("type") in ("vnc", "spice"):
+            _complete_listen(graphics)
     if storage is not None:
         for disk, source in _rbd_disks(root):
             _complete(disk, source, storage)
@@ -183,6 +188,17 @@ def _complete(disk: etree._Element, source: etree._Element, storage: Storage) ->
     if _lacks_auth(disk):
         auth = etree.SubElement(source, "auth", {"username": storage.user})
         etree.SubElement(auth, "secret", {"type": "ceph", "uuid": str(storage.secret)})
+
+
+def _complete_listen(graphics: etree._Element) -> None:
+    if graphics.get("listen") or graphics.get("socket"):
+        return
+    listens = graphics.findall("listen")
+    if not listens:
+        graphics.set("listen", LOOPBACK)
+    for listen in listens:
+        if listen.get("type") == "address" and not listen.get("address"):
+            listen.set("address", LOOPBACK)
 
 
 def generation_of(xml: str) -> int | None:

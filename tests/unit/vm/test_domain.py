@@ -271,6 +271,22 @@ class TestPrepare:
         ]
         assert prepared.find("devices/serial[1]/log") is not None
 
+    @pytest.mark.parametrize(
+        ("graphics", "addresses"),
+        [
+            ("<graphics type='vnc'/>", ["127.0.0.1"]),
+            ("<graphics type='spice'><listen type='address'/></graphics>", ["127.0.0.1"]),
+            ("<graphics type='vnc'><listen type='none'/></graphics>", []),
+            ("<graphics type='vnc' socket='/run/vnc'/>", []),
+            ("<graphics type='vnc' listen='10.0.0.1'><listen type='address'/></graphics>", ["10.0.0.1"]),
+            ("<graphics type='vnc'><listen type='address' address='10.0.0.1'/></graphics>", ["10.0.0.1"]),
+            ("<graphics type='sdl'/>", []),
+        ],
+    )
+    def test_graphics_without_an_address_listen_on_loopback(self, graphics: str, addresses: list[str]) -> None:
+        xml = prepare(with_devices(graphics), generation=1, console_log=None)
+        assert etree.fromstring(xml).xpath("//graphics/@listen | //graphics/listen/@address") == addresses
+
     def test_without_a_serial_device_nothing_is_logged(self) -> None:
         assert "log" not in prepare(with_devices("<console type='pty'/>"), generation=1, console_log="/log")
 
