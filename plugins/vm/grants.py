@@ -17,15 +17,15 @@ domain id type
       page size unit nodeset
     nosharepages|discard
     access mode
-    allocation mode threads
+    allocation mode threads=COUNT
     source type=anonymous|memfd
   vcpu # current placement=static
   vcpus
     vcpu id enabled hotpluggable order
-  iothreads #
+  iothreads #=COUNT
   iothreadids
-    iothread id thread_pool_min thread_pool_max
-  defaultiothread thread_pool_min thread_pool_max
+    iothread id thread_pool_min=COUNT thread_pool_max=COUNT
+  defaultiothread thread_pool_min=COUNT thread_pool_max=COUNT
   cputune
     period|quota|global_period|global_quota|emulator_period|emulator_quota|iothread_period|iothread_quota #
   os firmware
@@ -238,6 +238,7 @@ _LOOPBACK = r"localhost|127(\.[0-9]{1,3}){3}|::1"
 _NAME = "[A-Za-z0-9][A-Za-z0-9._+-]*"
 VALUES = {
     "CHARACTERS": "pty|null|spicevmc|spiceport|unix|vc|qemu-vdagent",
+    "COUNT": "[0-9]{1,3}",
     "LOOPBACK": _LOOPBACK,
     "PORT": "-1|0|5[79][0-9]{2}",
     "VOLUME": f"{_NAME}/{_NAME}",

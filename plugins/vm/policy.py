@@ -99,7 +99,7 @@ def _values(element: etree._Element, path: str, rule: Rule, access: HostAccess) 
         given[TEXT] = text
     for name, value in given.items():
         pattern = rule.values.get(name)
-        if pattern is not None and _matches(pattern, value, access):
+        if pattern is not None and _matches(pattern, value, access, blanks=name == TEXT):
             continue
         grants = (FILES,) if pattern in (FILE, PACKAGED) else opened_by(path, name, value)
         if pattern in (FILE, PACKAGED) or not access.grants.intersection(grants):
@@ -109,12 +109,13 @@ def _values(element: etree._Element, path: str, rule: Rule, access: HostAccess) 
             yield Finding(element, f"<{_name(element)}> without {name}={pattern!r}", EVERYTHING)
 
 
-def _matches(pattern: str, value: str, access: HostAccess) -> bool:
+def _matches(pattern: str, value: str, access: HostAccess, *, blanks: bool) -> bool:
+    """Return whether a value is allowed; with `blanks`, it may have some around it, except if it is a path."""
     if pattern in (FILE, PACKAGED):
         directories = access.files + (PACKAGED_DIRECTORIES if pattern == PACKAGED else ())
         normal = value.isprintable() and value.startswith("/") and value == posixpath.normpath(value)
         return normal and any(value.startswith(f"{each.rstrip('/')}/") for each in directories)
-    return re.fullmatch(pattern, value.strip(), re.DOTALL) is not None
+    return re.fullmatch(pattern, value.strip() if blanks else value, re.DOTALL) is not None
 
 
 @lru_cache(maxsize=4096)
