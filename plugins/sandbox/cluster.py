@@ -37,9 +37,9 @@ NODE = "pvchv1"
 USER = "pvc"
 """The name of the daemons at ZooKeeper."""
 LIBVIRT = "libvirt"
+"""libvirt's part of the directory."""
 FILES = "files"
 """The directory whose files installation scripts may read."""
-"""libvirt's part of the directory."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOP_SECONDS = 90.0
 """A sandbox that takes longer to stop is killed."""

@@ -37,7 +37,7 @@ class _Line:
     next: float = 0.0
     """The time from which the next token is checked."""
     waiting: int = 0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Throttle:
@@ -58,7 +58,7 @@ class Throttle:
         line = self._lines.get(source)
         fingerprint = self._tokens.match(token)
         if fingerprint and (line is None or (source, fingerprint) in self._known):
-            return self._welcome(source, fingerprint)
+            return self._accept(source, fingerprint)
         if line is None:
             line = self._lines[source] = _Line(self._clock.monotonic())
         if line.waiting >= MAX_WAITING:
@@ -71,18 +71,18 @@ class Throttle:
     async def _match_in_line(self, source: str, line: _Line, token: str) -> str | None:
         line.waiting += 1
         try:
-            async with line.turn:
+            async with line.lock:
                 await self._sleep_until(line.next)
                 fingerprint = self._tokens.match(token)
                 if fingerprint:
-                    return self._welcome(source, fingerprint)
-                due = self._punish(source, line)
+                    return self._accept(source, fingerprint)
+                due = self._count_wrong(source, line)
         finally:
             line.waiting -= 1
         await self._sleep_until(due)
         return None
 
-    def _punish(self, source: str, line: _Line) -> float:
+    def _count_wrong(self, source: str, line: _Line) -> float:
         """Count a wrong token; return the time at which it may be answered, and the next one checked."""
         line.wrong, line.last = line.wrong + 1, self._clock.monotonic()
         self._lines[source] = line
@@ -95,7 +95,7 @@ class Throttle:
         line.next = line.last + min(delay, LONGEST_DELAY_SECONDS)
         return line.next
 
-    def _welcome(self, source: str, fingerprint: str) -> str:
+    def _accept(self, source: str, fingerprint: str) -> str:
         self._known[source, fingerprint] = None
         self._known.move_to_end((source, fingerprint))
         if len(self._known) > MAX_KNOWN:
