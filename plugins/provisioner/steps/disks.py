@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,9 @@ from pvcd_plugins.provisioner.settings import ProvisionerSettings
 from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
 from pvcd_plugins.provisioner.volumes import Leftovers, Wanted
 from pvcd_plugins.vm import service as vms
+
+SHORT_SECRET = 6
+"""Fewer characters than this are found in other words by chance."""
 
 
 async def create(run: Run) -> Outcome:
@@ -146,9 +150,10 @@ async def install(run: Run) -> Outcome:
 
 
 def _hide(secrets: Sequence[str], text: str) -> str:
-    """Replace the secrets in a text."""
+    """Replace the secrets in a text; short ones, such as `us` of `keyboard=us`, only as whole words."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, NOT_SHOWN)
+        pattern = re.escape(secret)
+        text = re.sub(rf"(?<!\w){pattern}(?!\w)" if len(secret) < SHORT_SECRET else pattern, NOT_SHOWN, text)
     return text
 
 

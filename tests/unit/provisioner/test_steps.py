@@ -143,6 +143,16 @@ async def test_secrets_of_a_script_stand_in_no_log_and_no_sentence(run: Run) -> 
     assert lines[0] == NOT_SHOWN and "s3cret" not in str(lines)
 
 
+async def test_a_short_secret_does_not_make_a_log_unreadable(run: Run) -> None:
+    lines: list[str] = []
+    script = "def install(keyboard, **kwargs):\n    print(f'status of the bus: {keyboard}, keyboard={keyboard}')\n"
+    context = run.context.derive(components={**run.context.components, INSTALLATION: FakeInstallation()})
+    asked = Run(context, run.task, {"blueprint": drawn(script, ["keyboard=us"])})
+    asked.log = AsyncMock(side_effect=lines.append)  # type: ignore[method-assign]
+    await disks.install(asked)
+    assert lines == [f"status of the bus: {NOT_SHOWN}, keyboard={NOT_SHOWN}"]
+
+
 def drawn(script: str, arguments: list[str]) -> Any:
     """A blueprint as far as running its script goes."""
     return SimpleNamespace(
