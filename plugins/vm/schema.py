@@ -67,7 +67,7 @@ def _grammar(schema: Path) -> etree.RelaxNG:
 
 
 def _search(xml: str, schema: Path, end: float) -> str | None:
-    return Search(_grammar(schema), lambda: time.monotonic() < end).culprit(read_input(xml))
+    return Search(_grammar(schema), lambda: time.monotonic() < end).mistake(read_input(xml))
 
 
 class _Exhausted(Exception):
@@ -86,7 +86,7 @@ class Search:
         self._work = MAX_WORK
         self._found: str | None = None
 
-    def culprit(self, root: etree._Element) -> str | None:
+    def mistake(self, root: etree._Element) -> str | None:
         """Return the mistake in an invalid document, which is taken apart.
 
         None if no part is wrong by itself: one is missing then, or there are two of which there may be one.

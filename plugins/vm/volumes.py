@@ -188,24 +188,24 @@ async def remove_volumes(context: Context, vm: VM) -> list[str]:
     Nothing is removed unless all of them can be. Raises `Failed` with those that cannot be removed. A volume that is
     gone already counts as removed, so that the request can be repeated.
     """
-    kept, doomed = _sort(context, vm)
-    await _for_each(doomed, functools.partial(_error_in_time, storage.check_removal, context))
-    await _for_each(doomed, functools.partial(_error_in_time, storage.remove_volume, context))
+    kept, removable = _sort(context, vm)
+    await _for_each(removable, functools.partial(_error_in_time, storage.check_removal, context))
+    await _for_each(removable, functools.partial(_error_in_time, storage.remove_volume, context))
     return kept
 
 
 def _sort(context: Context, vm: VM) -> tuple[list[str], list[UsedVolume]]:
     """Return a warning for each volume that is kept when a VM is removed, and the volumes that go."""
-    kept, doomed = [], []
+    kept, removable = [], []
     for used in volumes_of(vm.xml):
         names = [user.name for user in users_of(context, used.pool, used.volume) if user.uuid != vm.uuid]
         if names:
             kept.append(f"Volume '{used}' kept: in use by VM {', '.join(map(repr, sorted(names)))}.")
         elif used.writes:
-            doomed.append(used)
+            removable.append(used)
         else:
             kept.append(f"Volume '{used}' kept: VM {vm.name!r} used it read-only.")
-    return kept, doomed
+    return kept, removable
 
 
 async def _for_each(volumes: list[UsedVolume], act: Callable[[UsedVolume], Awaitable[PvcdError | None]]) -> None:

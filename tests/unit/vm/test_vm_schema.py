@@ -93,7 +93,7 @@ async def test_of_two_mistakes_the_first_is_named() -> None:
 async def test_a_bad_document_is_refused_after_limited_work(document: str) -> None:
     counting, root = Counting(), etree.fromstring(HOSTILE[document])
     size = sum(1 + len(element.attrib) for element in root.iter())
-    Search(counting).culprit(root)
+    Search(counting).mistake(root)
     assert counting.looked_at <= schema.MAX_WORK + 3 * size
     assert re.match(r"line \d+: ", await sentence_about(HOSTILE[document]))
 
@@ -101,7 +101,7 @@ async def test_a_bad_document_is_refused_after_limited_work(document: str) -> No
 def test_a_part_is_validated_without_the_others() -> None:
     counting, root = Counting(), etree.fromstring(HOSTILE["interfaces, and then a bogus element"])
     size = sum(1 + len(element.attrib) for element in root.iter())
-    assert Search(counting).culprit(root) == "line 1: the element <bogus>"
+    assert Search(counting).mistake(root) == "line 1: the element <bogus>"
     assert counting.looked_at <= 5 * size
 
 
