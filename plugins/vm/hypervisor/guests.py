@@ -105,9 +105,15 @@ def shutdown(link: Link, uuid: UUID) -> None:
 
 
 def destroy(link: Link, uuid: UUID) -> None:
-    """End a guest, and return when it is gone: also when it was another call that ended it."""
-    pause = threading.Event()
+    """End a guest, and return when it is gone: also when it was another call that ended it.
+
+    What was started since then is another run, with an ID of its own in libvirt, and stays.
+    """
+    pause, run = threading.Event(), None
     while domain := _running(link, uuid):
+        run = domain.ID() if run is None else run
+        if domain.ID() != run:
+            return
         _unless_gone(domain.destroy)
         pause.wait(0.05)
 
