@@ -18,6 +18,8 @@ from pvcd_plugins.provisioner.grammar import GIVEN, NOT_SHOWN, is_secret, read_a
 
 RESERVED = (*GIVEN, "arguments", "profile", "vm_uuid")
 """Names that no argument may have because every VM has them."""
+SHORT_SECRET = 6
+"""Fewer characters than this are found in other words by chance."""
 
 
 class Level(IntEnum):
@@ -69,9 +71,13 @@ class Variables:
             for name, each in sorted(self._variables.items())
         ]
 
-    def secrets(self) -> list[str]:
-        """Return the values that nothing may show."""
-        return [each.value for each in self._variables.values() if each.is_secret]
+    def redacted(self, text: str) -> str:
+        """Return a text without secrets. Short ones, such as `us` of `keyboard=us`, only as whole words."""
+        secrets = (each.value for each in self._variables.values() if each.is_secret and each.value)
+        for secret in sorted(secrets, key=len, reverse=True):
+            pattern = re.escape(secret)
+            text = re.sub(pattern if len(secret) >= SHORT_SECRET else rf"(?<!\w){pattern}(?!\w)", NOT_SHOWN, text)
+        return text
 
 
 def values_of(level: Level, source: str, values: Mapping[str, Any]) -> list[Variable]:

@@ -13,6 +13,7 @@ from pvcd_plugins.network.service import bridge_name, by_bridge
 from pvcd_plugins.node import service as nodes
 from pvcd_plugins.provisioner import macs
 from pvcd_plugins.provisioner.domain import Interface, Machine, Volume, build
+from pvcd_plugins.provisioner.programs.userdata import RENDERING
 from pvcd_plugins.provisioner.records import (
     Disk,
     NetworkTemplate,
@@ -168,6 +169,15 @@ def verify(context: Context, blueprint: Blueprint) -> str:
             )
     _refuse_volumes(context, blueprint)
     return vms.place(context, blueprint.xml, system.node_limit, system.node_selector)
+
+
+async def render_userdata(context: Context, blueprint: Blueprint) -> str:
+    """Return the userdata of the VM. Raises `Invalid`, without its secrets."""
+    variables = blueprint.variables
+    try:
+        return await context[RENDERING].render(blueprint.userdata.userdata, variables.values())
+    except Invalid as error:
+        raise Invalid(variables.redacted(error.sentence)) from None
 
 
 def _refuse_volumes(context: Context, blueprint: Blueprint) -> None:

@@ -10,7 +10,6 @@ from pydantic_core import to_json
 
 from pvcd import TASK_LOGS, Context, Failed, Invalid, NotFound, Task, matcher, tasks
 from pvcd_plugins.provisioner.grammar import is_secret
-from pvcd_plugins.provisioner.programs.userdata import RENDERING
 from pvcd_plugins.provisioner.service import blueprint as blueprints
 from pvcd_plugins.provisioner.service.blueprint import KIND, Blueprint, Request
 from pvcd_plugins.provisioner.views import Accepted, Line, Plan, Planned, TaskView, line_view, task_view
@@ -38,7 +37,7 @@ async def create_vm(context: Context, request: Request) -> Accepted:
     """Submit a task that builds a VM. Everything that can be checked in advance is checked before it is queued."""
     blueprint = blueprints.draw(context, request)
     blueprints.verify(context, blueprint)
-    await context[RENDERING].render(blueprint.userdata.userdata, blueprint.variables.values())
+    await blueprints.render_userdata(context, blueprint)
     await vms.check_definition(context, blueprint.xml)
     task = await tasks.submit(context, KIND, request.name, _values(request), _secrets(request))
     return Accepted(task_id=task.id, message=f"Build of VM {request.name!r} requested: task {task.id}.")

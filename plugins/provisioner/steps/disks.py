@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from pvcd import Outcome, Run
@@ -12,15 +9,11 @@ from pvcd_plugins.ceph import service as storage
 from pvcd_plugins.ceph.service import CLUSTER, MAPPING
 from pvcd_plugins.provisioner import installation, volumes
 from pvcd_plugins.provisioner.components import INSTALLATION
-from pvcd_plugins.provisioner.grammar import NOT_SHOWN
 from pvcd_plugins.provisioner.records import Disk
 from pvcd_plugins.provisioner.settings import ProvisionerSettings
 from pvcd_plugins.provisioner.steps.gather import blueprint_of, request_of
 from pvcd_plugins.provisioner.volumes import Leftovers, Wanted
 from pvcd_plugins.vm import service as vms
-
-SHORT_SECRET = 6
-"""Fewer characters than this are found in other words by chance."""
 
 
 async def create(run: Run) -> Outcome:
@@ -137,24 +130,16 @@ async def install(run: Run) -> Outcome:
         arguments=blueprint.variables.arguments(),
     )
     limit = run.context.settings.of(ProvisionerSettings).script_seconds
-    hidden = partial(_hide, blueprint.variables.secrets())
+    redacted = blueprint.variables.redacted
 
     async def output(line: str) -> None:
-        await run.log(hidden(line))
+        await run.log(redacted(line))
 
     try:
         await run.context[INSTALLATION].install(job, output=output, limit=limit)
     except installation.InstallFailed as error:
-        raise installation.InstallFailed(hidden(error.sentence)) from None
+        raise installation.InstallFailed(redacted(error.sentence)) from None
     return Outcome("changed", f"Script {blueprint.script.name!r} finished.")
-
-
-def _hide(secrets: Sequence[str], text: str) -> str:
-    """Replace the secrets in a text; short ones, such as `us` of `keyboard=us`, only as whole words."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        pattern = re.escape(secret)
-        text = re.sub(rf"(?<!\w){pattern}(?!\w)" if len(secret) < SHORT_SECRET else pattern, NOT_SHOWN, text)
-    return text
 
 
 async def install_check(run: Run) -> str:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from pvcd import Failed, Outcome, Run
 from pvcd_plugins.provisioner.programs.inspection import INSPECTION
-from pvcd_plugins.provisioner.programs.userdata import RENDERING
 from pvcd_plugins.provisioner.service import blueprint as blueprints
 from pvcd_plugins.provisioner.service.blueprint import Blueprint, Request, draw
 from pvcd_plugins.provisioner.volumes import MKFS
@@ -45,8 +44,7 @@ async def collect_check(run: Run) -> str:
     secrets = tuple((await run.secrets()).get("arguments", ()))
     blueprint = draw(run.context, replace(request_of(run), secrets=secrets))
     run.memory["blueprint"] = blueprint
-    rendering = run.context[RENDERING]
-    run.memory["userdata"] = await rendering.render(blueprint.userdata.userdata, blueprint.variables.values())
+    run.memory["userdata"] = await blueprints.render_userdata(run.context, blueprint)
     return f"VM {blueprint.request.name!r} from profile {blueprint.profile.name!r}."
 
 

@@ -123,6 +123,9 @@ async def test_secret_arguments_stand_in_no_task_and_no_event() -> None:
         await made.do("POST", "/create", **asked)
         [task] = made.context.store.all(Task)
         secrets = await made.context.store.read(TaskSecrets, task.id)
+        await made.do("PUT", "/template/userdata/base", data="{{ {'sample': 1}[arguments.license] }}")
+        _, sentence = await made.refused("POST", "/create", **asked | {"name": "web2"})
+    assert sentence == "Cannot render the userdata: line 1: 'dict object' has no attribute '(not shown)'."
     assert plan["userdata"] == "9 s3cret-0 s3cret-1 s3cret-2"
     shown = {each["name"]: each["value"] for each in plan["variables"]}
     assert [shown[name] for name in ("root_password", "license", "token", "size")] == [NOT_SHOWN] * 3 + ["9"]
