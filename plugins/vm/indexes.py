@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pvcd import Component, ComponentKey, Index, Invalid, Role
@@ -17,6 +17,7 @@ from pvcd_plugins.vm.domain import UsedVolume
 from pvcd_plugins.vm.records import VM, GuestUse, VMReport
 from pvcd_plugins.vm.states import WANTS_GUEST
 
+K = TypeVar("K")
 Attachment = tuple[str, str]
 """The bridge and the MAC address of an interface."""
 VolumeKey = tuple[str, str]
@@ -115,11 +116,16 @@ class NetworkIndex(Index[VM | VMReport | Lease]):
     def remove(self, record: VM | VMReport | Lease) -> None:
         """Drop the interfaces of a VM or its guest, or a lease."""
         if isinstance(record, Lease):
-            self._leases[_attachment(record)].pop(record.path, None)
+            leases = self._leases[_attachment(record)]
+            leases.pop(record.path, None)
+            if not leases:  # guests make up addresses without end
+                del self._leases[_attachment(record)]
             return
-        for bridge, mac in _use_of(record).interfaces:
-            self._bridges[bridge].discard((record.uuid, type(record)))
-            self._interfaces[bridge, mac].discard((record.uuid, type(record)))
+        user = record.uuid, type(record)
+        for bridge, mac in dict.fromkeys(_use_of(record).interfaces):
+            _discard(self._interfaces, (bridge, mac), user)
+        for bridge in {bridge for bridge, _ in _use_of(record).interfaces}:
+            _discard(self._bridges, bridge, user)
 
 
 class VolumeIndex(Index[VM | VMReport]):
@@ -153,6 +159,12 @@ class VolumeIndex(Index[VM | VMReport]):
             users.pop((record.uuid, type(record)), None)
             if not users:
                 del self._users[used.pool, used.volume]
+
+
+def _discard(users: dict[K, set[User]], key: K, user: User) -> None:
+    users[key].discard(user)
+    if not users[key]:
+        del users[key]
 
 
 def use_of(xml: str) -> GuestUse:

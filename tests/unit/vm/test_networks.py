@@ -10,9 +10,10 @@ import pytest
 
 from pvcd import Delete, Put
 from pvcd_plugins.network.records import Lease
+from pvcd_plugins.vm.indexes import NetworkIndex
 from pvcd_plugins.vm.records import VM, State
 
-from .conftest import Cluster, domain_xml
+from .conftest import Cluster, domain_xml, uuid_of
 
 MAC = "52:54:00:00:00:0A"
 NETWORK = {"vni": "200", "description": "app", "nettype": "managed"}
@@ -109,3 +110,18 @@ async def test_an_interface_that_changes_its_network_has_another_address(cluster
     assert await interface(cluster) == (None, None)
     await cluster.create(Lease(vni=201, address=ip_address("10.21.0.9"), mac=MAC.lower(), expires=1e10))
     assert await interface(cluster) == ("10.21.0.9", None)
+
+
+def test_an_index_keeps_nothing_of_what_is_gone() -> None:
+    index = NetworkIndex()
+    lease = Lease(vni=200, address=ip_address("10.0.0.5"), mac=MAC, expires=1.0)
+    vms = [VM(uuid=uuid_of(name), name=name, node="hv1", xml=at_bridges(name, "vmbr200")) for name in ("web1", "web2")]
+    records: list[VM | Lease] = [lease, *vms]
+    for record in records:
+        index.add(record)
+    index.remove(vms[0])
+    assert index.with_interface("vmbr200", MAC) == index.at("vmbr200") == {vms[1].uuid}
+    assert index.leases("vmbr200", MAC) == [lease]
+    for record in (lease, vms[1]):
+        index.remove(record)
+    assert not (index._bridges or index._interfaces or index._leases)
