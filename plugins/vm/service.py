@@ -331,6 +331,7 @@ async def _forget_if_there(context: Context, uuid: UUID) -> None:
 
 async def forget(context: Context, vm: VM) -> None:
     """Remove all records of a VM that does not run."""
+    await context.store.catch_up()  # with claims that another server has just written
     name, report = context.store.get(VMName, vm.name), context.store.get(VMReport, vm.uuid)
     others = [record for record in (report, name) if record]
     claims = [*claims_of(context, vm), *mac_claims_of(context, vm)]

@@ -174,16 +174,24 @@ class ZooKeeperTree:
         self._opened.set()
 
     async def _close_root(self) -> None:
-        """Let only us add and remove what is directly below the chroot, unless someone has restricted that already."""
+        """Let only us add and remove what is directly below the chroot, unless someone has restricted that already.
+
+        Without a chroot, a root where others have anything stays open: they could not work any more.
+        """
         root = self._chroot or "/"
         try:
             ((acl, _),) = await self._ask(GetACL(root))
+            if acl == OPEN_ACL_UNSAFE and (self._chroot or await self._is_alone()):
+                await self._ask(SetACL(root, self._acl, -1))
         except StoreUnavailable as error:
-            if isinstance(error.__cause__, NoAuthError):
-                return  # another user's; the first request will say so
-            raise
-        if acl == OPEN_ACL_UNSAFE:
-            await self._ask(SetACL(root, self._acl, -1))
+            if not isinstance(error.__cause__, NoAuthError):  # another user's; the first request will say so
+                raise
+
+    async def _is_alone(self) -> bool:
+        """Return whether everything at the root of ZooKeeper is ours."""
+        (names,) = await self._ask(GetChildren("/", None))
+        answers = await self._ask(*(GetACL(f"/{name}") for name in names if name != "zookeeper"))
+        return all(answer is not None and answer[0] == self._acl for answer in answers)
 
     def _hint(self, path: str) -> None:
         """Report a change at a path, unless the link does not stand: everything is loaded anew once it does."""

@@ -791,6 +791,20 @@ async def test_with_a_password_the_root_is_closed_too(tmp_path: Path, chroot: st
             await before.close()
 
 
+async def test_a_root_that_others_use_stays_open(tmp_path: Path) -> None:
+    with zookeeper_server(tmp_path / "server") as server:
+        other = ZooKeeperTree(server.hosts)
+        await other.open(lambda path: None, lambda link: None)
+        owner = ZooKeeperTree(server.hosts, username="pvc", password="secret")
+        try:
+            await create(other, "/theirs")
+            await owner.open(lambda path: None, lambda link: None)
+            await create(other, "/theirs-too")
+        finally:
+            await owner.close()
+            await other.close()
+
+
 async def test_a_server_that_lags_behind_catches_up_before_it_answers(ensemble: list[Server]) -> None:
     follower, other, leader = sorted(ensemble, key=lambda server: server.mode() == "leader")
     assert leader.mode() == "leader"
