@@ -33,7 +33,7 @@ OSD_BYTES = 8 * 1024**3
 PLACEMENT_GROUPS = 8
 COMMAND_SECONDS = 30.0
 LOST_SECONDS = 30.0
-"""Restart an OSD that runs and says for so long that it is not part of the cluster."""
+"""Restart an OSD that runs and says for so long that it is not part of the cluster, or holds back requests."""
 HEALTHY_SECONDS = 15.0
 """How long the start waits for HEALTH_OK before it reports Ceph's health and continues."""
 
@@ -196,7 +196,10 @@ class Ceph:
     def _osd(self, osd: int) -> Service:
         async def ready() -> bool:
             # Ask the OSD itself: after a kill, the cluster's map still says that all OSDs are up.
-            return (await _state(self._socket(f"osd.{osd}"), "status")).get("state") == "active"
+            at = self._socket(f"osd.{osd}")
+            if (await _state(at, "status")).get("state") != "active":
+                return False
+            return not lets_requests_wait(await _ask(at, "dump_ops_in_flight"))
 
         name = OSD if osd == 0 else f"{OSD}-{osd}"
         argv, prepare = self._argv("osd", str(osd)), lambda: self._prepare_osd(osd)
@@ -309,6 +312,16 @@ def _is_healthy(status: Mapping[str, Any], pools: int) -> bool:
 async def _state(socket: Path, question: str) -> Mapping[str, Any]:
     """Return a daemon's answer at its admin socket; empty before the daemon knows the question."""
     return await _ask(socket, question) if question in await _ask(socket, "help") else {}
+
+
+def lets_requests_wait(in_flight: Mapping[str, Any]) -> bool:
+    """Return whether an OSD holds back requests until the read lease of a placement group is renewed.
+
+    If a request comes right after a pause, before the renewal, the group stays `laggy`: the flag goes when another OSD
+    confirms the renewal, and a group with one copy has no other.
+    """
+    last = (event for each in in_flight.get("ops", ()) for event in each["type_data"]["events"][-1:])
+    return any(event["event"] == "waiting for readable" for event in last)
 
 
 async def _ask(socket: Path, question: str) -> Mapping[str, Any]:
