@@ -51,7 +51,8 @@ _DISABLED_MODULES = (
 )
 
 # One copy of everything; no space or time reserved for the needs of large clusters. By default an OSD that was marked
-# down six times in ten minutes ends for good: some pauses are enough, such as the sleep of a laptop.
+# down six times in ten minutes ends for good: some pauses are enough, such as the sleep of a laptop. After a pause that
+# is longer than its read lease but too short for the monitor, 6 to 20 s, it would hold back requests for good.
 _CONF = """\
 [global]
 fsid = {fsid}
@@ -110,6 +111,7 @@ rocksdb_cache_size = 16777216
 osd_memory_target = 939524096
 osd_heartbeat_interval = 2
 osd_heartbeat_grace = 8
+osd_pool_default_read_lease_ratio = 5
 osd_mon_heartbeat_interval = 5
 osd_beacon_report_interval = 5
 osd_max_markdown_count = 1000000
