@@ -125,7 +125,8 @@ class Supervisor:
         since: float | None = None
         while since is None or time.monotonic() - since < limit:
             await asyncio.sleep(min(WATCH_SECONDS, limit / 4))
-            lost = await _has_lost_its_place(child.service)
+            # One that does not answer is busy, or paused by someone.
+            lost = await _readiness(child.service) is False
             since = (since or time.monotonic()) if lost else None
         self._say(child.service.name, f"it has not been ready for {limit:g} s; killing it")
         supervise.kill_group(child.process)
@@ -166,7 +167,7 @@ class Supervisor:
     async def _until_ready(self, child: Child) -> None:
         end = time.monotonic() + self._ready_seconds
         while True:
-            ready = await _is_ready(child.service)
+            ready = await _readiness(child.service)
             # Only now: the answer may come from another program on the port that our server could not get.
             if child.process.returncode is not None:
                 raise Failed(
@@ -214,21 +215,13 @@ def last_lines(path: Path, count: int = LOG_LINES) -> list[str]:
         return file.read().decode(errors="replace").splitlines()[-count:]
 
 
-async def _is_ready(service: Service) -> bool:
+async def _readiness(service: Service) -> bool | None:
+    """Return whether a server says that it is ready; None if it does not answer."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             return await service.ready()
     except OSError:  # not listening yet; a TimeoutError is one too
-        return False
-
-
-async def _has_lost_its_place(service: Service) -> bool:
-    """Return whether a server answers that it is not ready; one that does not answer is busy, or paused by someone."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return not await service.ready()
-    except OSError:
-        return False
+        return None
 
 
 def _begin_log(path: Path) -> None:

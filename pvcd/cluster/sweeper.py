@@ -58,6 +58,9 @@ async def _sweep(context: Context) -> None:
             except PvcdError as error:
                 log.info("empty parents are removed later: %s", error)
                 walk = True
+            except Exception:
+                log.exception("empty parents are removed later")
+                walk = True
             await context.clock.sleep(PAUSE_SECONDS)
     finally:
         end()

@@ -29,6 +29,18 @@ START_SECONDS = 120.0
 CACHE = Path(__file__).parents[2] / "var" / "cache"
 
 
+@contextlib.contextmanager
+def zookeeper_as(hosts: str, *login: tuple[str, str]) -> Iterator[KazooClient]:
+    """Connect to a ZooKeeper with a login, or without."""
+    client = KazooClient(hosts, auth_data=list(login))
+    client.start()
+    try:
+        yield client
+    finally:
+        client.stop()
+        client.close()
+
+
 class Cluster(Client):
     """A client that also knows the servers behind the API."""
 
@@ -82,13 +94,8 @@ class Cluster(Client):
         """Connect to ZooKeeper as the daemons do."""
         settings = self.settings
         login = f"{settings['zookeeper']['username']}:{settings['zookeeper']['password']}"
-        client = KazooClient(settings["coordinators"][0], auth_data=[("digest", login)])
-        client.start()
-        try:
+        with zookeeper_as(settings["coordinators"][0], ("digest", login)) as client:
             yield client
-        finally:
-            client.stop()
-            client.close()
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         pid: int = self.server(name)["pid"]

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError, SessionClosedRequireSaslError
 from redis import Redis
 from redis.exceptions import AuthenticationError
@@ -23,6 +22,7 @@ from pvcd_plugins.sandbox import libvirtd, state
 from pvcd_plugins.sandbox.cluster import LIBVIRT, SERVERS, Sandbox
 from tests.contract.conftest import free_ports
 from tests.contract.volumes import in_background
+from tests.integration.cluster import zookeeper_as
 
 NOBODY = 65534
 LISTENS = 0x10000
@@ -90,27 +90,18 @@ def test_redis_answers_nobody_without_its_password(sandbox: Sandbox) -> None:
         ours.set("key", "value")
 
 
-@contextlib.contextmanager
-def zookeeper_as(sandbox: Sandbox, *login: tuple[str, str]) -> Iterator[KazooClient]:
-    client = KazooClient(f"127.0.0.1:{sandbox.ports['zookeeper']}", auth_data=list(login))
-    client.start()
-    try:
-        yield client
-    finally:
-        client.stop()
-        client.close()
-
-
 async def test_zookeeper_answers_nobody_without_its_password(sandbox: Sandbox) -> None:
     settings, _ = registry.start(read_file(sandbox.config_file))
     ours = tree(settings)
     await ours.open(lambda path: None, lambda link: None)  # as each daemon does
     await ours.watch(["/vms"])
 
+    address = f"127.0.0.1:{sandbox.ports['zookeeper']}"
+
     def try_all() -> None:
-        with zookeeper_as(sandbox) as anonymous, pytest.raises(SessionClosedRequireSaslError):
+        with zookeeper_as(address) as anonymous, pytest.raises(SessionClosedRequireSaslError):
             anonymous.get_children("/")
-        with zookeeper_as(sandbox, ("digest", "pvc:guessed")) as stranger:
+        with zookeeper_as(address, ("digest", "pvc:guessed")) as stranger:
             for attempt in (
                 lambda: stranger.get_children("/"),
                 lambda: stranger.get("/vms"),

@@ -8,7 +8,9 @@ import pytest
 
 from pvcd import Create, Delete, Record
 from pvcd.clock import settle
+from pvcd.cluster import sweeper
 from pvcd.cluster.sweeper import PAUSE_SECONDS
+from pvcd.store.tree import Tree
 from pvcd.testing import SimulatedCluster
 
 from .conftest import plugin
@@ -93,4 +95,25 @@ async def test_the_sweep_goes_on_after_the_store_was_away(cluster: SimulatedClus
     await cluster.advance(PAUSE_SECONDS + 1)
     cluster.server.start()
     await cluster.advance(2 * PAUSE_SECONDS + 1)
+    assert paths(cluster, "/books/") == []
+
+
+async def test_the_sweep_goes_on_after_an_error_of_its_own(
+    cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prune, failures = sweeper._prune, [RuntimeError("a mistake")]
+
+    async def fail_once(tree: Tree, path: str) -> None:
+        if failures:
+            raise failures.pop()
+        await prune(tree, path)
+
+    monkeypatch.setattr(sweeper, "_prune", fail_once)
+    store = cluster.api.store
+    await store.write(Create(Page(shelf="a", book="x", page=1)))
+    await settle()
+    await store.write(Delete(store.all(Page)[0]))
+    await settle()
+    await cluster.advance(2 * PAUSE_SECONDS + 1)
+    assert "a mistake" in caplog.text
     assert paths(cluster, "/books/") == []

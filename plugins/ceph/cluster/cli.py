@@ -354,11 +354,11 @@ class CliCluster:
         """Roll a volume that no client has open back to a snapshot."""
         image, name = image_name(pool, volume), snapshot_name(pool, volume, snapshot)
         in_use = InUse("volume", f"roll back volume {image!r}", OPEN)
-        await self._require_name(pool, volume)
-        if await self.watchers(pool, volume):
-            raise in_use
         errors = {errno.EROFS: in_use, **_no_snapshot(name)}
         async with self._exclusive(image):
+            await self._require_name(pool, volume)
+            if await self.watchers(pool, volume):
+                raise in_use
             await self._run.rbd_long("snap", "rollback", name, on=image, errors=errors)
 
     async def locks(self, pool: str, volume: str) -> list[Lock]:

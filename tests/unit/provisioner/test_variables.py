@@ -75,3 +75,11 @@ def test_a_secret_that_is_refused_is_not_shown(argument: str) -> None:
         arguments_of(Level.REQUEST, "request", [argument], secret=True)
     assert f"'{argument.partition('=')[0]}=(not shown)'" in caught.value.sentence
     assert "hunter2" not in caught.value.sentence
+
+
+def test_each_line_of_a_secret_is_redacted() -> None:
+    key = "-----BEGIN KEY-----\nb3BlbnNzaC1rZXk\n\n-----END KEY-----"
+    variables = Variables(arguments_of(Level.REQUEST, "request", [f"host_key={key}"], secret=True))
+    assert variables.redacted("wrote b3BlbnNzaC1rZXk") == "wrote (not shown)"
+    assert variables.redacted(f"wrote {key}.") == "wrote (not shown)."
+    assert variables.redacted("a blank line stays") == "a blank line stays"
