@@ -72,11 +72,14 @@ class Variables:
         ]
 
     def redacted(self, text: str) -> str:
-        """Return a text without secrets and lines of them. Short ones, such as `us`, are found as whole words only."""
+        """Return a text without secrets and lines of them, however their words are spaced.
+
+        Short ones, such as `us`, are found as whole words only.
+        """
         secrets = [str(each.value) for each in self._variables.values() if each.is_secret]
         lines = {line for secret in secrets for line in (secret, *secret.splitlines()) if line.strip()}
         for secret in sorted(lines, key=len, reverse=True):
-            pattern = re.escape(secret)
+            pattern = r"\s+".join(map(re.escape, secret.split()))
             text = re.sub(pattern if len(secret) >= SHORT_SECRET else rf"(?<!\w){pattern}(?!\w)", NOT_SHOWN, text)
         return text
 

@@ -39,7 +39,7 @@ BAD = {
     "forks": ("    while True: os.fork()", "more than 4096 processes"),
     "fills": ("    for n in range(1000): open(f'{root}/{n}', 'w')", "No space left on device"),
     "mounts": ("    subprocess.run(['mount', '-t', 'tmpfs', 'x', root], check=True)\n    os._exit(5)", "with status 5"),
-    "prints": ("    for n in range(10**5): print('x' * 1000)\n    os._exit(4)", "with status 4"),
+    "prints": ("    for n in range(10**4): print('x' * 1000)\n    os._exit(4)", "with status 4"),
 }
 """Scripts that end badly, and what is said of each."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pvcd import PvcdError, TimedOut, programs
-from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output, view
+from pvcd_plugins.provisioner.installation import InstallFailed, Job, Output, calls, view
 from pvcd_plugins.provisioner.installation.document import document
 from pvcd_plugins.provisioner.installation.output import Lines
 
@@ -42,7 +42,7 @@ class ChildInstallation:
         Without `network`, a script has loopback only.
         """
         shown = [os.path.abspath(path) for path in files]
-        self._view = {"files": shown, "hidden": hide(hidden, shown), "network": network}
+        self._view = {"files": shown, "hidden": hide(hidden, shown), "network": network, "calls": calls.program().hex()}
 
     async def install(self, job: Job, *, output: Output, limit: float) -> None:
         """Mount the disks that have a mountpoint, run `install()`, and write all of it back."""

@@ -54,7 +54,8 @@ ROOT = "/tmp/root"  # noqa: S108
 """Where the root directory of the script is made, in a /tmp that only process 1 and the keeper see."""
 DRIVERS = {"ext2": "ext4", "ext3": "ext4"}
 """The drivers of filesystems, where the one of their name cannot map the owners of files."""
-MAX_SENTENCE = 500
+MAX_SENTENCE = 8000
+"""Its characters: more than those of any secret, which is masked before the sentence is cut for a task."""
 RETURNED = "returned"
 
 _MNT_DETACH = 0x2
@@ -193,7 +194,7 @@ def _run(job: dict[str, Any], trees: dict[str, view.Tree], users: int) -> None:
     status = confine.wait_for(keeper, MAX_TASKS)
     confine.end_all()
     with os.fdopen(reading, "rb") as pipe:
-        words = pipe.read(MAX_SENTENCE * 8).decode(errors="replace")
+        words = pipe.read(MAX_SENTENCE * 4).decode(errors="replace")
     if os.WIFSIGNALED(status):
         raise Failure(f"The script was killed by {signal.Signals(os.WTERMSIG(status)).name}.")
     if words != RETURNED:
@@ -210,6 +211,7 @@ def _keeper(job: dict[str, Any], trees: dict[str, view.Tree], users: int, writin
         view.build(ROOT, job, trees, users, PRIVATE_TMP)
         view.enter(ROOT)
         view.separate(users, network=job["network"])
+        view.refuse_calls(bytes.fromhex(job["calls"]))
         close_all(but={0, 1, 2, writing, reading, report})  # the script may look into this process and the next one
         if os.fork() == 0:
             view.settle()
@@ -300,7 +302,7 @@ def _own_part(error: BaseException) -> Any:
 
 
 def _answer(descriptor: int, **answer: Any) -> None:
-    os.write(descriptor, json.dumps(answer).encode() + b"\n")
+    os.write(descriptor, json.dumps(answer, ensure_ascii=False).encode(errors="replace") + b"\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-MAX_LINE_CHARACTERS = 2000
+MAX_LINE_CHARACTERS = 8000
+"""More than a secret and the log's own limit: a secret is whole when it is masked, before the log cuts the line."""
 MAX_LINES = 20_000
 MAX_BYTES = 4 * 1024 * 1024
 """Of one script; further lines are only counted."""
@@ -54,7 +55,8 @@ class Lines:
         self._lines += 1
         self._bytes += len(line)
         text = _ESCAPES.sub(b"", line.rstrip(b"\r").rpartition(b"\r")[2]).decode(errors="replace")
-        return ["".join(map(_shown, text[:MAX_LINE_CHARACTERS]))]
+        text = text[:MAX_LINE_CHARACTERS]
+        return [text if text.isprintable() else "".join(map(_shown, text))]
 
 
 def _shown(letter: str) -> str:

@@ -6,6 +6,7 @@ Of the standard library only, for `inside.py`. The steps, each in the process th
     user_namespace    user 0 of the script is a user of this machine who owns no file and no process
     build, enter      a new root: programs and libraries read-only, the allowed part of /etc, own disks, nothing else
     separate          in the user namespace: mounts, processes and, if wanted, network of the script's own
+    refuse_calls      a filter of system calls, made by calls.py
 
 A capability of the script counts in its own namespaces only. Hence it loads no module, sets no clock, makes no device
 and mounts no file system of a device; and to files of this machine it is just another user, who owns none of them.
@@ -80,7 +81,8 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC, _IDMAP = 0x1, 0x2, 0x4, 0x8, 0x100000
 _NEW_MOUNTS, _NEW_USER, _NEW_PROCESSES, _NEW_NETWORK = 0x00020000, 0x10000000, 0x20000000, 0x40000000
 _NEW_HOSTNAME, _NEW_IPC = 0x04000000, 0x08000000
 _MNT_DETACH = 0x2
-_SET_DUMPABLE, _SET_NO_NEW_PRIVS = 4, 38
+_SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS = 4, 22, 38
+_SECCOMP_FILTER = 2
 _SIOCSIFFLAGS, _UP = 0x8914, 0x1
 
 
@@ -195,6 +197,13 @@ def separate(users: int, *, network: bool) -> None:
     if not network:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _UP))
+
+
+def refuse_calls(program: bytes) -> None:
+    """Let the kernel refuse system calls to this process and all that it starts; see calls.py."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    words = struct.pack("HP", len(program) // 8, ctypes.addressof(instructions))
+    confine.call("seccomp", confine.libc.prctl(_SET_SECCOMP, _SECCOMP_FILTER, words, 0, 0))
 
 
 def settle() -> None:

@@ -146,6 +146,17 @@ async def test_secrets_of_a_script_stand_in_no_log_and_no_sentence(run: Run) -> 
     assert lines[0] == NOT_SHOWN and "s3cret" not in str(lines)
 
 
+@pytest.mark.parametrize("before", [0, 300, 480])
+async def test_a_secret_is_masked_before_a_sentence_is_cut(run: Run, before: int) -> None:
+    secret = f"two  spaces {'s3cret' * 60}"
+    script = f"def install(root_password, **kwargs):\n    raise ValueError('x' * {before} + root_password)\n"
+    context = run.context.derive(components={**run.context.components, INSTALLATION: FakeInstallation()})
+    asked = Run(context, run.task, {"blueprint": drawn(script, [f"root_password={secret}"])})
+    with pytest.raises(InstallFailed) as caught:
+        await disks.install(asked)
+    assert caught.value.sentence == f"The script failed in line 2: ValueError: {'x' * before}{NOT_SHOWN}"
+
+
 async def test_a_short_secret_does_not_make_a_log_unreadable(run: Run) -> None:
     lines: list[str] = []
     script = "def install(keyboard, **kwargs):\n    print(f'status of the bus: {keyboard}, keyboard={keyboard}')\n"
