@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from typing import Any
 
 from pvcd import Component, ComponentKey, Context, Create, Delete, KeyedLocks, NotFound, Put, Record, Role, retried
-from pvcd_plugins.ceph.cluster import LEFTOVER, CephError, CephRefused, CephUnavailable
+from pvcd_plugins.ceph.cluster import DEAD_CLIENT_SECONDS, LEFTOVER, CephError, CephRefused, CephUnavailable
 from pvcd_plugins.ceph.cluster import facts as ceph
 from pvcd_plugins.ceph.components import CLUSTER
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
@@ -40,6 +40,8 @@ class Mirror:
         """The removals of OSDs that are under way here -> their progress."""
         self.cloning: set[str] = set()
         """The paths of volumes that are being cloned here."""
+        self._incomplete: dict[str, dict[str, float]] = {}
+        """Pool -> its incomplete volumes -> when each was first listed."""
         self._reading = KeyedLocks()
         self._writing = asyncio.Lock()
         self._written: set[str] = set()
@@ -108,8 +110,17 @@ class Mirror:
             failed_reason = f"Cannot list the volumes: {error.sentence}"
         await _put_failed_reason(context, pool, failed_reason)
         if listed is not None:
+            await self._discard_incomplete(context, pool, [volume.name for volume in listed if not volume.id])
             complete = [volume for volume in listed if volume.id]
             await self._write(context, lambda: self._list_changes(context, pool, complete))
+
+    async def _discard_incomplete(self, context: Context, pool: str, names: Iterable[str]) -> None:
+        """Remove what an interrupted creation or removal left, once its client has certainly ended."""
+        now, known = context.clock.monotonic(), self._incomplete.get(pool, {})
+        self._incomplete[pool] = since = {name: known.get(name, now) for name in names}
+        for name in [name for name, seen in since.items() if now - seen >= DEAD_CLIENT_SECONDS]:
+            log.info("the incomplete volume %s/%s is removed", pool, name)
+            await context[CLUSTER].discard_volume(pool, name)
 
     async def _inspect(self, context: Context) -> None:
         """Read each volume that has changed in the list of its pool."""
@@ -174,7 +185,7 @@ async def _concurrently(works: Iterable[Coroutine[Any, Any, None]]) -> None:
 def _incomplete(listed: Iterable[ceph.ListedVolume]) -> str | None:
     """Return a sentence about the incomplete volumes of a list."""
     names = ", ".join(volume.name for volume in listed if not volume.id)
-    return f"Incomplete volumes, which can only be removed: {names}." if names else None
+    return f"Incomplete volumes, which are removed within a minute: {names}." if names else None
 
 
 def is_ours(pool: ceph.Pool) -> bool:

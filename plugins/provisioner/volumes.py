@@ -25,6 +25,8 @@ MKFS = {
 FORMAT_SECONDS = 600.0
 RELEASE_SECONDS = 15.0
 """How long the kernel may take to release the disks of a killed script."""
+PASSING = ("volume-in-use", "ceph-unavailable")
+"""What may pass when an undo is repeated."""
 
 Intend = Callable[..., Awaitable[None]]
 """Journals facts: `await intend(volumes=[...])`."""
@@ -151,9 +153,12 @@ async def remove(
             with contextlib.suppress(NotFound):  # also an incomplete volume, which is removed below
                 if fact["id"] != (await cluster.volume(pool, volume)).id:
                     return
-        await _retry_in_use(lambda: cluster.remove_volume(pool, volume), clock, end)
+        await cluster.remove_volume(pool, volume)
 
-    await _undo_each(volumes, remove_one)
+    async def insist(pool: str, volume: str, fact: Fact) -> None:
+        await _retry(lambda: remove_one(pool, volume, fact), clock, end)
+
+    await _undo_each(volumes, insist)
 
 
 async def map_all(mapping: Mapping, volumes: Sequence[tuple[str, str]], intend: Intend) -> list[Path]:
@@ -176,7 +181,7 @@ async def unmap_all(mapping: Mapping, mapped: Sequence[Fact], clock: Clock, pati
     end = clock.monotonic() + patience
 
     async def unmap_one(pool: str, volume: str, _: Fact) -> None:
-        await _retry_in_use(lambda: mapping.unmap(pool, volume), clock, end)
+        await _retry(lambda: mapping.unmap(pool, volume), clock, end)
 
     await _undo_each(mapped, unmap_one)
 
@@ -235,13 +240,13 @@ async def _undo_each(facts: Sequence[Fact], undo: Callable[[str, str, Fact], Awa
         raise Leftovers(sentences)
 
 
-async def _retry_in_use(act: Callable[[], Awaitable[Any]], clock: Clock, end: float) -> None:
-    """Repeat an act that is refused while a killed client still counts as using the volume."""
+async def _retry(act: Callable[[], Awaitable[Any]], clock: Clock, end: float) -> None:
+    """Repeat an act while a killed client still counts as using the volume, or Ceph does not answer."""
     while True:
         try:
             await act()
             return
-        except Conflict as error:
-            if error.code != "volume-in-use" or clock.monotonic() >= end:
+        except PvcdError as error:
+            if error.code not in PASSING or clock.monotonic() >= end:
                 raise
         await clock.sleep(1)

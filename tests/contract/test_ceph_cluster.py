@@ -299,6 +299,17 @@ async def test_an_incomplete_volume_is_named_and_can_be_removed(real: CliBench) 
     assert await cluster.snapshots(POOL, "half") == []
 
 
+async def test_only_an_incomplete_volume_is_discarded(real: CliBench) -> None:
+    cluster = real.cluster
+    for name in ("half", "whole", "nameless"):
+        await cluster.create_volume(POOL, name, 4 * MiB)
+    await real.rados("rm", f"rbd_header.{(await cluster.volume(POOL, 'half')).id}")
+    await real.rados("rm", "rbd_id.nameless")  # it cannot be opened, but its data are there
+    for name in ("half", "whole", "nameless", "none"):
+        await cluster.discard_volume(POOL, name)
+    assert (await real.rbd("ls", POOL)).split() == [b"nameless", b"whole"]
+
+
 @pytest.mark.parametrize("kept", ["old", "new"])
 async def test_an_interrupted_rename_leaves_one_name_and_all_data(real: CliBench, kept: str) -> None:
     cluster, stray = real.cluster, {"old": "new", "new": "old"}[kept]

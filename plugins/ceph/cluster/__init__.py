@@ -109,7 +109,9 @@ class Incomplete(Conflict):
     code = "volume-incomplete"
 
     def __init__(self, act: str) -> None:
-        super().__init__(f"Cannot {act}: an incomplete volume has this name. Remove it and repeat the request.")
+        super().__init__(
+            f"Cannot {act}: an incomplete volume has this name. Remove it, or repeat the request in a minute."
+        )
 
 
 class Shrinks(Conflict):
@@ -206,6 +208,9 @@ class Cluster(Protocol):
 
         Afterwards the volume is there, complete or not, or it is not. `source` is what it was to be a copy of.
         """
+
+    async def discard_volume(self, pool: str, volume: str) -> None:
+        """Remove an incomplete volume, of which only the name exists; no error if it is complete or gone."""
 
     async def flatten_volume(self, pool: str, volume: str) -> None:
         """Make a clone independent of its source; no error if it is. *Long.*"""

@@ -215,6 +215,11 @@ def unopened(result: programs.Result) -> set[str]:
     return {name for name in found if is_name(name)}
 
 
+def image_id(entry: programs.Result) -> str:
+    """Read the id of an image from its entry in the list of its pool: four bytes of length, and the id."""
+    return entry.stdout[4:].decode(errors="replace")
+
+
 def incomplete(pool: str, name: str) -> ListedVolume:
     """Return the entry of an incomplete volume in the list of its pool."""
     return ListedVolume(pool=pool, name=name, id="", size=0, parent=None, locked=False, snapshots=())

@@ -312,6 +312,23 @@ class CliCluster:
             if source is not None:
                 await self._remove_if_there(clone_snapshot(pool, source, volume))
 
+    async def discard_volume(self, pool: str, volume: str) -> None:
+        """Remove an incomplete volume, of which only the name exists; no error if it is complete or gone."""
+        image = image_name(pool, volume)
+        async with self._exclusive(image):
+            if not await self._has_header(pool, volume):
+                await self._run.rbd("rm", "--no-progress", image, ignore=errno.ENOENT)
+
+    async def _has_header(self, pool: str, volume: str) -> bool:
+        """Tell whether a listed name leads to an image, even to one that cannot be opened; True in doubt."""
+        entry = ("getomapval", "rbd_directory", f"name_{volume}", "/dev/stdout")
+        try:
+            found = await self._run.rados("--pool", pool, *entry)
+            await self._run.rados("--pool", pool, "stat", f"rbd_header.{answers.image_id(found)}")
+        except CephError as error:
+            return "rbd_header" not in error.sentence or "(2) No such file" not in error.sentence
+        return True
+
     async def _remove_if_there(self, snapshot: str) -> None:
         await self._run.rbd("snap", "rm", "--no-progress", snapshot, ignore=errno.ENOENT)
 

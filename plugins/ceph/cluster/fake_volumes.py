@@ -155,6 +155,10 @@ class FakeVolumes:
             self.late.remove((pool, volume))
             self._add(pool, volume, 1)
 
+    async def discard_volume(self, pool: str, volume: str) -> None:
+        """Do nothing: no volume in memory is incomplete."""
+        self._enter("discard_volume")
+
     async def flatten_volume(self, pool: str, volume: str) -> None:
         """Make a clone independent of its source; no error if it is."""
         self._enter("flatten_volume")

@@ -11,7 +11,7 @@ import pytest
 
 from pvcd.store import memory
 from pvcd.testing import SimulatedCluster
-from pvcd_plugins.ceph.cluster import LEFTOVER, CephError, ListedVolume
+from pvcd_plugins.ceph.cluster import DEAD_CLIENT_SECONDS, LEFTOVER, CephError, ListedVolume
 from pvcd_plugins.ceph.components import CLUSTER, open_cluster
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
 from pvcd_plugins.ceph.refresh import BATCH
@@ -152,13 +152,26 @@ async def test_incomplete_volumes_are_named_and_can_be_removed(storage: Storage)
     storage.door.answers["volumes"] = [incomplete, *listed]
     await storage.refresh()
     (pool,) = await storage.get("/pool")
-    assert pool["failed_reason"] == "Incomplete volumes, which can only be removed: half."
+    assert pool["failed_reason"] == "Incomplete volumes, which are removed within a minute: half."
     assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
     storage.door.answers["remove_volume"] = True
     assert (await storage.ask("DELETE", "/volume/vms/half")).status == 200
     storage.door.answers.clear()
     await storage.refresh()
     assert (await storage.get("/pool"))[0]["failed_reason"] is None
+
+
+async def test_volumes_that_stay_incomplete_are_removed(storage: Storage) -> None:
+    half = ListedVolume("vms", "half", id="", size=0, parent=None, locked=False, snapshots=())
+    storage.door.answers["volumes"] = [half]
+    await storage.refresh()
+    storage.door.answers["volumes"] = []
+    await storage.refresh()  # it was completed or removed
+    storage.door.answers["volumes"] = [half]
+    for _ in range(1 + int(DEAD_CLIENT_SECONDS / REFRESH)):
+        assert "discard_volume" not in storage.door.calls
+        await storage.refresh()
+    assert "discard_volume" in storage.door.calls
 
 
 async def test_a_volume_that_cannot_be_inspected_does_not_keep_others_from_it(storage: Storage) -> None:

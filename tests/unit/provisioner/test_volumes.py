@@ -168,11 +168,30 @@ async def test_several_volumes_share_one_time_limit(ceph: FakeCluster, journal: 
         await removing
 
 
+@pytest.mark.parametrize("act", ["volume", "settle_volume", "remove_volume"])
+async def test_volumes_are_removed_once_ceph_answers_again(ceph: FakeCluster, journal: Journal, act: str) -> None:
+    await volumes.create(ceph, [SDA, SDB], journal.intend)
+    if act == "settle_volume":
+        journal.facts["volumes"][-1]["id"] = None
+    ceph.failing[act] = CephUnavailable("Ceph did not finish within 10 s.")
+    clock = VirtualClock()
+    removing = asyncio.create_task(volumes.remove(ceph, journal.facts["volumes"], clock))
+    await clock.advance(20)
+    assert not removing.done()
+    ceph.failing.clear()
+    await clock.advance(2)
+    await removing
+    assert await names(ceph) == ["golden"]
+
+
 async def test_without_ceph_all_volumes_are_leftovers(ceph: FakeCluster, journal: Journal) -> None:
     await volumes.create(ceph, [SDA, SDB], journal.intend)
     ceph.failing["volume"] = CephUnavailable("Nobody answers.")
+    clock = VirtualClock()
+    removing = asyncio.create_task(volumes.remove(ceph, journal.facts["volumes"], clock))
+    await clock.advance(60)
     with pytest.raises(Leftovers) as caught:
-        await volumes.remove(ceph, journal.facts["volumes"], VirtualClock())
+        await removing
     assert caught.value.sentences == ("vms/web1_sdb: Nobody answers.", "vms/web1_sda: Nobody answers.")
 
 
