@@ -12,7 +12,20 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
-from pvcd import Component, ComponentKey, Context, Create, Delete, KeyedLocks, NotFound, Put, Record, Role, retried
+from pvcd import (
+    Component,
+    ComponentKey,
+    Context,
+    Create,
+    Delete,
+    KeyedLocks,
+    NotFound,
+    Put,
+    PvcdError,
+    Record,
+    Role,
+    retried,
+)
 from pvcd_plugins.ceph.cluster import DEAD_CLIENT_SECONDS, LEFTOVER, CephError, CephRefused, CephUnavailable
 from pvcd_plugins.ceph.cluster import facts as ceph
 from pvcd_plugins.ceph.components import CLUSTER
@@ -22,12 +35,16 @@ log = logging.getLogger(__name__)
 Changes = list[Create | Put | Delete]
 Wanted = dict[str, dict[str, Any]]
 """The values that records should have, by path."""
+Remains = tuple[str, str]
+"""An incomplete volume, or a volume and a snapshot that was made to copy it."""
 
 BATCH = 200
 """Records in one transaction, far below the limit of the store."""
 MAX_INSPECTIONS = 200
 """Volumes that are inspected individually in one refresh; the others wait for the next one."""
 CONCURRENCY = 4
+REMAINS_SECONDS = 3 * DEAD_CLIENT_SECONDS
+"""Longer than any request takes to create a volume, or to begin a copy, even while Ceph hangs."""
 RBD = "rbd"
 """The application of pools for volumes; a pool without any is incomplete."""
 
@@ -40,8 +57,8 @@ class Mirror:
         """The removals of OSDs that are under way here -> their progress."""
         self.cloning: set[str] = set()
         """The paths of volumes that are being cloned here."""
-        self._incomplete: dict[str, dict[str, float]] = {}
-        """Pool -> its incomplete volumes -> when each was first listed."""
+        self._remains: dict[str, dict[Remains, float]] = {}
+        """Pool -> what interrupted requests left there -> when each was first listed."""
         self._reading = KeyedLocks()
         self._writing = asyncio.Lock()
         self._written: set[str] = set()
@@ -110,17 +127,24 @@ class Mirror:
             failed_reason = f"Cannot list the volumes: {error.sentence}"
         await _put_failed_reason(context, pool, failed_reason)
         if listed is not None:
-            await self._discard_incomplete(context, pool, [volume.name for volume in listed if not volume.id])
+            await self._discard(context, pool, _remains(listed))
             complete = [volume for volume in listed if volume.id]
             await self._write(context, lambda: self._list_changes(context, pool, complete))
 
-    async def _discard_incomplete(self, context: Context, pool: str, names: Iterable[str]) -> None:
-        """Remove what an interrupted creation or removal left, once its client has certainly ended."""
-        now, known = context.clock.monotonic(), self._incomplete.get(pool, {})
-        self._incomplete[pool] = since = {name: known.get(name, now) for name in names}
-        for name in [name for name, seen in since.items() if now - seen >= DEAD_CLIENT_SECONDS]:
-            log.info("the incomplete volume %s/%s is removed", pool, name)
-            await context[CLUSTER].discard_volume(pool, name)
+    async def _discard(self, context: Context, pool: str, found: Iterable[Remains]) -> None:
+        """Remove what interrupted requests left, once their clients have certainly ended."""
+        now, known = context.clock.monotonic(), self._remains.get(pool, {})
+        self._remains[pool] = since = {each: known.get(each, now) for each in found}
+        for volume, snapshot in [each for each, seen in since.items() if now - seen >= REMAINS_SECONDS]:
+            log.info("removing what an interrupted request left: %s/%s%s", pool, volume, snapshot and f"@{snapshot}")
+            since[volume, snapshot] = now
+            try:
+                if snapshot:
+                    await context[CLUSTER].remove_snapshot(pool, volume, snapshot)
+                else:
+                    await context[CLUSTER].discard_volume(pool, volume)
+            except PvcdError as error:
+                log.info("%s", error)
 
     async def _inspect(self, context: Context) -> None:
         """Read each volume that has changed in the list of its pool."""
@@ -182,10 +206,17 @@ async def _concurrently(works: Iterable[Coroutine[Any, Any, None]]) -> None:
             work.close()
 
 
+def _remains(listed: Iterable[ceph.ListedVolume]) -> list[Remains]:
+    """Return the incomplete volumes of a list, and the snapshots for copies."""
+    incomplete = [(volume.name, "") for volume in listed if not volume.id]
+    snapshots = [(volume.name, name) for volume in listed for name in volume.snapshots if name.startswith(LEFTOVER)]
+    return incomplete + snapshots
+
+
 def _incomplete(listed: Iterable[ceph.ListedVolume]) -> str | None:
     """Return a sentence about the incomplete volumes of a list."""
     names = ", ".join(volume.name for volume in listed if not volume.id)
-    return f"Incomplete volumes, which are removed within a minute: {names}." if names else None
+    return f"Incomplete volumes, which are removed after two minutes: {names}." if names else None
 
 
 def is_ours(pool: ceph.Pool) -> bool:

@@ -13,7 +13,6 @@ T = TypeVar("T")
 MAX_NAME, MAX_VNI, MAX_WORD, MAX_PATH, MAX_VALUE = 128, 2**24 - 1, 128, 255, 4096
 MAX_ARGUMENTS = 64 * 1024
 """Characters of all arguments of a script together."""
-FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "vfat", "swap")
 UNMOUNTABLE = ("swap",)
 """Filesystems that hold no files."""
 GIVEN = ("vm_name", "vm_id", "temporary_directory", "disks", "networks")

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from pvcd import Document, Flag, Name, Path, Value
 from pvcd_plugins.provisioner import grammar
+from pvcd_plugins.provisioner.filesystems import FILESYSTEMS
 
 _TEXT = WithJsonSchema({"type": "string"})
 
@@ -59,7 +60,7 @@ SourceVolume = Annotated[
     Name | None,
     Value("The volume of the same pool that it is a copy of", names=True),
 ]
-Filesystem = Annotated[str | None, Value("Its filesystem; by default it stays empty", choices=grammar.FILESYSTEMS)]
+Filesystem = Annotated[str | None, Value("Its filesystem; by default it stays empty", choices=tuple(FILESYSTEMS))]
 FilesystemArgs = Annotated[
     list[Annotated[str, BeforeValidator(grammar.read_filesystem_arg), _TEXT]] | None,
     Value(

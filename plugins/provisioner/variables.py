@@ -20,6 +20,8 @@ RESERVED = (*GIVEN, "arguments", "profile", "vm_uuid")
 """Names that no argument may have because every VM has them."""
 SHORT_SECRET = 6
 """Fewer characters than this are found in other words by chance."""
+MAX_SECRETS = 64
+"""Secret arguments of a VM: each line of its script's output is searched for all of them."""
 
 
 class Level(IntEnum):
@@ -47,9 +49,16 @@ class Variables:
     """The effective values by name."""
 
     def __init__(self, variables: Iterable[Variable]) -> None:
-        """Keep the last of those with one name and level."""
+        """Keep the last of those with one name and level. Raises `Invalid` for too many secrets."""
         ordered = sorted(variables, key=lambda variable: variable.level)
         self._variables = {variable.name: variable for variable in ordered}
+        secrets = [str(each.value) for each in self._variables.values() if each.is_secret]
+        if len(secrets) > MAX_SECRETS:
+            raise Invalid(f"A VM can have at most {MAX_SECRETS} secret arguments; got {len(secrets)}.")
+        texts = {text for secret in secrets for text in (secret, repr(secret)[1:-1]) if text.strip()}
+        self._long = sorted((text for text in texts if len(text) >= SHORT_SECRET), key=len, reverse=True)
+        short = sorted((re.escape(text) for text in texts if len(text) < SHORT_SECRET), key=len, reverse=True)
+        self._short = re.compile(rf"(?<!\w)(?:{'|'.join(short)})(?!\w)") if short else None
 
     def get(self, name: str, otherwise: Any = None) -> Any:
         """Return a value."""
@@ -72,16 +81,10 @@ class Variables:
         ]
 
     def redacted(self, text: str) -> str:
-        """Return a text without secrets and lines of them, however their words are spaced.
-
-        Short ones, such as `us`, are found as whole words only.
-        """
-        secrets = [str(each.value) for each in self._variables.values() if each.is_secret]
-        lines = {line for secret in secrets for line in (secret, *secret.splitlines()) if line.strip()}
-        for secret in sorted(lines, key=len, reverse=True):
-            pattern = r"\s+".join(map(re.escape, secret.split()))
-            text = re.sub(pattern if len(secret) >= SHORT_SECRET else rf"(?<!\w){pattern}(?!\w)", NOT_SHOWN, text)
-        return text
+        """Return a text without secrets, as they are and as Python shows them. Short ones are found as words only."""
+        for secret in self._long:
+            text = text.replace(secret, NOT_SHOWN)
+        return self._short.sub(NOT_SHOWN, text) if self._short else text
 
 
 def values_of(level: Level, source: str, values: Mapping[str, Any]) -> list[Variable]:
@@ -92,7 +95,7 @@ def values_of(level: Level, source: str, values: Mapping[str, Any]) -> list[Vari
 def arguments_of(level: Level, source: str, arguments: Iterable[str], *, secret: bool = False) -> list[Variable]:
     """Return the arguments of a profile or a request, `name=value` each. Raises `Invalid` for a reserved name.
 
-    They are secrets if the caller, or the name, says so.
+    They are secrets if the caller, or the name, says so. A secret is printable: an output shows it as it is.
     """
     found = []
     for argument in arguments:
@@ -102,6 +105,9 @@ def arguments_of(level: Level, source: str, arguments: Iterable[str], *, secret:
             name, _, value = read_argument(argument).partition("=")
         except ValueError as error:
             raise Invalid(wrong_value(f"arg of {source}", shown, str(error))) from None
+        if hidden and not value.isprintable():
+            rule = "must be printable characters only, so that the secret is found wherever it must not be shown"
+            raise Invalid(wrong_value(f"arg of {source}", shown, rule))
         if name in RESERVED:
             raise Invalid(wrong_value(f"arg of {source}", shown, f"every VM has a variable {name}"))
         found.append(Variable(name, value, level, source, is_argument=True, is_secret=hidden))

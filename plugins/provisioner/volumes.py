@@ -1,4 +1,4 @@
-"""The volumes of a VM that is being built: created or cloned, mapped, formatted, and all of it undone.
+"""The volumes of a VM that is being built: created or cloned, mapped, and all of it undone.
 
 Each undo takes the facts that were journaled before the act, may run twice, and touches no volume of another VM.
 """
@@ -11,18 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pvcd import Clock, Conflict, Failed, Invalid, NotFound, PvcdError, programs, wrong_value
+from pvcd import Clock, Conflict, Failed, NotFound, PvcdError
 from pvcd_plugins.ceph.service import DEAD_CLIENT_SECONDS
-from pvcd_plugins.provisioner.grammar import read_filesystem_arg
 
-MKFS = {
-    **{kind: (f"mkfs.{kind}", "-q", "-F") for kind in ("ext2", "ext3", "ext4")},
-    **{kind: (f"mkfs.{kind}", "-q", "-f") for kind in ("xfs", "btrfs")},
-    "vfat": ("mkfs.vfat", "-I"),
-    "swap": ("mkswap", "-f"),
-}
-"""The program that makes each filesystem; each overwrites an existing one."""
-FORMAT_SECONDS = 600.0
 RELEASE_SECONDS = 15.0
 """How long the kernel may take to release the disks of a killed script."""
 PASSING = ("volume-in-use", "ceph-unavailable")
@@ -184,27 +175,6 @@ async def unmap_all(mapping: Mapping, mapped: Sequence[Fact], clock: Clock, pati
         await _retry(lambda: mapping.unmap(pool, volume), clock, end)
 
     await _undo_each(mapped, unmap_one)
-
-
-def mkfs(device: Path, filesystem: str, arguments: Iterable[str]) -> list[str]:
-    """Return the command that formats a device. Each `--option=value` becomes two words."""
-    if filesystem not in MKFS:
-        raise Invalid(wrong_value("filesystem", repr(filesystem[:40]), f"must be one of {', '.join(MKFS)}"))
-    argv = list(MKFS[filesystem])
-    for argument in arguments:
-        try:
-            option, _, value = read_filesystem_arg(argument).partition("=")
-        except ValueError as error:
-            raise Invalid(wrong_value("filesystem_arg", repr(argument[:60]), str(error))) from None
-        argv += [option, value]
-    return [*argv, str(device)]
-
-
-async def make_filesystem(
-    device: Path, filesystem: str, arguments: Iterable[str], timeout: float = FORMAT_SECONDS
-) -> None:
-    """Format a device. Its content is lost."""
-    await programs.run(mkfs(device, filesystem, arguments), timeout=timeout)
 
 
 async def _refuse_taken(cluster: Cluster, wanted: Wanted) -> None:

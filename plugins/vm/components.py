@@ -39,7 +39,7 @@ async def open_hypervisor(context: Context) -> AsyncIterator[Hypervisor]:
     """Connect to this node's libvirt; the agent also starts while libvirt is not there yet."""
     settings = context.settings.of(VMSettings)
     await asyncio.to_thread(settings.console_directory.mkdir, parents=True, exist_ok=True)
-    state = NonvolatileState(settings.state_directory, settings.tpm_directory)
+    state = NonvolatileState(settings.state_directory, settings.tpm_directory, settings.console_directory)
     async with listening(context, LibvirtHypervisor(settings.uri, state)) as hypervisor:
         yield hypervisor
 
@@ -75,7 +75,9 @@ async def forget_removed(context: Context, hypervisor: Hypervisor) -> None:
     try:
         gone = [uuid for uuid in await hypervisor.kept() if await context.store.read(VM, uuid) is None]
         if gone and not context.store.all(VM):
-            log.warning("UEFI variables and TPM state of %d VMs are kept: there is no VM in ZooKeeper.", len(gone))
+            log.warning(
+                "UEFI variables, TPM state or console logs of %d VMs are kept: there is no VM in ZooKeeper.", len(gone)
+            )
             return
         for uuid in gone:
             await hypervisor.forget(uuid)

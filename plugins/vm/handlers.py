@@ -193,9 +193,6 @@ def _reported(context: Context, vm: VM) -> VMReport:
 async def clean(context: Context, vm: VM) -> None:
     """Remove what this node kept for a VM that is gone."""
     context[START_BACKOFF].forget(vm.uuid)
-    console_log = _console_log(context, vm.uuid)
-    for path in (console_log, Path(f"{console_log}.0")):
-        path.unlink(missing_ok=True)
     await context[HYPERVISOR].forget(vm.uuid)
 
 

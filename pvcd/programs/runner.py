@@ -50,6 +50,7 @@ async def run(
     timeout: float,
     input: bytes | None = None,
     environment: Mapping[str, str] | None = None,
+    cwd: str | None = None,
     inherit: bool = True,
     max_output: int = MAX_OUTPUT_BYTES,
     pass_fds: Collection[int] = (),
@@ -65,7 +66,7 @@ async def run(
     """
     stdin = DEVNULL if input is None else PIPE
     env = {**(os.environ if inherit else {}), "LC_ALL": "C.UTF-8", **(environment or {})}
-    process = await start(bound(argv), env=env, stdin=stdin, stdout=PIPE, stderr=PIPE, pass_fds=pass_fds)
+    process = await start(bound(argv), env=env, cwd=cwd, stdin=stdin, stdout=PIPE, stderr=PIPE, pass_fds=pass_fds)
     result = None
     try:
         async with asyncio.timeout(timeout):

@@ -51,7 +51,7 @@ class Server:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.uri = uri(directory)
-        self.state = NonvolatileState(directory / "vms", tpm_directory(directory))
+        self.state = NonvolatileState(directory / "vms", tpm_directory(directory), directory / "console")
         self._services = {"virtlogd": virtlogd(directory), "libvirtd": libvirtd(directory)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 

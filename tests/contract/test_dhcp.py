@@ -362,6 +362,16 @@ async def test_a_network_waits_for_its_bridge_and_follows_a_recreated_one(real: 
         assert (await real.apply(network(202))).keys() == {202}
 
 
+async def test_nothing_is_left_of_a_network_whose_bridge_goes_before_it(real: RealBench) -> None:
+    await real.add_bridge(202)
+    assert await real.apply(network(202)) == {}
+    [directory] = real.scratch.glob("door*/202")
+    await real.ip("-n", real.namespace, "link", "delete", "vmbr202")
+    assert 202 in await real.apply(network(202))
+    assert await real.apply() == {}
+    assert not directory.exists()
+
+
 async def test_hosts_autoconfigure_ipv6_beside_ipv4(real: RealBench) -> None:
     await real.apply(network(200, ip6=ip6(200)))
     host = await real.host(200, 7)

@@ -366,7 +366,9 @@ async def test_no_request_is_sent_after_close(bench: Bench) -> None:
 
 
 async def test_it_opens_without_a_libvirtd_and_says_so(tmp_path: Path) -> None:
-    hypervisor = LibvirtHypervisor(f"qemu+unix:///system?socket={tmp_path}/none", NonvolatileState(tmp_path, tmp_path))
+    hypervisor = LibvirtHypervisor(
+        f"qemu+unix:///system?socket={tmp_path}/none", NonvolatileState(tmp_path, tmp_path, tmp_path)
+    )
     await hypervisor.open()
     try:
         assert not hypervisor.connected

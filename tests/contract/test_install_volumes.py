@@ -17,7 +17,7 @@ from pvcd.errors import Failed, TimedOut
 from pvcd_plugins.ceph.cluster.cli import CliCluster
 from pvcd_plugins.ceph.cluster.names import clone_snapshot
 from pvcd_plugins.ceph.mapping.fuse import FuseMapping, _daemon
-from pvcd_plugins.provisioner import volumes
+from pvcd_plugins.provisioner import filesystems, volumes
 from pvcd_plugins.provisioner.installation import Disk
 from pvcd_plugins.provisioner.installation.child import ChildInstallation
 from pvcd_plugins.provisioner.volumes import Wanted
@@ -52,7 +52,7 @@ class Steps:
         devices = await volumes.map_all(self.mapping, [(each.pool, each.volume) for each in wanted], self.intend)
         for each, device in zip(wanted, devices, strict=True):
             if each.source is None:
-                await volumes.make_filesystem(device, filesystem, ["-L=data"])
+                await filesystems.make_filesystem(device, filesystem, ["-L=data"])
         return [
             Disk(each.pool, each.volume[-3:], each.size_gb, mountpoint, filesystem, ("-L=data",), device)
             for each, mountpoint, device in zip(wanted, mountpoints, devices, strict=True)
@@ -143,3 +143,11 @@ def _is_held(disk: Disk) -> bool:
     except OSError:
         return True
     return False
+
+
+async def test_mkfs_runs_in_an_empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tmp_path / "seen"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(filesystems, "mkfs", lambda *_: ["sh", "-c", f"ls -A >{seen}"])
+    await filesystems.make_filesystem(tmp_path, "ext4", [])
+    assert seen.read_text() == ""

@@ -94,7 +94,7 @@ async def test_a_script_gets_the_vm_and_its_arguments(bench: Bench) -> None:
 
 async def test_an_exception_in_a_script_is_reported_with_its_line_and_the_output_before_is_kept(bench: Bench) -> None:
     script = "def install(**kwargs):\n    print('before')\n    raise ValueError('no\\nway')\n"
-    assert await bench.fails(script) == "The script failed in line 3: ValueError: no way"
+    assert await bench.fails(script) == "The script failed in line 3: ValueError: no\nway"
     assert bench.lines[0] == "before"
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import itertools
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -177,8 +180,32 @@ async def test_a_script_makes_sockets_of_networks_only(place: Bench) -> None:
         "  made = libc.socket(family, socket.SOCK_DGRAM, 0)",
         "  if made >= 0: print(family)",
         "  else: assert number(made) == 1, (family, number(made))",
+        f"  if family not in {[*map(int, calls.FAMILIES)]}:",
+        "    assert number(libc.socketpair(family, socket.SOCK_STREAM, 0, (ctypes.c_int * 2)())) == 1, family",
     ]
     assert sorted(map(int, await place.install(LIBC + script(*lines)))) == sorted(calls.FAMILIES)
+
+
+async def test_a_script_has_few_capabilities_and_administers_no_network_of_its_own(place: Bench) -> None:
+    lines = [
+        "import subprocess",
+        f"assert libc.unshare({view._NEW_NETWORK}) == 0",
+        "print(subprocess.run(['ip', 'link', 'add', 'x', 'type', 'bridge']).returncode)",
+        "names = ('CapInh:', 'CapPrm:', 'CapEff:', 'CapBnd:', 'CapAmb:')",
+        "sets = [line.split() for line in open('/proc/self/status')]",
+        "print(*(int(each[1], 16) for each in sets if each[0] in names))",
+        "print(subprocess.run(['grep', '-c', '^Cap[PEB].*CAPS', '/proc/self/status']).returncode)",
+    ]
+    kept = view.CAPABILITIES
+    found = await place.install(LIBC + script(*(line.replace("CAPS", f"{kept:016x}") for line in lines)))
+    assert found[-4:] == ["2", f"0 {kept} {kept} {kept} 0", "3", "0"]
+
+
+async def test_a_damaged_filesystem_does_not_panic_the_kernel(place: Bench, disk: Disk) -> None:
+    """A script can write to the device of a disk that the kernel has mounted."""
+    await asyncio.to_thread(subprocess.run, ["tune2fs", "-e", "panic", str(disk.device)], check=True)
+    lines = [f"print(*(line.split()[3] for line in open('/proc/self/mounts') if '{TARGET}' in line))"]
+    assert "errors=remount-ro" in (await place.install(script(*lines), disk))[0]
 
 
 async def test_a_program_of_another_architecture_ends(place: Bench) -> None:
@@ -267,6 +294,19 @@ async def test_only_listed_files_are_shown_and_secrets_among_them_are_not(tmp_pa
     ]
     assert "OSError: [Errno 30]" in await place.fails(script(*lines))
     assert place.lines[0] == "content [] ['shown'] False"
+
+
+async def test_a_secret_is_hidden_where_a_symbolic_link_shows_it(tmp_path: Path) -> None:
+    need_root()
+    secret = tmp_path / "real" / "shown" / "conf" / "settings.yaml"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("content")
+    (tmp_path / "link").symlink_to("real")
+    for shown, named in itertools.product(("link/shown", "real/shown", "link", "real/shown/conf"), ("link", "real")):
+        files, hidden = [tmp_path / shown], [tmp_path / named / "shown/conf/settings.yaml"]
+        place = Bench(ChildInstallation(files=files, hidden=hidden))
+        lines = await place.install(script(f"os.system('ls {tmp_path}/{shown}; grep -r content {tmp_path}')"))
+        assert lines and "content" not in " ".join(lines), (shown, named)
 
 
 async def test_a_script_without_network_has_loopback_only() -> None:

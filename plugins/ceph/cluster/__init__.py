@@ -110,7 +110,7 @@ class Incomplete(Conflict):
 
     def __init__(self, act: str) -> None:
         super().__init__(
-            f"Cannot {act}: an incomplete volume has this name. Remove it, or repeat the request in a minute."
+            f"Cannot {act}: an incomplete volume has this name. Remove it, or repeat the request in two minutes."
         )
 
 

@@ -38,7 +38,7 @@ from pvcd_plugins.ceph.cluster import (
     check_snapshot,
 )
 from pvcd_plugins.ceph.cluster.exclusive import Exclusive
-from pvcd_plugins.ceph.cluster.names import clone_snapshot, image_name, osd_id, snapshot_name
+from pvcd_plugins.ceph.cluster.names import clone_snapshot, image_name, no_snapshot, no_volume, osd_id, snapshot_name
 from pvcd_plugins.ceph.cluster.programs import Programs, together
 
 _COUNTERS_SECONDS = 5.0
@@ -193,7 +193,7 @@ class CliCluster:
 
     async def volume(self, pool: str, volume: str) -> Volume:
         """Return one volume."""
-        looking = self._run.rbd_json("info", image_name(pool, volume), errors=_no_volume(pool, volume))
+        looking = self._run.rbd_json("info", image_name(pool, volume), errors=no_volume(pool, volume))
         info, _ = await together(looking, self._require_name(pool, volume))
         return answers.volume(pool, info)
 
@@ -204,7 +204,7 @@ class CliCluster:
     async def _require_name(self, pool: str, volume: str) -> None:
         """Raise `NotFound` for a name that is not listed, even if `rbd` can open it: see `_name`."""
         if volume not in await self._names(pool):
-            raise _missing_volume(pool, volume)
+            raise no_volume(pool, volume)[errno.ENOENT]
 
     async def _name(self, pool: str, volume: str, act: str, *words: str, source: str | None = None) -> None:
         """Run the `rbd` command that gives a volume its name, even if an interrupted one left a part of the name.
@@ -213,7 +213,7 @@ class CliCluster:
         interrupted rename, such an object without an entry leads to an image of another name, which would be removed
         with it.
         """
-        errors = {errno.EEXIST: AlreadyThere("volume", act), **(_no_volume(pool, source) if source else {})}
+        errors = {errno.EEXIST: AlreadyThere("volume", act), **(no_volume(pool, source) if source else {})}
         try:
             await self._run.rbd(*words, errors=errors)
         except AlreadyThere:
@@ -243,14 +243,14 @@ class CliCluster:
         async with self._exclusive(image):
             # An interrupted copy of this name may have left its snapshot, which is outdated.
             await self._remove_if_there(snapshot)
-            await self._run.rbd("snap", "create", "--no-progress", snapshot, errors=_no_volume(pool, source))
+            await self._run.rbd("snap", "create", "--no-progress", snapshot, errors=no_volume(pool, source))
             try:
                 # Format 2 lets the snapshot be removed at once: Ceph hides it until no clone depends on it.
                 words = ("clone", "--rbd-default-clone-format", "2", snapshot, image)
                 await self._name(pool, volume, f"add volume {image!r}", *words, source=source)
             finally:
                 await self._remove_if_there(snapshot)
-            await self._run.rbd_long("flatten", image, on=image, errors=_no_volume(pool, volume))
+            await self._run.rbd_long("flatten", image, on=image, errors=no_volume(pool, volume))
 
     async def flatten_volume(self, pool: str, volume: str) -> None:
         """Make a clone independent of its source; no error if it is."""
@@ -258,7 +258,7 @@ class CliCluster:
         async with self._exclusive(image):
             parent = (await self.volume(pool, volume)).parent
             if parent is not None:
-                await self._run.rbd_long("flatten", image, on=image, errors=_no_volume(pool, volume))
+                await self._run.rbd_long("flatten", image, on=image, errors=no_volume(pool, volume))
                 if LEFTOVER in parent:
                     await self._remove_if_there(parent)
 
@@ -268,7 +268,7 @@ class CliCluster:
         words = ("--size", f"{check_size(size)}B", image, *(("--allow-shrink",) if shrink else ()))
         try:
             async with self._exclusive(image):
-                await self._run.rbd_long("resize", *words, on=image, errors=_no_volume(pool, volume))
+                await self._run.rbd_long("resize", *words, on=image, errors=no_volume(pool, volume))
         except CephRefused as error:
             if "allow-shrink" in error.sentence:
                 raise Shrinks(image) from None
@@ -289,7 +289,7 @@ class CliCluster:
         errors = {
             errno.EBUSY: InUse("volume", f"remove volume {image!r}", OPEN),
             errno.ENOTEMPTY: HasSnapshots(image),
-            **_no_volume(pool, volume),
+            **no_volume(pool, volume),
         }
         async with self._exclusive(image):
             await self._require_name(pool, volume)
@@ -345,33 +345,33 @@ class CliCluster:
 
     async def snapshots(self, pool: str, volume: str) -> list[Snapshot]:
         """Return the snapshots of a volume, by name."""
-        rows = await self._run.rbd_json("snap", "ls", image_name(pool, volume), errors=_no_volume(pool, volume))
+        rows = await self._run.rbd_json("snap", "ls", image_name(pool, volume), errors=no_volume(pool, volume))
         return answers.snapshots(pool, volume, rows)
 
     async def create_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
         """Take a snapshot."""
         taken = f"{image_name(pool, volume)}@{check_snapshot(snapshot)}"
-        errors = {errno.EEXIST: AlreadyThere("snapshot", f"add snapshot {taken!r}"), **_no_volume(pool, volume)}
+        errors = {errno.EEXIST: AlreadyThere("snapshot", f"add snapshot {taken!r}"), **no_volume(pool, volume)}
         await self._run.rbd("snap", "create", "--no-progress", taken, errors=errors)
 
     async def rename_snapshot(self, pool: str, volume: str, snapshot: str, new: str) -> None:
         """Rename a snapshot."""
         names = snapshot_name(pool, volume, snapshot), f"{image_name(pool, volume)}@{check_snapshot(new)}"
         taken = AlreadyThere("snapshot", f"rename snapshot {names[0]!r} to {new!r}")
-        errors = {errno.EEXIST: taken, **_no_snapshot(names[0])}
+        errors = {errno.EEXIST: taken, **no_snapshot(names[0])}
         await self._run.rbd("snap", "rename", *names, errors=errors)
 
     async def remove_snapshot(self, pool: str, volume: str, snapshot: str) -> None:
         """Remove a snapshot."""
         name = snapshot_name(pool, volume, snapshot)
-        errors = {errno.EBUSY: InUse("snapshot", f"remove snapshot {name!r}", "it is protected"), **_no_snapshot(name)}
+        errors = {errno.EBUSY: InUse("snapshot", f"remove snapshot {name!r}", "it is protected"), **no_snapshot(name)}
         await self._run.rbd("snap", "rm", "--no-progress", name, errors=errors)
 
     async def rollback(self, pool: str, volume: str, snapshot: str) -> None:
         """Roll a volume that no client has open back to a snapshot."""
         image, name = image_name(pool, volume), snapshot_name(pool, volume, snapshot)
         in_use = InUse("volume", f"roll back volume {image!r}", OPEN)
-        errors = {errno.EROFS: in_use, **_no_snapshot(name)}
+        errors = {errno.EROFS: in_use, **no_snapshot(name)}
         async with self._exclusive(image):
             await self._require_name(pool, volume)
             if await self.watchers(pool, volume):
@@ -381,7 +381,7 @@ class CliCluster:
     async def locks(self, pool: str, volume: str) -> list[Lock]:
         """Return the locks of a volume."""
         return answers.locks(
-            await self._run.rbd_json("lock", "ls", image_name(pool, volume), errors=_no_volume(pool, volume))
+            await self._run.rbd_json("lock", "ls", image_name(pool, volume), errors=no_volume(pool, volume))
         )
 
     async def remove_lock(self, pool: str, volume: str, lock: Lock) -> None:
@@ -391,17 +391,5 @@ class CliCluster:
     async def watchers(self, pool: str, volume: str) -> list[Watcher]:
         """Return the clients that have a volume open."""
         return answers.watchers(
-            await self._run.rbd_json("status", image_name(pool, volume), errors=_no_volume(pool, volume))
+            await self._run.rbd_json("status", image_name(pool, volume), errors=no_volume(pool, volume))
         )
-
-
-def _missing_volume(pool: str, volume: str) -> NotFound:
-    return NotFound("volume", f"{pool}/{volume}")
-
-
-def _no_volume(pool: str, volume: str) -> dict[int, PvcdError]:
-    return {errno.ENOENT: _missing_volume(pool, volume)}
-
-
-def _no_snapshot(name: str) -> dict[int, PvcdError]:
-    return {errno.ENOENT: NotFound("snapshot", name)}

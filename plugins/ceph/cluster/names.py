@@ -1,10 +1,11 @@
-"""The names of things, as arguments of Ceph's programs."""
+"""The names of things, as arguments of Ceph's programs, and the errors of names that do not exist."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 
-from pvcd import NotFound
+from pvcd import NotFound, PvcdError
 from pvcd_plugins.ceph.cluster import LEFTOVER, check_name
 
 
@@ -28,3 +29,13 @@ def snapshot_name(pool: str, volume: str, snapshot: str) -> str:
 def clone_snapshot(pool: str, source: str, volume: str) -> str:
     """Return the snapshot for copying a volume to another one of its pool."""
     return f"{image_name(pool, source)}@{LEFTOVER}{hashlib.sha256(volume.encode()).hexdigest()[:16]}"
+
+
+def no_volume(pool: str, volume: str) -> dict[int, PvcdError]:
+    """Return what a program's exit status says of a volume that does not exist."""
+    return {errno.ENOENT: NotFound("volume", f"{pool}/{volume}")}
+
+
+def no_snapshot(name: str) -> dict[int, PvcdError]:
+    """Return what a program's exit status says of a snapshot that does not exist."""
+    return {errno.ENOENT: NotFound("snapshot", name)}

@@ -121,6 +121,7 @@ class DnsmasqDhcp:
                 self._networks[served.vni] = _Network(served, text, bridge, server)
                 await server.start()
         except OSError as error:
+            await self._stop(served.vni)
             return f"Cannot write the DHCP files of network {served.vni}: {error.strerror}."
         except PvcdError as error:
             return error.sentence
@@ -132,15 +133,16 @@ class DnsmasqDhcp:
         await asyncio.to_thread(write, path, text, 0o600, self._account)
 
     async def _stop(self, vni: int) -> None:
+        """Stop the server of a network, and remove its files."""
         network = self._networks.pop(vni, None)
         if network is not None:
             await network.server.stop()
+        await asyncio.to_thread(shutil.rmtree, self._directory / f"{vni:d}", ignore_errors=True)
 
     async def _end(self, vni: int) -> None:
         """Stop serving a network."""
         await self._stop(vni)
         self._memory.forget(vni)
-        await asyncio.to_thread(shutil.rmtree, self._directory / f"{vni:d}", ignore_errors=True)
 
 
 def _index(served: Served) -> int | None:

@@ -24,8 +24,12 @@ Output = Callable[[str], Awaitable[None]]
 
 TEMPORARY_DIRECTORY = "/tmp/target"  # noqa: S108 - in a /tmp that only the script sees
 """Where the disks are mounted for the script."""
-MOUNTED = {"ext2": "", "ext3": "", "ext4": "", "xfs": "nouuid", "btrfs": "", "vfat": ""}
-"""Filesystems that can be mounted, and their mount options: a clone of XFS has the UUID of its source."""
+MOUNTED = {
+    **dict.fromkeys(("ext2", "ext3", "ext4", "vfat"), "errors=remount-ro"),
+    **{"xfs": "nouuid", "btrfs": ""},
+}
+"""Filesystems that can be mounted, and their mount options: a clone of XFS has the UUID of its source, and a damaged
+ext4 is not to panic the kernel, whatever it says itself."""
 
 
 class InstallFailed(Failed):

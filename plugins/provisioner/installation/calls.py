@@ -41,9 +41,10 @@ def program() -> bytes:
         calls.add_rule(seccomp.ERRNO(errno.ENOSYS), name)
     for name in ("clone", "unshare"):
         calls.add_rule(refused, name, seccomp.Arg(0, seccomp.MASKED_EQ, _NEW_USER, _NEW_USER))
-    for family in set(range(max(FAMILIES))).difference(FAMILIES):
-        calls.add_rule(refused, "socket", seccomp.Arg(0, seccomp.EQ, family))
-    calls.add_rule(refused, "socket", seccomp.Arg(0, seccomp.GT, max(FAMILIES)))
+    for name in ("socket", "socketpair"):
+        for family in set(range(max(FAMILIES))).difference(FAMILIES):
+            calls.add_rule(refused, name, seccomp.Arg(0, seccomp.EQ, family))
+        calls.add_rule(refused, name, seccomp.Arg(0, seccomp.GT, max(FAMILIES)))
     with tempfile.TemporaryFile() as file:
         calls.export_bpf(file)
         file.seek(0)

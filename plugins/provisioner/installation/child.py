@@ -66,13 +66,22 @@ class ChildInstallation:
 
 
 def hide(secrets: Collection[Path], shown: Collection[str]) -> list[str]:
-    """Return what to hide: the directories of secret files, but of a directory that holds what is shown the file."""
+    """Return what to hide: the directories of secret files, but of a directory that holds what is shown the file.
+
+    Each is named as the script would find it: below what is shown, whatever symbolic links lead there.
+    """
+    places = {os.path.realpath(path): path for path in (*view.TREES, "/etc", sys.prefix, sys.base_prefix, *shown)}
     found = set()
     for secret in map(os.path.realpath, secrets):
         directory = os.path.dirname(secret)
-        needed = [*map(os.path.realpath, view.TREES), "/etc", sys.prefix, sys.base_prefix, *shown]
-        found.add(secret if any(os.path.commonpath((path, directory)) == directory for path in needed) else directory)
+        hidden = secret if any(_is_below(real, directory) for real in places) else directory
+        shown_as = [path + hidden.removeprefix(real) for real, path in places.items() if _is_below(hidden, real)]
+        found |= {hidden, *shown_as}
     return sorted(found)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return os.path.commonpath((path, directory)) == directory
 
 
 class _Child:

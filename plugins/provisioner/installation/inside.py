@@ -211,7 +211,7 @@ def _keeper(job: dict[str, Any], trees: dict[str, view.Tree], users: int, writin
         view.build(ROOT, job, trees, users, PRIVATE_TMP)
         view.enter(ROOT)
         view.separate(users, network=job["network"])
-        view.refuse_calls(bytes.fromhex(job["calls"]))
+        view.limit(bytes.fromhex(job["calls"]))
         close_all(but={0, 1, 2, writing, reading, report})  # the script may look into this process and the next one
         if os.fork() == 0:
             view.settle()
@@ -288,9 +288,9 @@ def describe(error: BaseException) -> str:
         lines = [error.lineno]
     where = f"in line {lines[-1]}" if lines else "before its first line"
     if isinstance(error, SystemExit):
-        return f"The script ended itself {where}: sys.exit({error.code!r}).".replace("\n", " ")[:MAX_SENTENCE]
+        return f"The script ended itself {where}: sys.exit({error.code!r})."[:MAX_SENTENCE]
     last = traceback.format_exception_only(error)[-1].strip()
-    return f"The script failed {where}: {' '.join(last.split())}"[:MAX_SENTENCE]
+    return f"The script failed {where}: {last}"[:MAX_SENTENCE]
 
 
 def _own_part(error: BaseException) -> Any:

@@ -6,7 +6,7 @@ Of the standard library only, for `inside.py`. The steps, each in the process th
     user_namespace    user 0 of the script is a user of this machine who owns no file and no process
     build, enter      a new root: programs and libraries read-only, the allowed part of /etc, own disks, nothing else
     separate          in the user namespace: mounts, processes and, if wanted, network of the script's own
-    refuse_calls      a filter of system calls, made by calls.py
+    limit             no more capabilities than building a VM needs, and a filter of system calls, made by calls.py
 
 A capability of the script counts in its own namespaces only. Hence it loads no module, sets no clock, makes no device
 and mounts no file system of a device; and to files of this machine it is just another user, who owns none of them.
@@ -71,6 +71,15 @@ set -C
 : >"$1" && exec mount --bind "/dev/$device" "$1"
 """
 LINKS = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+CAPABILITIES = sum(
+    1 << number
+    for number in (
+        *(0, 1, 2, 3, 4),  # owners and modes of files: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID
+        *(5, 6, 7, 8, 31),  # processes and users: KILL, SETGID, SETUID, SETPCAP, SETFCAP
+        *(10, 18, 21, 23),  # NET_BIND_SERVICE, SYS_CHROOT, SYS_ADMIN for mounts, SYS_NICE
+    )
+)
+"""What a script keeps of root's capabilities, in its own namespaces."""
 FIRST_USER, USERS = 0x70000000, 65536
 """The users of this machine that the users 0 to 65535 of scripts are; those of systemd's containers end below them."""
 
@@ -83,6 +92,7 @@ _NEW_HOSTNAME, _NEW_IPC = 0x04000000, 0x08000000
 _MNT_DETACH = 0x2
 _SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS = 4, 22, 38
 _SECCOMP_FILTER = 2
+_READ_BOUND, _DROP_BOUND, _CAPABILITY_VERSION = 23, 24, 0x20080522
 _SIOCSIFFLAGS, _UP = 0x8914, 0x1
 
 
@@ -199,8 +209,16 @@ def separate(users: int, *, network: bool) -> None:
             fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _UP))
 
 
-def refuse_calls(program: bytes) -> None:
-    """Let the kernel refuse system calls to this process and all that it starts; see calls.py."""
+def limit(program: bytes) -> None:
+    """Keep `CAPABILITIES` only, and let the kernel refuse system calls: for this process and all that it starts."""
+    number = 0
+    while confine.libc.prctl(_READ_BOUND, number, 0, 0, 0) >= 0:
+        if not CAPABILITIES >> number & 1:
+            confine.call("prctl", confine.libc.prctl(_DROP_BOUND, number, 0, 0, 0))
+        number += 1
+    low, high = CAPABILITIES & 0xFFFFFFFF, CAPABILITIES >> 32
+    sets = struct.pack("6I", low, low, 0, high, high, 0)  # effective, permitted, inheritable
+    confine.call("capset", confine.libc.capset(struct.pack("Ii", _CAPABILITY_VERSION, 0), sets))
     instructions = ctypes.create_string_buffer(program, len(program))
     words = struct.pack("HP", len(program) // 8, ctypes.addressof(instructions))
     confine.call("seccomp", confine.libc.prctl(_SET_SECCOMP, _SECCOMP_FILTER, words, 0, 0))

@@ -9,6 +9,7 @@ from pvcd import Conflict, Context, Invalid, NodeSelector, NotFound, Put, retrie
 from pvcd_plugins.ceph.service import Pool, Volume
 from pvcd_plugins.network.service import Network
 from pvcd_plugins.node.service import Node
+from pvcd_plugins.provisioner.filesystems import refuse_argument
 from pvcd_plugins.provisioner.grammar import UNMOUNTABLE
 from pvcd_plugins.provisioner.programs import userdata
 from pvcd_plugins.provisioner.records import (
@@ -153,6 +154,8 @@ def _refuse_unsound(options: DiskOptions) -> None:
     count = len(options.filesystem_args or ())
     if count > MAX_FILESYSTEM_ARGS:
         raise Invalid(f"filesystem_arg must be given at most {MAX_FILESYSTEM_ARGS} times; got {count}.")
+    for argument in options.filesystem_args or ():
+        refuse_argument(options.filesystem or "", argument)
 
 
 def _refuse_clash(template: StorageTemplate, disk_id: str, options: DiskOptions) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pvcd import Outcome, Run
 from pvcd_plugins.ceph import service as storage
 from pvcd_plugins.ceph.service import CLUSTER, MAPPING
-from pvcd_plugins.provisioner import installation, volumes
+from pvcd_plugins.provisioner import filesystems, installation, volumes
 from pvcd_plugins.provisioner.components import INSTALLATION
 from pvcd_plugins.provisioner.records import Disk
 from pvcd_plugins.provisioner.settings import ProvisionerSettings
@@ -95,7 +95,7 @@ async def make_filesystems(run: Run) -> Outcome:
         if disk.filesystem and not disk.source_volume:
             await run.progress(f"Making {disk.filesystem} on {disk.disk_id}.")
             device: Path = run.memory["devices"][disk.disk_id]
-            await volumes.make_filesystem(device, disk.filesystem, disk.filesystem_args)
+            await filesystems.make_filesystem(device, disk.filesystem, disk.filesystem_args)
             made.append(f"{disk.filesystem} on {disk.disk_id}")
     return Outcome("changed", f"Made: {', '.join(made)}.") if made else Outcome("skipped", "No disk to format.")
 

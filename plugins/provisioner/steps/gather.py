@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 from pvcd import Failed, Outcome, Run
+from pvcd_plugins.provisioner.filesystems import mkfs
 from pvcd_plugins.provisioner.programs.inspection import INSPECTION
 from pvcd_plugins.provisioner.service import blueprint as blueprints
 from pvcd_plugins.provisioner.service.blueprint import Blueprint, Request, draw
-from pvcd_plugins.provisioner.volumes import MKFS
 from pvcd_plugins.vm import service as vms
 
 
@@ -51,7 +53,8 @@ async def collect_check(run: Run) -> str:
 async def verify(run: Run) -> Outcome:
     """Check that the cluster and this machine have what is needed."""
     sentence = await verify_check(run)
-    tools = {MKFS[disk.filesystem][0] for disk in blueprint_of(run).disks if disk.filesystem}
+    formatted = [(disk.filesystem, disk.filesystem_args) for disk in blueprint_of(run).disks if disk.filesystem]
+    tools = {mkfs(Path(os.devnull), filesystem, arguments)[0] for filesystem, arguments in formatted}
     missing = [tool for tool in sorted(tools) if not await asyncio.to_thread(shutil.which, tool)]
     if missing:
         raise Failed(

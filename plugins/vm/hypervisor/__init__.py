@@ -115,7 +115,7 @@ class Hypervisor(Protocol):
         """End the guest at once, and return when it is gone; no effect if it is gone already."""
 
     async def kept(self) -> set[UUID]:
-        """Return the guests of which there is state on this node: UEFI variables, or the state of a TPM."""
+        """Return the guests that this node keeps something of: UEFI variables, TPM state, or a console log."""
 
     async def forget(self, uuid: UUID) -> None:
         """Remove the state of a guest that is gone for ever; no effect if there is none."""

@@ -1,6 +1,6 @@
-"""UEFI variables and TPM state: the memory of a machine that is off, beside its disks.
+"""What a node keeps of a machine that is off: its UEFI variables, the state of its TPM, and the log of its console.
 
-Both are kept on the node by the guest's UUID. libvirt alone names the file of the variables after the guest's name, so
+All are kept on the node by the guest's UUID. libvirt alone names the file of the variables after the guest's name, so
 that the next guest of that name reads them, and removes the state of the TPM at the end of each transient guest.
 """
 
@@ -14,6 +14,9 @@ from uuid import UUID
 
 from lxml import etree
 
+LOGS = (".log", ".log.0")
+"""The endings of a console's log, and of its part before the last rotation."""
+
 
 @dataclass(frozen=True)
 class NonvolatileState:
@@ -23,6 +26,8 @@ class NonvolatileState:
     """Has a directory for each guest, named by its UUID; in it are the UEFI variables."""
     tpm_directory: Path
     """libvirt's own, which keeps there the state of emulated TPMs by UUID, also those of guests that are not ours."""
+    console_directory: Path
+    """Has the logs of consoles by UUID, and may have logs of others by name."""
 
     def keep(self, uuid: UUID, xml: str) -> str:
         """Return the document of a guest that keeps its state, after making the place for it."""
@@ -36,10 +41,12 @@ class NonvolatileState:
     def kept(self) -> set[UUID]:
         """Return the guests of which there is state."""
         found = set()
-        with contextlib.suppress(FileNotFoundError):
-            for each in self.directory.iterdir():
-                with contextlib.suppress(ValueError):
-                    found.add(UUID(each.name))
+        for directory, suffixes in ((self.directory, [""]), (self.console_directory, LOGS)):
+            with contextlib.suppress(FileNotFoundError):
+                for each in directory.iterdir():
+                    with contextlib.suppress(ValueError):
+                        uuid = UUID(each.name.partition(".")[0])
+                        found |= {uuid} if each.name in [f"{uuid}{suffix}" for suffix in suffixes] else set()
         return found
 
     def forget(self, uuid: UUID) -> None:
@@ -48,6 +55,8 @@ class NonvolatileState:
         for directory in (self.tpm_directory / str(uuid), own) if own.is_dir() else ():
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(directory)
+        for suffix in LOGS:
+            Path(self.console_directory, f"{uuid}{suffix}").unlink(missing_ok=True)
 
 
 def kept_at(xml: str, variables: Path) -> str | None:

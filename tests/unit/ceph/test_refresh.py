@@ -11,10 +11,10 @@ import pytest
 
 from pvcd.store import memory
 from pvcd.testing import SimulatedCluster
-from pvcd_plugins.ceph.cluster import DEAD_CLIENT_SECONDS, LEFTOVER, CephError, ListedVolume
+from pvcd_plugins.ceph.cluster import LEFTOVER, CephError, ListedVolume
 from pvcd_plugins.ceph.components import CLUSTER, open_cluster
 from pvcd_plugins.ceph.records import CephStatus, Osd, Pool, Snapshot, Volume
-from pvcd_plugins.ceph.refresh import BATCH
+from pvcd_plugins.ceph.refresh import BATCH, REMAINS_SECONDS
 from tests.unit.ceph.conftest import REFRESH, Storage
 
 
@@ -152,7 +152,7 @@ async def test_incomplete_volumes_are_named_and_can_be_removed(storage: Storage)
     storage.door.answers["volumes"] = [incomplete, *listed]
     await storage.refresh()
     (pool,) = await storage.get("/pool")
-    assert pool["failed_reason"] == "Incomplete volumes, which are removed within a minute: half."
+    assert pool["failed_reason"] == "Incomplete volumes, which are removed after two minutes: half."
     assert [volume["name"] for volume in await storage.get("/volume")] == ["one"]
     storage.door.answers["remove_volume"] = True
     assert (await storage.ask("DELETE", "/volume/vms/half")).status == 200
@@ -168,10 +168,22 @@ async def test_volumes_that_stay_incomplete_are_removed(storage: Storage) -> Non
     storage.door.answers["volumes"] = []
     await storage.refresh()  # it was completed or removed
     storage.door.answers["volumes"] = [half]
-    for _ in range(1 + int(DEAD_CLIENT_SECONDS / REFRESH)):
+    for _ in range(1 + int(REMAINS_SECONDS / REFRESH)):
         assert "discard_volume" not in storage.door.calls
         await storage.refresh()
     assert "discard_volume" in storage.door.calls
+
+
+async def test_the_snapshot_of_an_interrupted_copy_is_removed(storage: Storage) -> None:
+    await storage.ceph.create_volume("vms", "one", 1 << 30)
+    await storage.ceph.create_snapshot("vms", "one", "mine")
+    (listed,) = await storage.ceph.volumes("vms")
+    storage.door.answers["volumes"] = [dataclasses.replace(listed, snapshots=(f"{LEFTOVER}12ab", "mine"))]
+    storage.door.answers["remove_snapshot"] = lambda *names: removed.append(names) or True
+    removed: list[tuple[str, ...]] = []
+    for _ in range(2 + int(REMAINS_SECONDS / REFRESH)):
+        await storage.refresh()
+    assert set(removed) == {("vms", "one", f"{LEFTOVER}12ab")}
 
 
 async def test_a_volume_that_cannot_be_inspected_does_not_keep_others_from_it(storage: Storage) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from pvcd import Invalid
 from pvcd_plugins.provisioner import grammar
-from pvcd_plugins.provisioner.volumes import MKFS
 
 GOOD: list[tuple[Callable[[Any], object], str, object]] = [
     (grammar.read_vni, "1", 1),
@@ -153,8 +152,3 @@ def test_arguments_have_different_keys_and_a_limited_total_size() -> None:
         grammar.all_different(["a=1", "b=2", "a=3"])
     with pytest.raises(Invalid, match="arg must have at most 65536 characters in all"):
         grammar.all_different([f"a{n}={'x' * 4000}" for n in range(20)])
-
-
-def test_each_filesystem_can_be_made() -> None:
-    assert set(grammar.FILESYSTEMS) == set(MKFS)
-    assert set(grammar.UNMOUNTABLE) < set(MKFS)

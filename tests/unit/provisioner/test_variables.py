@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from pvcd.errors import Invalid
-from pvcd_plugins.provisioner.variables import RESERVED, Level, Variables, arguments_of, values_of, vm_id_of
+from pvcd_plugins.provisioner.grammar import NOT_SHOWN
+from pvcd_plugins.provisioner.variables import (
+    MAX_SECRETS,
+    RESERVED,
+    Level,
+    Variables,
+    arguments_of,
+    values_of,
+    vm_id_of,
+)
 
 
 @pytest.fixture
@@ -77,9 +86,27 @@ def test_a_secret_that_is_refused_is_not_shown(argument: str) -> None:
     assert "hunter2" not in caught.value.sentence
 
 
-def test_each_line_of_a_secret_is_redacted() -> None:
-    key = "-----BEGIN KEY-----\nb3BlbnNzaC1rZXk\n\n-----END KEY-----"
-    variables = Variables(arguments_of(Level.REQUEST, "request", [f"host_key={key}"], secret=True))
-    assert variables.redacted("wrote b3BlbnNzaC1rZXk") == "wrote (not shown)"
-    assert variables.redacted(f"wrote {key}.") == "wrote (not shown)."
-    assert variables.redacted("a blank line stays") == "a blank line stays"
+@pytest.mark.parametrize(
+    "secret", ["non\u00a0breaking", "zero\u200bwidth", "line\u2028separated", "two\nlines", "\x1b[1m"]
+)
+def test_a_secret_that_an_output_shows_differently_is_refused(secret: str) -> None:
+    with pytest.raises(Invalid, match="must be printable characters only") as caught:
+        arguments_of(Level.REQUEST, "request", [f"host_key={secret}"])
+    assert secret not in caught.value.sentence
+    assert arguments_of(Level.REQUEST, "request", [f"motto={secret}"])
+
+
+def test_secrets_are_found_as_they_are_and_as_python_shows_them() -> None:
+    secrets = {"a": "it's \\ quoted", "b": "us", "c": "it's", "d": "", "e": "  "}
+    variables = Variables(
+        arguments_of(Level.REQUEST, "request", [f"{key}={value}" for key, value in secrets.items()], secret=True)
+    )
+    assert variables.redacted(f"x{secrets['a']}x {[secrets['a']]!r}") == f'x{NOT_SHOWN}x ["{NOT_SHOWN}"]'
+    assert variables.redacted("the bus of us, it's late") == f"the bus of {NOT_SHOWN}, {NOT_SHOWN} late"
+
+
+def test_a_vm_has_a_limited_number_of_secrets() -> None:
+    most = [f"key{n}=secret{n}" for n in range(MAX_SECRETS)]
+    assert Variables(arguments_of(Level.REQUEST, "request", most)).redacted("secret63") == NOT_SHOWN
+    with pytest.raises(Invalid, match="A VM can have at most 64 secret arguments; got 65"):
+        Variables(arguments_of(Level.REQUEST, "request", [*most, "key=secret"]))

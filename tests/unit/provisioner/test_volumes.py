@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from pvcd.clock import VirtualClock, settle
-from pvcd.errors import Conflict, Failed, Invalid, NotFound
+from pvcd.errors import Conflict, Failed, NotFound
 from pvcd_plugins.ceph.cluster import CephUnavailable
 from pvcd_plugins.ceph.cluster.fake import FakeCluster
 from pvcd_plugins.ceph.mapping.fake import FakeMapping
 from pvcd_plugins.provisioner import volumes
-from pvcd_plugins.provisioner.volumes import Leftovers, Wanted, mkfs
+from pvcd_plugins.provisioner.volumes import Leftovers, Wanted
 
 GIB = 1024**3
 SDA, SDB = Wanted("vms", "web1_sda", 1), Wanted("vms", "web1_sdb", source="golden")
@@ -225,29 +225,3 @@ async def test_unmapping_waits_for_a_device_that_is_still_in_use(tmp_path: Path,
     await clock.advance(2)
     await unmapping
     assert await mapping.mapped() == []
-
-
-@pytest.mark.parametrize(
-    ("filesystem", "arguments", "words"),
-    [
-        ("ext4", ["-L=root", "-m=1", "-E=nodiscard"], "mkfs.ext4 -q -F -L root -m 1 -E nodiscard"),
-        ("xfs", [], "mkfs.xfs -q -f"),
-        ("btrfs", ["--label=a=b"], "mkfs.btrfs -q -f --label a=b"),
-        ("vfat", ["-n=EFI"], "mkfs.vfat -I -n EFI"),
-        ("swap", ["-L=swap"], "mkswap -f -L swap"),
-    ],
-)
-def test_a_filesystem_argument_becomes_two_words(filesystem: str, arguments: list[str], words: str) -> None:
-    assert mkfs(Path("/dev/loop7"), filesystem, arguments) == [*words.split(), "/dev/loop7"]
-
-
-@pytest.mark.parametrize("argument", ["/dev/sda", "-L=a b", "-L=-n", "-L root", "-F", "--label", "-L=a\n", "=x", "-=x"])
-def test_an_invalid_filesystem_argument_is_refused(argument: str) -> None:
-    with pytest.raises(Invalid, match="filesystem_arg"):
-        mkfs(Path("/dev/loop7"), "ext4", [argument])
-
-
-@pytest.mark.parametrize("filesystem", ["", "ntfs", "ext4 ", "../sh", "ext4 /dev/sda"])
-def test_an_unknown_filesystem_is_refused(filesystem: str) -> None:
-    with pytest.raises(Invalid, match="filesystem must be one of ext2, ext3, ext4"):
-        mkfs(Path("/dev/loop7"), filesystem, [])

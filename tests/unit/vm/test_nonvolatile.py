@@ -80,7 +80,7 @@ def test_the_state_of_a_tpm_persists_unless_the_document_says_otherwise() -> Non
 
 
 def test_only_the_state_of_our_guests_is_removed(tmp_path: Path) -> None:
-    state, ours, others = NonvolatileState(tmp_path / "vms", tmp_path / "swtpm"), uuid4(), uuid4()
+    state, ours, others = _state(tmp_path), uuid4(), uuid4()
     for uuid in (ours, others):
         (tmp_path / "swtpm" / str(uuid) / "tpm2").mkdir(parents=True)
     assert state.kept() == set()
@@ -90,6 +90,24 @@ def test_only_the_state_of_our_guests_is_removed(tmp_path: Path) -> None:
         state.forget(uuid)
     assert state.kept() == set()
     assert [path.name for path in (tmp_path / "swtpm").iterdir()] == [str(others)]
+
+
+def test_logs_of_consoles_are_removed_and_those_of_others_stay(tmp_path: Path) -> None:
+    state, ours = _state(tmp_path), uuid4()
+    console = state.console_directory
+    console.mkdir()
+    others = ["web1.log", f"{uuid4()}.log.gz", f"{uuid4()}", f"{ours.hex}.log", "x"]
+    for name in (f"{ours}.log", f"{ours}.log.0", *others):
+        (console / name).touch()
+    assert state.kept() == {ours}
+    for _ in range(2):
+        state.forget(ours)
+    assert state.kept() == set()
+    assert sorted(path.name for path in console.iterdir()) == sorted(others)
+
+
+def _state(directory: Path) -> NonvolatileState:
+    return NonvolatileState(directory / "vms", directory / "swtpm", directory / "console")
 
 
 @pytest.fixture
