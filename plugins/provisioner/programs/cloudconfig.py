@@ -16,16 +16,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 SCHEMA = Path("/usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-config-v1.json")
 HEADER = "#cloud-config"
+NOT_COMPARED = "cloud-config not compared with cloud-init's schema"
 MAX_WARNINGS = 10
 CPU_SECONDS, MEMORY_BYTES = 2, 512 * 1024 * 1024
 _MAX_CHARACTERS = 160
 
 
+class _Loader(yaml.SafeLoader):
+    """Names a value that its type does not allow, such as a date in month 99, with its line."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            problem = f"{_fit(node.value, 60)!r} cannot be read as {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+
 def warnings(userdata: str, schema: dict[str, Any]) -> list[str]:
     """Return a sentence for each of the first things that cloud-init will not understand."""
-    found = [warning for document in _documents(userdata) for warning in _judge(document, schema)]
+    try:
+        found = [warning for document in _documents(userdata) for warning in _judge(document, schema)]
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # such as a key that is a number, where jsonschema needs a text
+        found = [f"{NOT_COMPARED}: {type(error).__name__}: {_fit(str(error), _MAX_CHARACTERS)}."]
     return list(dict.fromkeys(found))[:MAX_WARNINGS]
 
 
@@ -42,15 +63,15 @@ def _documents(userdata: str) -> Iterator[str]:
 
 
 def _judge(document: str, schema: dict[str, Any]) -> Iterator[str]:
-    import yaml
     from jsonschema.validators import validator_for  # type: ignore[import-untyped]
 
     try:
-        config = yaml.safe_load(document)
+        config = yaml.load(document, _Loader)  # noqa: S506 (it is a safe loader)
     except yaml.YAMLError as mistake:
         mark = getattr(mistake, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
-        yield f"The cloud-config is not YAML: {where}{getattr(mistake, 'problem', None) or 'syntax error'}."
+        problem = getattr(mistake, "problem", None) or "syntax error"
+        yield f"The cloud-config is not YAML: {where}{_fit(problem, _MAX_CHARACTERS)}."
         return
     if config is None:
         return
@@ -60,10 +81,15 @@ def _judge(document: str, schema: dict[str, Any]) -> Iterator[str]:
     known = _keys(schema)
     for key in map(str, config):
         near = [] if key in known else difflib.get_close_matches(key, known, n=1, cutoff=0.8)
-        yield from (f"cloud-init may not know {key[:60]!r}: did you mean {name!r}?" for name in near)
+        yield from (f"cloud-init may not know {_fit(key, 60)!r}: did you mean {name!r}?" for name in near)
     for error in validator_for(schema)(schema).iter_errors(config):
-        path = ".".join(map(str, error.absolute_path)) or "the whole"
-        yield f"cloud-init will not understand {path[:80]}: {' '.join(error.message.split())[:_MAX_CHARACTERS]}."
+        path = _fit(".".join(map(str, error.absolute_path)), 80) or "the whole"
+        yield f"cloud-init will not understand {path}: {_fit(error.message, _MAX_CHARACTERS)}."
+
+
+def _fit(text: str, size: int) -> str:
+    """Return the beginning of a text as part of a sentence: a user's YAML may hold any character, even half of one."""
+    return "".join(each if each.isprintable() else " " for each in " ".join(text.split())[:size])
 
 
 def _keys(schema: dict[str, Any]) -> list[str]:

@@ -13,8 +13,9 @@ SCHEMA: dict[str, Any] = {
     "$defs": {
         "cc_packages": {"properties": {"packages": {"type": "array", "items": {"type": "string"}}}},
         "cc_hostname": {"properties": {"hostname": {"type": "string"}}},
+        "cc_files": {"properties": {"files": {"additionalProperties": {"type": "string"}}}},
     },
-    "allOf": [{"$ref": "#/$defs/cc_packages"}, {"$ref": "#/$defs/cc_hostname"}],
+    "allOf": [{"$ref": "#/$defs/cc_packages"}, {"$ref": "#/$defs/cc_hostname"}, {"$ref": "#/$defs/cc_files"}],
 }
 PARTS = """Content-Type: multipart/mixed; boundary="b"
 MIME-Version: 1.0
@@ -57,6 +58,15 @@ def test_valid_userdata_gives_no_warnings(userdata: str) -> None:
             "a: !!python/object:os.system x",
             "The cloud-config is not YAML: line 2: could not determine a constructor for",
         ),
+        (
+            "\nruncmd: 2001-99-99",
+            "The cloud-config is not YAML: line 3: '2001-99-99' cannot be read as timestamp.",
+        ),
+        (f"a: {'1' * 5000}", f"The cloud-config is not YAML: line 2: '{'1' * 60}' cannot be read as int."),
+        ("a: !!timestamp soon", "The cloud-config is not YAML: line 2: 'soon' cannot be read as timestamp."),
+        ("a: !!bool perhaps", "The cloud-config is not YAML: line 2: 'perhaps' cannot be read as bool."),
+        (f"packages: 0x{'f' * 5000}", "cloud-config not compared with cloud-init's schema: ValueError: Exceeds"),
+        ('files: {"\\ud800": 5}', "cloud-init will not understand files. : 5 is not of type 'string'."),
     ],
 )
 def test_deviations_from_the_schema_are_named(userdata: str, warning: str) -> None:
