@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pvcd.errors import Invalid
+from pvcd.errors import Invalid, TimedOut
+from pvcd_plugins.provisioner.programs import userdata
 from pvcd_plugins.provisioner.programs.cloudconfig import SCHEMA
 from pvcd_plugins.provisioner.programs.userdata import InsideRendering, OutsideRendering, Rendering, check
 
@@ -63,6 +64,21 @@ async def test_a_mistake_is_reported_with_its_line(
 async def test_a_template_that_needs_too_much_time_or_memory_is_killed(text: str) -> None:
     with pytest.raises(Invalid, match=r"Cannot render the userdata: .*(too much|OverflowError|MemoryError)"):
         await OutsideRendering().render(text, VALUES)
+
+
+async def test_a_rendered_text_is_valid_utf8(rendering: Rendering) -> None:
+    with pytest.raises(Invalid, match=r"^Cannot render the userdata: it becomes a text that is not valid UTF-8\.$"):
+        await check(rendering, r"#cloud-config{{ '\ud800' }}")
+
+
+async def test_what_takes_too_long_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(userdata, "TIMEOUT_SECONDS", 0.01)
+    (schema := tmp_path / "schema.json").write_text("{}")
+    with pytest.raises(TimedOut, match=r"^Cannot render the userdata within 0\.01 s\. Make it simpler or try again\.$"):
+        await OutsideRendering().render("{{ 1 }}", {})
+    assert await OutsideRendering(schema=schema).warnings("#cloud-config") == [
+        "cloud-config not compared with cloud-init's schema: it takes longer than 0.01 s."
+    ]
 
 
 async def test_userdata_is_compared_with_the_schema_if_there_is_one(tmp_path: Path) -> None:

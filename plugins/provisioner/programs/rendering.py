@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import resource
 import sys
 import time
@@ -21,7 +22,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_RENDERED = 256 * 1024
 CPU_SECONDS, MEMORY_BYTES = 2, 512 * 1024 * 1024
-MAX_CHARACTERS = 300
+MAX_CHARACTERS = 8000
+"""Of a mistake. A longer one is not cut, because part of a secret could not be found in it any more."""
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 Filters = Mapping[str, Callable[..., Any]]
 
@@ -31,7 +35,7 @@ class Mistake(Exception):
 
     def __init__(self, mistake: str, line: int | None) -> None:
         super().__init__(mistake)
-        self.mistake = " ".join(mistake.split())[:MAX_CHARACTERS]
+        self.mistake = mistake if len(mistake) <= MAX_CHARACTERS else "the mistake is too long to be shown"
         self.line = line
 
 
@@ -71,7 +75,10 @@ def render(text: str, values: Mapping[str, Any], filters: Filters, *, sample: bo
         raise Mistake(error.message or "it cannot be rendered", _line(error)) from None
     except Exception as error:  # whatever a filter or an operator raises
         raise Mistake(f"{type(error).__name__}: {error}", _line(error)) from None
-    return "".join(pieces)
+    rendered = "".join(pieces)
+    if _SURROGATE.search(rendered):
+        raise Mistake("it becomes a text that is not valid UTF-8", None)
+    return rendered
 
 
 def _refuse_unknown(tree: nodes.Template, values: Mapping[str, Any]) -> None:

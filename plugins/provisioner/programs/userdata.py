@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter, programs
+from pvcd import Component, ComponentKey, Context, Invalid, PvcdError, Role, TemplateFilter, TimedOut, programs
 from pvcd_plugins.provisioner.programs import cloudconfig, filters, rendering
 from pvcd_plugins.provisioner.programs.rendering import Filters, Mistake
 from pvcd_plugins.provisioner.variables import sample_values
@@ -18,13 +18,20 @@ from pvcd_plugins.provisioner.variables import sample_values
 MAX_CONCURRENT = 2
 TIMEOUT_SECONDS = 20.0
 """Longer than the CPU time because the machine may be busy."""
+MAX_SHOWN = 300
+"""Characters of a mistake."""
+
+Redact = Callable[[str], str]
 
 
 class Rendering(Protocol):
     """Renders untrusted templates."""
 
-    async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
-        """Return the rendered text. Raises `Invalid` with the line; with `sample`, for unknown names in any branch."""
+    async def render(
+        self, text: str, values: Mapping[str, Any], *, sample: bool = False, redacted: Redact = str
+    ) -> str:
+        """Return the rendered text, which is valid UTF-8. Raises `Invalid` with the line, and with the mistake as
+        `redacted` returns it; with `sample`, for unknown names in any branch."""
 
     async def warnings(self, userdata: str) -> list[str]:
         """Return a sentence for each thing that cloud-init would not understand."""
@@ -42,27 +49,37 @@ class OutsideRendering:
         self._schema = schema
         self._semaphore = asyncio.Semaphore(MAX_CONCURRENT)
 
-    async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
+    async def render(
+        self, text: str, values: Mapping[str, Any], *, sample: bool = False, redacted: Redact = str
+    ) -> str:
         """Return the rendered text."""
         if not any(mark in text for mark in ("{{", "{%", "{#")):
             return text
         wanted = {name: where for name, where in self._filters.items() if name in text}
         request = {"text": text, "values": dict(values), "sample": sample, "filters": wanted, "path": sys.path}
-        result = await self._run(rendering.__file__, input=json.dumps(request).encode())
+        try:
+            result = await self._run(rendering.__file__, input=json.dumps(request).encode())
+        except TimedOut:
+            raise TimedOut(
+                f"Cannot render the userdata within {TIMEOUT_SECONDS:g} s. Make it simpler or try again."
+            ) from None
         if result.returncode:
-            raise _invalid(Mistake("it takes too much time or memory", None))
+            raise _invalid(Mistake("it takes too much time or memory", None), redacted)
         answer = json.loads(result.stdout)
         if "mistake" in answer:
-            raise _invalid(Mistake(answer["mistake"], answer["line"]))
+            raise _invalid(Mistake(answer["mistake"], answer["line"]), redacted)
         return str(answer["rendered"])
 
     async def warnings(self, userdata: str) -> list[str]:
         """Return a sentence for each thing that cloud-init would not understand."""
         if not await asyncio.to_thread(self._schema.is_file):
             return []
-        result = await self._run(cloudconfig.__file__, str(self._schema), input=userdata.encode())
+        try:
+            result = await self._run(cloudconfig.__file__, str(self._schema), input=userdata.encode())
+        except TimedOut:
+            return [f"{cloudconfig.NOT_COMPARED}: it takes longer than {TIMEOUT_SECONDS:g} s."]
         if result.returncode:
-            return ["cloud-config not compared with cloud-init's schema: it takes too much time or memory."]
+            return [f"{cloudconfig.NOT_COMPARED}: it takes too much time or memory."]
         found: list[str] = json.loads(result.stdout)
         return found
 
@@ -78,12 +95,14 @@ class InsideRendering:
     def __init__(self, filters: Filters | None = None) -> None:
         self._filters = dict(filters or {})
 
-    async def render(self, text: str, values: Mapping[str, Any], *, sample: bool = False) -> str:
+    async def render(
+        self, text: str, values: Mapping[str, Any], *, sample: bool = False, redacted: Redact = str
+    ) -> str:
         """Return the rendered text."""
         try:
             return rendering.render(text, values, self._filters, sample=sample)
         except Mistake as error:
-            raise _invalid(error) from None
+            raise _invalid(error, redacted) from None
 
     async def warnings(self, userdata: str) -> list[str]:
         """Return no warnings."""
@@ -96,16 +115,18 @@ async def check(renderer: Rendering, text: str) -> list[str]:
     try:
         return await renderer.warnings(rendered)
     except PvcdError as error:
-        return [f"cloud-config not compared with cloud-init's schema: {error.sentence}"]
+        return [f"{cloudconfig.NOT_COMPARED}: {error.sentence}"]
 
 
 def _filters(context: Context) -> Filters:
     return {each.name: each.function for each in context.declared(TemplateFilter)}
 
 
-def _invalid(mistake: Mistake) -> Invalid:
+def _invalid(mistake: Mistake, redacted: Redact) -> Invalid:
+    """Return the error for a mistake. Secrets are masked before anything else changes or cuts its text."""
     where = "" if mistake.line is None else f"line {mistake.line}: "
-    return Invalid(f"Cannot render the userdata: {where}{mistake.mistake.rstrip('.')}.")
+    said = " ".join(redacted(mistake.mistake).split())[:MAX_SHOWN].encode(errors="replace").decode()
+    return Invalid(f"Cannot render the userdata: {where}{said.rstrip('.')}.")
 
 
 @contextlib.asynccontextmanager

@@ -173,11 +173,8 @@ def verify(context: Context, blueprint: Blueprint) -> str:
 
 async def render_userdata(context: Context, blueprint: Blueprint) -> str:
     """Return the userdata of the VM. Raises `Invalid`, without its secrets."""
-    variables = blueprint.variables
-    try:
-        return await context[RENDERING].render(blueprint.userdata.userdata, variables.values())
-    except Invalid as error:
-        raise Invalid(variables.redacted(error.sentence)) from None
+    variables, text = blueprint.variables, blueprint.userdata.userdata
+    return await context[RENDERING].render(text, variables.values(), redacted=variables.redacted)
 
 
 def _refuse_volumes(context: Context, blueprint: Blueprint) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pvcd.errors import Invalid
-from pvcd_plugins.provisioner.programs.rendering import MAX_RENDERED, Mistake, render
+from pvcd_plugins.provisioner.programs.rendering import MAX_CHARACTERS, MAX_RENDERED, Mistake, render
 from pvcd_plugins.provisioner.programs.userdata import InsideRendering, check
 from pvcd_plugins.provisioner.variables import sample_values
 
@@ -87,6 +87,12 @@ def test_a_rendered_text_that_is_too_large_is_refused() -> None:
     assert len(render(f"{{{{ 'x' * {MAX_RENDERED} }}}}", VALUES, {})) == MAX_RENDERED
 
 
+@pytest.mark.parametrize("text", [r"{{ '\ud800' }}", r"{{ '\udc80' }}", r"{{ '\ud83d' }}{{ '\ude00' }}"])
+def test_a_rendered_text_that_is_not_utf8_is_refused(text: str) -> None:
+    with pytest.raises(Mistake, match=r"^it becomes a text that is not valid UTF-8$"):
+        render(text, VALUES, {})
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -111,3 +117,27 @@ async def test_a_mistake_becomes_a_sentence() -> None:
     with pytest.raises(Invalid, match=r"^Cannot render the userdata: line 2: 'x' is undefined\.$"):
         await check(InsideRendering(), "a\n{{ x }}\n")
     assert await check(InsideRendering(), "#cloud-config\nhostname: {{ vm_name }}\n") == []
+
+
+def complain(text: str) -> str:
+    raise ValueError(text)
+
+
+SECRET = "correct horse\n  battery staple 01"
+
+
+@pytest.mark.parametrize("before", [0, 240, 300, MAX_CHARACTERS - 20, MAX_CHARACTERS])
+async def test_a_secret_is_masked_before_the_sentence_is_cut(before: int) -> None:
+    with pytest.raises(Invalid) as caught:
+        await InsideRendering({"complain": complain}).render(
+            f"{{{{ ('x' * {before} ~ secret) | complain }}}}",
+            {"secret": SECRET},
+            redacted=lambda text: text.replace(SECRET, "(not shown)"),
+        )
+    assert caught.value.sentence.startswith("Cannot render the userdata: line 1: ")
+    assert "correct" not in caught.value.sentence and len(caught.value.sentence) < 400
+
+
+async def test_half_a_character_in_a_mistake_is_not_repeated() -> None:
+    with pytest.raises(Invalid, match=r"^Cannot render the userdata: line 1: ValueError: \?\.$"):
+        await InsideRendering({"complain": complain}).render(r"{{ '\ud800' | complain }}", {})

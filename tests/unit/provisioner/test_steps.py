@@ -125,6 +125,13 @@ async def test_secret_arguments_stand_in_no_task_and_no_event() -> None:
         secrets = await made.context.store.read(TaskSecrets, task.id)
         await made.do("PUT", "/template/userdata/base", data="{{ {'sample': 1}[arguments.license] }}")
         _, sentence = await made.refused("POST", "/create", **asked | {"name": "web2"})
+        cut = "{% if arguments.license != 'sample' %}{{ {}['x' * 265 ~ arguments.license] }}{% endif %}"
+        await made.do("PUT", "/template/userdata/base", data=cut)
+        _, cut = await made.refused("POST", "/create", **asked | {"name": "web2"})
+        half = r"{% if arguments.size == '9' %}{{ '\ud800' }}{% endif %}"
+        await made.do("PUT", "/template/userdata/base", data=half)
+        _, half = await made.refused("POST", "/create", **asked | {"name": "web2"})
+    assert cut.endswith("xxx(no.") and half.endswith(": it becomes a text that is not valid UTF-8.")
     assert sentence == "Cannot render the userdata: line 1: 'dict object' has no attribute '(not shown)'."
     assert plan["userdata"] == "9 s3cret-0 s3cret-1 s3cret-2"
     shown = {each["name"]: each["value"] for each in plan["variables"]}
