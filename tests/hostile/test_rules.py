@@ -201,6 +201,7 @@ MISTAKES = (
     'accept comment "' + "x" * 200 + '"',
     'accept comment "a" comment "b"',
     'tcp dport 22 accept "',
+    *(f'log prefix "{"x" * length}" accept' for length in (128, 140, 160, 900)),
     "ip saddr " + "{" * 200,
     "ip saddr " + "{" * 200 + "}" * 200 + " accept",
     "tcp dport " + "(" * 400 + "22" + ")" * 400,

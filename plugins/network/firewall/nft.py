@@ -95,7 +95,7 @@ class NftFirewall:
         before = generation()
         result = await programs.run(("nft", "-f", "-"), input=rules.text.encode(), timeout=LOAD_SECONDS, check=False)
         if result.returncode:
-            raise Failed(_refusal(rules, result.stderr.decode(errors="replace")))
+            raise Failed(_refusal(rules, result))
         listing = await _listing()
         # Another program may have changed our table meanwhile: then the next call loads it again.
         if generation() == before + 1:
@@ -141,7 +141,9 @@ async def _read(way: Sequence[str], text: str) -> programs.Result:
 
 
 def _first_line(result: programs.Result) -> str:
-    """Return the first line of a program's errors."""
+    """Return the first line of a program's errors, or how it was killed."""
+    if result.returncode < 0:
+        return f"nft {programs.supervise.ending(result.returncode)}"
     return printable(result.stderr.decode(errors="replace").partition("\n")[0]) or "nft gave no reason"
 
 
@@ -153,12 +155,12 @@ async def _listing() -> bytes:
     return hashlib.sha256(result.stdout).digest()
 
 
-def _refusal(rules: Ruleset, errors: str) -> str:
+def _refusal(rules: Ruleset, result: programs.Result) -> str:
     """Make the sentence for rules that nftables did not load."""
-    error = _LOAD_ERROR.search(errors)
+    error = _LOAD_ERROR.search(result.stderr.decode(errors="replace"))
     origin = rules.origins.get(int(error[1])) if error else None
-    message = error[2] if error else errors.strip().partition("\n")[0] or "nft gave no reason"
-    return f"Cannot load {origin or 'the rules'}: {printable(message)}. The previous rules stay in force."
+    message = printable(error[2]) if error else _first_line(result)
+    return f"Cannot load {origin or 'the rules'}: {message}. The previous rules stay in force."
 
 
 def generation() -> int:

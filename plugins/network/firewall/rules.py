@@ -15,6 +15,8 @@ from pvcd import Invalid
 from pvcd_plugins.network.firewall import MAX_RULE_LENGTH
 
 VERDICTS = ("accept", "drop", "reject", "return")
+MAX_LOG_PREFIX = 127
+"""Of the kernel (NF_LOG_PREFIXLEN). nftables 1.0.6 crashes when a prefix has a few characters more."""
 
 _SCRATCH = "add rule inet scratch only "
 _BEFORE = "add table inet scratch\nadd chain inet scratch only { type filter hook forward priority filter; }\n"
@@ -23,6 +25,7 @@ _BARE = r"A-Za-z0-9 \t.,:/{}_<>=!&|^()\-"
 _OTHER = re.compile(rf'[^{_BARE}"]')
 _QUOTED = re.compile(rf"\"[{_BARE}\[\]+*%@~'?]*\"")
 _OCTAL = re.compile(r"\b(?:\d+\.)*0\d+\.\d[\d.]*|\b\d+(?:\.\d+)*\.0\d[\d.]*")
+_QUOTED_OR_PREFIX = re.compile(r'"[^"]*"|\bprefix\s*("[^"]*"|[^\s"]+)')
 _ERROR = re.compile(r"^(?:\S+: )?Error: (.+)$", re.MULTILINE)
 _MARKED = re.compile(r"^[ ~]*?(\^+)", re.MULTILINE)
 
@@ -59,6 +62,9 @@ def spelled(rule: str) -> str:
     if '"' in bare:
         raise Invalid("rule must close each quotation, and quote only letters, digits, blanks and plain punctuation.")
     _balanced(bare)
+    for prefix in filter(None, _QUOTED_OR_PREFIX.findall(text)):
+        if (length := len(prefix.strip('"'))) > MAX_LOG_PREFIX:
+            raise Invalid(f"rule must have a log prefix of at most {MAX_LOG_PREFIX} characters; got {length}.")
     if word := _FORBIDDEN.search(bare):
         raise _forbidden(word[0])
     if octal := _OCTAL.search(bare):
