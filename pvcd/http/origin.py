@@ -47,6 +47,11 @@ def screening(api: Api, own_names: Iterable[str]) -> Middleware:
         if request.version not in (HttpVersion11, HttpVersion10):
             major, minor = request.version
             raise web.HTTPBadRequest(text=f"The version of HTTP must be 1.0 or 1.1; got {major}.{minor}.")
+        if request.version == HttpVersion10 and hdrs.TRANSFER_ENCODING in request.headers:
+            request.protocol.close()  # after the reply, as what follows may be part of the body (RFC 9112, section 6.1)
+            raise web.HTTPBadRequest(
+                text="Transfer-Encoding requires HTTP 1.1; got 1.0.", headers={hdrs.CONNECTION: "close"}
+            )
         if is_ours is not None:
             for host in _hosts_of(request):
                 if not is_ours(host):
@@ -71,8 +76,7 @@ def refuse_other_sites(request: web.Request, *, links: bool = True) -> None:
 
 def _is_foreign(request: web.Request) -> bool:
     headers = request.headers
-    site = headers.get(_SITE)
-    if site is not None and site not in ("same-origin", "none"):
+    if not {"same-origin", "none"}.issuperset(headers.getall(_SITE, ())):
         return True
     if hdrs.ORIGIN not in headers and hdrs.REFERER not in headers:
         return False
@@ -85,7 +89,7 @@ def _is_link(request: web.Request) -> bool:
     """Return whether the browser shows the reply as a page of its own."""
     headers = request.headers
     reads = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
-    return reads and (headers.get(_MODE), headers.get(_DEST)) == ("navigate", "document")
+    return reads and (headers.getall(_MODE, []), headers.getall(_DEST, [])) == (["navigate"], ["document"])
 
 
 def _authority(url: str) -> str:

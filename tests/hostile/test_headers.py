@@ -108,6 +108,8 @@ SMUGGLED = {
     "an odd coding": head("POST", "/api/v1/vm/web1", "Transfer-Encoding: xchunked", close=False),
     "chunked not last": head("POST", "/api/v1/vm/web1", "Transfer-Encoding: chunked, identity", close=False),
     "chunked twice": head("POST", "/api/v1/vm/web1", "Transfer-Encoding: chunked, chunked", close=False),
+    "chunks of HTTP/1.0": b"POST /api/v1/vm/web1 HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: keep-alive\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n",
 }
 DELETION = b"0\r\n\r\n" + head("DELETE", "/api/v1/vm/web1")
 
