@@ -12,11 +12,10 @@ from lxml import etree
 
 from pvcd import Refused
 from pvcd_plugins.vm.domain import read_input
-from pvcd_plugins.vm.grants import FREE, GRANTS, INCLUDED, VALUES
+from pvcd_plugins.vm.free import FREE, INCLUDED, VALUES, WORD
+from pvcd_plugins.vm.grants import GRANTS
 
 TEXT = "#"
-WORD = r"[A-Za-z0-9._:,;+^ -]*"
-"""The pattern of a value about which the table says nothing else: without a slash, it names no file elsewhere."""
 FILE, PACKAGED = "FILE", "PACKAGED"
 FILES, EVERYTHING = "files", "everything"
 PACKAGED_DIRECTORIES = ("/usr/share/OVMF", "/usr/share/AAVMF", "/usr/share/qemu", "/usr/share/seabios")

@@ -74,7 +74,8 @@ OWN_FILES = {
     "vm": {
         "domain": "record <-> libvirt XML",
         "policy": "what a VM's XML may reach of its node",
-        "grants": "the tables of the policy",
+        "free": "the policy's table of what needs no grant",
+        "grants": "the policy's table of what each grant opens",
         "schema": "libvirt's own schema of domains, and where a document violates it",
         "definition": "the rules for defining VMs, used by the rules of others too",
         "placement": "the choice of a VM's node: used by the rules and the selectors",

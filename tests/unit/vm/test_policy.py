@@ -13,14 +13,14 @@ import pytest
 from pvcd import Create, Put
 from pvcd.testing import SimulatedCluster
 from pvcd_plugins.vm.components import HYPERVISOR
-from pvcd_plugins.vm.grants import GRANTS, INCLUDED, VALUES
+from pvcd_plugins.vm.free import INCLUDED, VALUES, WORD
+from pvcd_plugins.vm.grants import GRANTS
 from pvcd_plugins.vm.hypervisor.fake import FakeHypervisor
 from pvcd_plugins.vm.policy import (
     EVERYTHING,
     FILE,
     FILES,
     PACKAGED,
-    WORD,
     HostAccess,
     HostAccessRequired,
     Rule,
@@ -33,7 +33,7 @@ from pvcd_plugins.vm.schema import SCHEMA, mistake_in
 
 from .conftest import uuid_of
 from .libvirt_schema import Schema
-from .xml_documents import FREELY, REFUSED, disk, document, interface
+from .xml_documents import FREELY, PATHS, REFUSED, disk, document, interface
 
 PLAIN = HostAccess()
 DOCS = Path(__file__).parents[3] / "docs"
@@ -58,6 +58,11 @@ def test_what_reaches_into_the_node_requires_its_grant(grant: str, xml: str) -> 
 @pytest.mark.parametrize(("grant", "xml"), REFUSED)
 def test_with_its_grant_it_is_allowed(grant: str, xml: str) -> None:
     refuse_host_access("", xml, HostAccess(frozenset({grant}), ("/",)))
+
+
+@pytest.mark.parametrize(("grant", "xml"), PATHS)
+def test_a_grant_that_is_about_no_paths_lets_none_pass(grant: str, xml: str) -> None:
+    assert f"the grant {grant!r}" not in sentence_about(xml, HostAccess(frozenset({grant})))
 
 
 @pytest.mark.parametrize("xml", FREELY)
@@ -238,7 +243,10 @@ def test_every_grant_opens_something_that_is_closed_without_it() -> None:
     values = {f"{path}@{name}={kind[1:-1]}" for path, name, kinds in leaves() for kind in kinds if kind[0] == "'"}
     for grant, its in GRANTS.items():
         for pattern in its.opens:
-            assert any(re.fullmatch(pattern, place) for place in itertools.chain(places, values)), (grant, pattern)
+            of_any_value = pattern.rpartition("=")[0]
+            assert any(re.fullmatch(pattern, place) for place in itertools.chain(places, values)) or any(
+                re.fullmatch(of_any_value, place) for place in places
+            ), (grant, pattern)
 
 
 def test_elements_of_another_namespace_need_a_grant() -> None:

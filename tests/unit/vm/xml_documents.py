@@ -90,7 +90,9 @@ REFUSED = [
     ("display", document("<video><model type='virtio'><acceleration accel3d='yes'/></model></video>")),
     ("display", document("<video><driver name='vhostuser'/><model type='virtio'/></video>")),
     ("display", document("<audio id='1' type='file' path='/etc/cron.d/x'/>")),
-    ("display", document("<audio id='1' type='oss'><input dev='/dev/dsp0'/></audio>")),
+    ("display", document("<audio id='1' type='oss'/>")),
+    ("display", document("<audio id='1' type='alsa'><output dev='plughw:0,1'/></audio>")),
+    ("everything", document("<audio id='1' type='spice'><input dev='/dev/dsp0'/></audio>")),
     ("ethernet", interface("ethernet", "<script path='/bin/evil'/>")),
     ("ethernet", interface("bridge", "<source bridge='vmbr200'/><script path='/bin/evil'/>")),
     ("ethernet", interface("bridge", "<source bridge='vmbr200'/><target dev='eth0'/>")),
@@ -227,6 +229,42 @@ REFUSED = [
     ("everything", document("<graphics type='vnc' keymap='../../../etc/x'/>")),
     ("everything", document(above="<clock offset='timezone' timezone='/etc/shadow'/>")),
 ]
+PATHS = [
+    ("display", document("<audio id='1' type='file' path='/etc/cron.d/x'/>")),
+    ("display", document("<audio id='1' type='file' path='x'/>")),
+    ("display", document("<audio id='1' type='oss'><output dev='/dev/sda'/></audio>")),
+    ("display", document("<audio id='1' type='alsa'><output dev='file:x'/></audio>")),
+    ("display", document("<audio id='1' type='pulseaudio' serverName='unix:/run/x'/>")),
+    ("display", document("<audio id='1' type='pipewire' runtimeDir='/run/x'/>")),
+    ("display", document("<graphics type='sdl' display=':0' xauth='/root/.Xauthority'/>")),
+    ("display", document("<graphics type='sdl' display='/run/x'/>")),
+    ("display", document("<graphics type='dbus' address='unix:path=/run/x'/>")),
+    ("display", document("<graphics type='egl-headless'><gl rendernode='/dev/sda'/></graphics>")),
+    ("display", document("<graphics type='spice'><gl enable='yes' rendernode='/dev/dri/../sda'/></graphics>")),
+    (
+        "display",
+        document("<video><model type='virtio'><acceleration rendernode='/dev/sda'/></model></video>"),
+    ),
+    ("user", interface("user", "<backend type='passt' logFile='/etc/cron.d/x'/>")),
+    ("user", interface("user", "<backend tap='/dev/sda'/>")),
+    ("user", interface("user", "<backend vhost='/dev/sda'/>")),
+    ("user", interface("user", "<source dev='/dev/sda'/>")),
+    ("ethernet", interface("ethernet", "<backend logFile='/etc/cron.d/x'/>")),
+    ("network-disks", rbd("<host transport='unix' socket='/run/x'/>")),
+    ("network-disks", rbd("<host name='/run/x'/>")),
+    (
+        "network-disks",
+        disk(
+            "network",
+            "<source protocol='ssh' name='a'><host name='b'/><identity username='c' keyfile='/root/.ssh/id'/></source>",
+        ),
+    ),
+    (
+        "network-disks",
+        disk("network", "<source protocol='ssh' name='a'><knownHosts path='/root/.ssh/known_hosts'/></source>"),
+    ),
+]
+"""Documents that name a path of the node, each with a grant that is about something else."""
 FREELY = [
     document(),
     document(above="<metadata><a:b xmlns:a='urn:a' path='/etc/shadow'><c>/etc</c></a:b></metadata>"),
