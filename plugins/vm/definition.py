@@ -24,13 +24,18 @@ async def check_definition(context: Context, xml: str) -> Domain:
     Raises `Invalid` if our rules or libvirt's schema refuse it, and `HostAccessRequired` if it reaches into the node.
     """
     domain = parse(xml)
-    if as_uuid(domain.name.replace("-", "")):  # a request for the VM of this UUID would name two VMs
-        raise Invalid(f"<name> must not look like a UUID; got {domain.name!r}.")
+    refuse_uuid(domain.name, "<name>")
     volumes(xml)
     await validate(xml)
     access = context.settings.of(VMSettings).access
     await asyncio.to_thread(refuse_host_access, f"Cannot define VM {domain.name!r}:", xml, access)
     return domain
+
+
+def refuse_uuid(name: str, argument: str) -> None:
+    """Refuse a name that looks like a UUID: a request for the VM of this UUID would name two VMs."""
+    if as_uuid(name.replace("-", "")):
+        raise Invalid(f"{argument} must not look like a UUID; got {name!r}.")
 
 
 def refuse_taken(context: Context, name: str, uuid: UUID | None = None) -> None:

@@ -14,6 +14,7 @@ from pvcd_plugins.vm.definition import (
     macs,
     place,
     refuse_taken,
+    refuse_uuid,
     release,
     reserve,
     taken,
@@ -30,7 +31,7 @@ from pvcd_plugins.vm.volumes import VolumeLock, claims_of, write_with_volume_cla
 # fmt: off
 __all__ = [
     "NETWORK_INDEX", "VM", "State", "VMName", "VMReport", "check_definition", "complete", "find", "macs",
-    "owner_of", "place", "refuse_taken", "release", "reserve",
+    "owner_of", "place", "refuse_taken", "refuse_uuid", "release", "reserve",
 ]
 # fmt: on
 

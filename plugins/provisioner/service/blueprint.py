@@ -160,6 +160,7 @@ def _machine(
 def verify(context: Context, blueprint: Blueprint) -> str:
     """Check that the cluster has what the VM needs, and return the node on which it would be placed."""
     request, system = blueprint.request, blueprint.system
+    vms.refuse_uuid(request.name, "name")
     vms.refuse_taken(context, request.name)
     for vni in blueprint.networks.networks:
         if by_bridge(context, bridge_name(vni)) is None:

@@ -207,3 +207,16 @@ async def test_a_dry_run_draws_the_blueprint_and_renders_the_userdata_once(monke
     assert calls == ["draw", "render"]
     assert (plan["userdata"], plan["message"]) == ("web1", "VM 'web1' can be built.")
     assert [step["name"] for step in plan["steps"]][:2] == ["collect", "verify"]
+
+
+@pytest.mark.parametrize("more", [{}, {"check": "true"}])
+async def test_a_name_that_looks_like_a_uuid_is_named_as_it_was_given(more: dict[str, str]) -> None:
+    made = Provisioner()
+    made.cluster = SimulatedCluster(["hv1"])
+    name = "3f1c0b1e-6a55-4c3c-9b0a-2f6c1d0e7a11"
+    async with made.cluster:
+        await made.cluster.advance(30)
+        await made.fill()
+        await made.do("POST", "/profile/web", **PROFILE)
+        refusal = await made.refused("POST", "/create", name=name, profile="web", **more)
+    assert refusal == ("invalid-value", f"name must not look like a UUID; got '{name}'.")
