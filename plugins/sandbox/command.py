@@ -106,7 +106,10 @@ def up(
 @directory_option
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(directory: Path, program: tuple[str, ...]) -> None:
-    """Run a program in the sandbox's network and with its settings: pvcd sandbox exec ping 10.20.0.10"""
+    """Run a program in the sandbox's network and with its settings, such as `ping 10.20.0.10` or `ceph -s`.
+
+    Write `--` before a program if it has an option that `exec` has too, such as `--help`.
+    """
     from pvcd_plugins.sandbox import network
 
     _need_root()
@@ -117,11 +120,21 @@ def execute(directory: Path, program: tuple[str, ...]) -> None:
         )
     with _errors_as_sentences():
         network.join(known.supervisor.pid)
-    environment = {**os.environ, "PVC_CONFIG_FILE": str(directory.resolve() / "pvc-api.yaml")}
+    environment = os.environ | _settings(directory.resolve(), known)
     try:
         os.execvpe(program[0], program, environment)  # noqa: S606 - an argument vector, and no shell is wanted
     except OSError as error:
         raise click.ClickException(f"Cannot run {program[0]!r}: {error.strerror}.") from error
+
+
+def _settings(directory: Path, known: State) -> dict[str, str]:
+    """Return the environment in which pvcd and the programs of Ceph, if the sandbox has it, find the sandbox."""
+    from pvcd_plugins.sandbox import ceph, cluster
+
+    found = {"PVC_CONFIG_FILE": str(directory / "pvc-api.yaml")}
+    if any(server.name == ceph.MON for server in known.servers):
+        found["CEPH_CONF"] = str(ceph.conf(directory / cluster.CEPH))
+    return found
 
 
 @sandbox.command()

@@ -7,8 +7,9 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,8 +22,10 @@ NAME = "hello"
 BOOT_SECONDS = 120.0
 REPLY_SECONDS = 30.0
 POLL_SECONDS = 0.3
-SCRIPT = resources.files("pvcd_plugins.provisioner") / "examples" / "tiny.py"
+SCRIPT = Path(str(resources.files("pvcd_plugins.provisioner") / "examples" / "tiny.py"))
 Say = Callable[[str], None]
+Value = str | list[str] | Path
+"""A value of a request; several ones; or a file that holds one."""
 NETWORK = {
     "vni": "200",
     "description": "app",
@@ -76,12 +79,14 @@ async def show(sandbox: Sandbox, say: Say) -> None:
         await _show_console(curl, say)
         await curl.show("GET", f"/vm/{NAME}/state")
         await curl.show("GET", "/network/app/lease")
+    exec_command = shlex.join([sys.executable, "-m", "pvcd", "sandbox", "exec", "--directory", str(sandbox.directory)])
     say(
         f"\nThe cluster stays up. Try in another terminal:\n"
         f"  curl {api}/vm\n"
         f"  curl '{api}/vm/{NAME}/console?lines=5'\n"
         f"  curl {api}/vm/{NAME}/dump\n"
-        f"  sudo {sys.executable} -m pvcd sandbox exec --directory {sandbox.directory} ping -c 3 10.20.0.1\n"
+        f"  sudo {exec_command} ping -c 3 10.20.0.1\n"
+        f"  sudo {exec_command} rbd ls vms\n"
         f"  curl -X POST {api}/vm/{NAME}/state -d state=restart\n"
         f"  curl -X POST {api}/vm/{NAME}/state -d state=shutdown\n"
         f"  curl -X POST {api}/node/{NODE}/domain-state -d domain-state=flush\n"
@@ -92,8 +97,7 @@ async def show(sandbox: Sandbox, say: Say) -> None:
 
 async def _build(curl: _Curl, say: Say, arguments: list[str]) -> None:
     """Let the provisioner build the guest, and show each step when it is done."""
-    say(f"\n$ curl -X POST {curl.api}/provisioner/script?name=tiny --data-binary @{SCRIPT}")
-    await curl.ask("POST", "/provisioner/script", name="tiny", data=await asyncio.to_thread(SCRIPT.read_text))
+    await curl.show("POST", "/provisioner/script", name="tiny", data=SCRIPT)
     await curl.show("POST", "/provisioner/profile", **PROFILE, arg=arguments)
     task = await curl.show("POST", "/provisioner/create", name=NAME, profile=PROFILE["name"])
     shown = 0
@@ -101,7 +105,7 @@ async def _build(curl: _Curl, say: Say, arguments: list[str]) -> None:
         status = await curl.ask("GET", f"/provisioner/status/{task['task_id']}")
         done = [step for step in status["steps"] if step["state"] not in ("waiting", "running")]
         for step in done[shown:]:
-            say(f"  {step['state']:<8} {step['title']}: {step['message']}")
+            say(step_line(step))
         shown = len(done)
         if status["state"] not in ("PENDING", "RUNNING"):
             break
@@ -118,26 +122,41 @@ class _Curl:
         self.api = api
         self._say = say
 
-    async def ask(self, method: str, path: str, **values: str | list[str]) -> Any:
+    async def ask(self, method: str, path: str, **values: Value) -> Any:
         """Send a request and return the decoded reply; raise `Failed` with the API's sentence if it was refused."""
-        pairs = _pairs(values)
+        pairs = [(name, await _text(value)) for name, value in _pairs(values)]
         async with self._session.request(method, self.api + path, data=pairs or None) as reply:
             body = await reply.json()
             if not reply.ok:
                 raise Failed(f"Cannot {method} {path}: {body.get('message')}", code="tour-failed")
             return body
 
-    async def show(self, method: str, path: str, **values: str | list[str]) -> Any:
+    async def show(self, method: str, path: str, **values: Value) -> Any:
         """Send a request and print it with its reply."""
-        words = [word for name, value in _pairs(values) for word in ("--data-urlencode", f"{name}={value}")]
+        words = [word for name, value in _pairs(values) for word in ("--data-urlencode", _written(name, value))]
         self._say(f"\n$ {shlex.join(['curl', '-X', method, self.api + path, *words])}")
         body = await self.ask(method, path, **values)
         self._say(json.dumps(body, indent=2))
         return body
 
 
-def _pairs(values: dict[str, str | list[str]]) -> list[tuple[str, str]]:
-    return [(name, each) for name, value in values.items() for each in ([value] if isinstance(value, str) else value)]
+def step_line(step: Mapping[str, Any]) -> str:
+    """Return the line that shows a step, with its message if it has one."""
+    message = f": {step['message']}" if step["message"] else ""
+    return f"  {step['state']:<8} {step['title']}{message}"
+
+
+def _pairs(values: Mapping[str, Value]) -> list[tuple[str, str | Path]]:
+    return [(name, each) for name, value in values.items() for each in (value if isinstance(value, list) else [value])]
+
+
+async def _text(value: str | Path) -> str:
+    return await asyncio.to_thread(value.read_text) if isinstance(value, Path) else value
+
+
+def _written(name: str, value: str | Path) -> str:
+    """Return a value as the argument of curl's --data-urlencode."""
+    return f"{name}@{value}" if isinstance(value, Path) else f"{name}={value}"
 
 
 async def _show_console(curl: _Curl, say: Say) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from asyncio.subprocess import PIPE, STDOUT
+from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
@@ -468,6 +469,9 @@ async def test_installed_wheel_runs_a_whole_cluster_with_tour_status_exec_and_do
         assert process.returncode is None, lines
         assert any(line.startswith("sandbox     ready after") for line in lines)
         assert f"{wheel['PYTHONPATH']}/pvcd_plugins/provisioner/examples/tiny.py" in "\n".join(lines)
+        replies = [after for line, after in pairwise(lines) if line.startswith("$ curl ")]
+        assert len(replies) > 10 and {reply[:1] for reply in replies} == {"{", "["}
+        assert not [line for line in lines if line.endswith(":") and line.startswith("  changed ")]
         assert f"  | {GREETING}" in lines
         status = await pvcd("sandbox", "status", *at, "--json", environment=wheel)
         facts = json.loads(status.stdout)
@@ -492,6 +496,8 @@ async def check_namespace(at, api):
         assert [node["name"] for node in await reply.json()] == ["pvchv1"]
     made = await pvcd("sandbox", "exec", *at, "--", "ip", "link", "add", "inside", "type", "bridge")
     assert made.returncode == 0, made
+    volumes = await pvcd("sandbox", "exec", *at, "--", "rbd", "ls", "vms")
+    assert volumes.stdout.decode().split() == ["hello_sda"], volumes
     inside = names_of_links(await pvcd("sandbox", "exec", *at, "ip", "-j", "link"))
     outside = names_of_links(await run(["ip", "-j", "link"], timeout=10))
     assert {"lo", "inside"} <= inside

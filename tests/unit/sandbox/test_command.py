@@ -1,4 +1,4 @@
-"""The output of `pvcd sandbox status`, `up` and `down`, without any process."""
+"""The output of `pvcd sandbox status`, `up`, `down` and `exec`, without any process."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from pvcd_plugins.sandbox import state
+from pvcd_plugins.sandbox import network, state
 from pvcd_plugins.sandbox.command import sandbox as command
 from pvcd_plugins.sandbox.state import Phase, ProcessId, Server, State
 
@@ -21,11 +21,12 @@ def directory(tmp_path):
     return tmp_path / "sandbox"
 
 
-def known(directory, *, supervisor=OURSELVES, server=OURSELVES, phase=Phase.RUNNING, ready=True):
-    redis = Server(name="redis", process=server, argv=("x",), port=6379, phase=phase, since=time.time() - 7, restarts=2)
+def known(directory, *, supervisor=OURSELVES, server=OURSELVES, phase=Phase.RUNNING, ready=True, names=("redis",)):
+    values = {"process": server, "argv": ("x",), "port": 6379, "phase": phase, "since": time.time() - 7, "restarts": 2}
+    servers = tuple(Server(name=name, **values) for name in names)
     state.write(
         directory,
-        State(supervisor=supervisor, ready=ready, ports={"api": 7370, "redis": 6379}, servers=(redis,)),
+        State(supervisor=supervisor, ready=ready, ports={"api": 7370, "redis": 6379}, servers=servers),
     )
 
 
@@ -104,3 +105,31 @@ def test_down_without_a_sandbox_succeeds(tmp_path, monkeypatch):
 
 def test_port_out_of_range_is_refused(directory):
     assert invoke(directory, "up", "--api-port", "70000").exit_code == 2
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """What `exec` runs: the arguments and the environment."""
+    calls = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(network, "join", lambda pid: None)
+    monkeypatch.setattr(os, "execvpe", lambda file, argv, environment: calls.append((argv, environment)))
+    monkeypatch.delenv("CEPH_CONF", raising=False)
+    return calls
+
+
+def test_exec_gives_a_program_the_settings_of_pvcd_and_of_ceph(directory, executed):
+    known(directory, names=("redis", "ceph-mon"))
+    assert invoke(directory, "exec", "ceph", "-s").exit_code == 0
+    ((argv, environment),) = executed
+    assert argv == ("ceph", "-s")
+    assert environment["PVC_CONFIG_FILE"] == str(directory / "pvc-api.yaml")
+    assert environment["CEPH_CONF"] == str(directory / "ceph" / "ceph.conf")
+    assert environment["PATH"] == os.environ["PATH"]
+
+
+def test_exec_in_a_sandbox_without_ceph_names_no_ceph(directory, executed):
+    known(directory)
+    assert invoke(directory, "exec", "true").exit_code == 0
+    ((_, environment),) = executed
+    assert "CEPH_CONF" not in environment
