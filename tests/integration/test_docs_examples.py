@@ -1,9 +1,11 @@
 """Every curl example of the documentation, sent to a running cluster; each answers as the documentation says.
 
 An example is a code block with lines that begin with `curl`. All must succeed; if a JSON block follows at once, it is
-the last one's answer, and one with a `code` is a failure. They find the VM `web1` defined and the VM `hello` running,
-unless they define `web1` themselves, the network `app`, and what PROVISIONER has below. `<!-- not run: why -->` before
-a block excuses it.
+the last one's answer, and one with a `code` is a failure. `<!-- not run: why -->` before a block excuses it.
+
+The pages of IN_ORDER are followed from top to bottom, on a cluster with the network `app` alone, as of `make run`.
+Each block of another page stands alone. It finds the VM `web1` defined and the VM `hello` running, unless it defines
+`web1` itself, the network `app`, and what PROVISIONER has below.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,13 @@ import pytest
 from markdown_it import MarkdownIt
 
 from .cluster import Cluster, Guests
+from .provisioner import OVER, SECONDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FILES = ROOT / "docs" / "examples"
 ADDRESS = "http://127.0.0.1:7370/api/v1"
+IN_ORDER = ("getting-started.md", "networks.md", "provisioner.md")
 MOST_NOT_RUN = 2
 """Blocks that this cluster cannot answer: a login, as it asks for no tokens, which tests/integration/test_auth.py runs;
 and requests to a plugin that it has not, which tests/unit/test_docs.py sends."""
@@ -62,6 +67,7 @@ def examples_of(name: str, text: str) -> list[Example]:
 
 EXAMPLES = [example for page in PAGES for example in examples_of(page.name, page.read_text())]
 RUN = [example for example in EXAMPLES if not example.not_run]
+ALONE = [example for example in RUN if example.page not in IN_ORDER]
 
 
 APP = {
@@ -132,23 +138,47 @@ def send(command: list[str], api: str, folder: Path) -> tuple[str, str]:
     return body, status
 
 
-@pytest.mark.parametrize("example", RUN, ids=lambda example: f"{example.page}:{example.line}")
+def follow(examples: Sequence[Example], cluster: Cluster, folder: Path) -> None:
+    """Send what the blocks say, one after another; wait for each task that they start, which must succeed."""
+    shutil.copytree(FILES, folder, dirs_exist_ok=True)
+    for example in examples:
+        place = f"{example.page}:{example.line}"
+        refused = isinstance(example.answer, dict) and "code" in example.answer
+        body = status = ""
+        for number, command in enumerate(example.commands, 1):
+            is_last = number == len(example.commands)
+            body, status = send(command, cluster.api, folder)
+            expected = str(example.answer.get("status", 510)) if refused and is_last else "2.."
+            assert re.fullmatch(expected, status), f"{place}: {body}"
+            if command[-1] != "check" and f"{ADDRESS}/provisioner/create" in command:
+                wait_for_task(cluster, json.loads(body)["task_id"])
+        if example.answer is not None:
+            assert json.loads(body) == example.answer, place
+
+
+def wait_for_task(cluster: Cluster, id: str) -> None:
+    """Wait until a task has succeeded."""
+    cluster.until(lambda: cluster.get(f"/provisioner/status/{id}")["state"] in OVER, SECONDS)
+    task = cluster.get(f"/provisioner/status/{id}")
+    assert task["state"] == "SUCCESS", task
+
+
+@pytest.mark.parametrize("example", ALONE, ids=lambda example: f"{example.page}:{example.line}")
 def test_a_curl_example_is_answered_as_the_documentation_says(
     example: Example, cluster: Cluster, guests: Guests, tmp_path: Path
 ) -> None:
-    shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
     prepare(cluster, guests, example.text)
-    *others, last = example.commands
-    refused = isinstance(example.answer, dict) and "code" in example.answer
     try:
-        for command in others:
-            body, status = send(command, cluster.api, tmp_path)
-            assert status.startswith("2"), body
-        body, status = send(last, cluster.api, tmp_path)
-        if example.answer is not None:
-            assert json.loads(body) == example.answer
-        expected = str(example.answer.get("status", 510)) if refused else "2"
-        assert status.startswith(expected), body
+        follow([example], cluster, tmp_path)
+    finally:
+        become_ready(cluster)
+
+
+@pytest.mark.parametrize("page", IN_ORDER)
+def test_the_curl_examples_of_a_page_work_in_their_order(page: str, cluster: Cluster, tmp_path: Path) -> None:
+    cluster.post("/network", **APP)
+    try:
+        follow([example for example in RUN if example.page == page], cluster, tmp_path)
     finally:
         become_ready(cluster)
 
@@ -156,7 +186,7 @@ def test_a_curl_example_is_answered_as_the_documentation_says(
 def become_ready(cluster: Cluster) -> None:
     """Undo a flush, which waits for its guests; and forget the networks and all of the provisioner."""
     for vm in cluster.get("/vm"):
-        cluster.ask("DELETE", f"/vm/{vm['name']}")
+        cluster.ask("DELETE", f"/vm/{vm['name']}", delete_disks="true")
     for network in cluster.get("/network"):
         cluster.ask("DELETE", f"/network/{network['vni']}")
     for kind in KINDS:
