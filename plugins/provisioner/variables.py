@@ -54,7 +54,7 @@ class Variables:
         self._variables = {variable.name: variable for variable in ordered}
         secrets = [str(each.value) for each in self._variables.values() if each.is_secret]
         if len(secrets) > MAX_SECRETS:
-            raise Invalid(f"A VM can have at most {MAX_SECRETS} secret arguments; got {len(secrets)}.")
+            raise Invalid(f"A VM must have at most {MAX_SECRETS} secret arguments; got {len(secrets)}.")
         texts = {text for secret in secrets for text in (secret, repr(secret)[1:-1]) if text.strip()}
         self._long = sorted((text for text in texts if len(text) >= SHORT_SECRET), key=len, reverse=True)
         short = sorted((re.escape(text) for text in texts if len(text) < SHORT_SECRET), key=len, reverse=True)

@@ -17,7 +17,7 @@ from pvcd_plugins.ceph.service import DEAD_CLIENT_SECONDS
 RELEASE_SECONDS = 15.0
 """How long the kernel may take to release the disks of a killed script."""
 PASSING = ("volume-in-use", "ceph-unavailable")
-"""What may pass when an undo is repeated."""
+"""The errors that go away while an undo is repeated."""
 
 Intend = Callable[..., Awaitable[None]]
 """Journals facts: `await intend(volumes=[...])`."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.chaos.checkers import Checker, bridges, watch_guests
+from tests.chaos.checkers import Checker, bridges, watch_guests, watchers
 from tests.chaos.faults import Faults
 from tests.chaos.model import Journal, Outcome
 from tests.chaos.operations import PROFILE, SNAPSHOTS, VOLUMES, RandomClient, add_network, add_volume, build, define
@@ -134,4 +134,7 @@ def remove_all(cluster: Cluster, journal: Journal) -> None:
         *(f"/network/{network['description']}" for network in cluster.get("/network")),
     ]
     for path in paths:
-        journal.note(f"DELETE {path}: {cluster.ask('DELETE', path)}")
+        status, answer = cluster.ask("DELETE", path)
+        journal.note(f"DELETE {path}: {status, answer}")
+        if answer and answer.get("code") == "volume-in-use":
+            journal.note(f"its clients: {watchers(cluster, path.removeprefix(VOLUMES))}")

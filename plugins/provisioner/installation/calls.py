@@ -11,8 +11,6 @@ import functools
 import socket
 import tempfile
 
-import pyseccomp as seccomp
-
 REFUSED = (
     *("acct", "kexec_file_load", "kexec_load", "quotactl", "quotactl_fd", "reboot", "swapoff", "swapon", "syslog"),
     *("adjtimex", "clock_adjtime", "clock_settime", "settimeofday"),
@@ -33,6 +31,8 @@ _NEW_USER = 0x10000000
 @functools.cache
 def program() -> bytes:
     """Return the filter as the kernel takes it: instructions of eight bytes. A program of another architecture ends."""
+    import pyseccomp as seccomp  # which runs a program to find its library
+
     calls = seccomp.SyscallFilter(seccomp.ALLOW)
     refused = seccomp.ERRNO(errno.EPERM)
     for name in REFUSED:

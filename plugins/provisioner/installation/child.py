@@ -42,11 +42,12 @@ class ChildInstallation:
         Without `network`, a script has loopback only.
         """
         shown = [os.path.abspath(path) for path in files]
-        self._view = {"files": shown, "hidden": hide(hidden, shown), "network": network, "calls": calls.program().hex()}
+        self._view: dict[str, Any] = {"files": shown, "hidden": hide(hidden, shown), "network": network}
 
     async def install(self, job: Job, *, output: Output, limit: float) -> None:
         """Mount the disks that have a mountpoint, run `install()`, and write all of it back."""
-        text = json.dumps(document(job) | self._view).encode()
+        refused = await asyncio.to_thread(calls.program)
+        text = json.dumps(document(job) | self._view | {"calls": refused.hex()}).encode()
         proxies = [f"{name}={value}" for name, value in os.environ.items() if name.lower() in PROXIES]
         inside = [sys.executable, "-I", "-u", str(INSIDE), programs.confine.__file__, str(os.getpid())]
         argv = ["env", "-i", *ENVIRONMENT, *proxies, *inside]

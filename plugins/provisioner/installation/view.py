@@ -79,7 +79,7 @@ CAPABILITIES = sum(
         *(10, 18, 21, 23),  # NET_BIND_SERVICE, SYS_CHROOT, SYS_ADMIN for mounts, SYS_NICE
     )
 )
-"""What a script keeps of root's capabilities, in its own namespaces."""
+"""The capabilities of root that a script has, in its own namespaces."""
 FIRST_USER, USERS = 0x70000000, 65536
 """The users of this machine that the users 0 to 65535 of scripts are; those of systemd's containers end below them."""
 

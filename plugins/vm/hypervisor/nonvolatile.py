@@ -1,4 +1,4 @@
-"""What a node keeps of a machine that is off: its UEFI variables, the state of its TPM, and the log of its console.
+"""The state of a machine that is off: its UEFI variables, that of its TPM, and the log of its console.
 
 All are kept on the node by the guest's UUID. libvirt alone names the file of the variables after the guest's name, so
 that the next guest of that name reads them, and removes the state of the TPM at the end of each transient guest.

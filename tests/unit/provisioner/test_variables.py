@@ -108,5 +108,5 @@ def test_secrets_are_found_as_they_are_and_as_python_shows_them() -> None:
 def test_a_vm_has_a_limited_number_of_secrets() -> None:
     most = [f"key{n}=secret{n}" for n in range(MAX_SECRETS)]
     assert Variables(arguments_of(Level.REQUEST, "request", most)).redacted("secret63") == NOT_SHOWN
-    with pytest.raises(Invalid, match="A VM can have at most 64 secret arguments; got 65"):
+    with pytest.raises(Invalid, match="A VM must have at most 64 secret arguments; got 65"):
         Variables(arguments_of(Level.REQUEST, "request", [*most, "key=secret"]))
