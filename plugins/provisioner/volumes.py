@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -135,7 +136,6 @@ async def remove(
     cluster: Cluster, volumes: Sequence[Fact], clock: Clock, patience: float = DEAD_CLIENT_SECONDS
 ) -> None:
     """Remove what `create` has made, complete or not. Raises `Leftovers`."""
-    end = clock.monotonic() + patience
 
     async def remove_one(pool: str, volume: str, fact: Fact) -> None:
         if fact["id"] is None:  # its creation was interrupted, and may still take effect
@@ -146,10 +146,7 @@ async def remove(
                     return
         await cluster.remove_volume(pool, volume)
 
-    async def insist(pool: str, volume: str, fact: Fact) -> None:
-        await _retry(lambda: remove_one(pool, volume, fact), clock, end)
-
-    await _undo_each(volumes, insist)
+    await _undo_each(volumes, remove_one, clock, patience)
 
 
 async def map_all(mapping: Mapping, volumes: Sequence[tuple[str, str]], intend: Intend) -> list[Path]:
@@ -169,12 +166,11 @@ async def refuse_broken(mapping: Mapping, mapped: Sequence[Fact]) -> None:
 
 async def unmap_all(mapping: Mapping, mapped: Sequence[Fact], clock: Clock, patience: float = RELEASE_SECONDS) -> None:
     """Write everything to the volumes, and unmap them, on the node that mapped them. Raises `Leftovers`."""
-    end = clock.monotonic() + patience
 
     async def unmap_one(pool: str, volume: str, _: Fact) -> None:
-        await _retry(lambda: mapping.unmap(pool, volume), clock, end)
+        await mapping.unmap(pool, volume)
 
-    await _undo_each(mapped, unmap_one)
+    await _undo_each(mapped, unmap_one, clock, patience)
 
 
 async def _refuse_taken(cluster: Cluster, wanted: Wanted) -> None:
@@ -195,13 +191,15 @@ async def _make(cluster: Cluster, wanted: Wanted) -> None:
         await cluster.create_volume(wanted.pool, wanted.volume, wanted.size_gb * 1024**3)
 
 
-async def _undo_each(facts: Sequence[Fact], undo: Callable[[str, str, Fact], Awaitable[None]]) -> None:
-    """Undo in reverse, each even if another fails. Raises `Leftovers`."""
-    sentences = []
+async def _undo_each(
+    facts: Sequence[Fact], undo: Callable[[str, str, Fact], Awaitable[None]], clock: Clock, patience: float
+) -> None:
+    """Undo in reverse, each even if another fails, and again while that may help. Raises `Leftovers`."""
+    sentences, end = [], clock.monotonic() + patience
     for fact in reversed(facts):
         pool, volume = str(fact["pool"]), str(fact["volume"])
         try:
-            await undo(pool, volume, fact)
+            await _retry(partial(undo, pool, volume, fact), clock, end)
         except NotFound:
             pass
         except PvcdError as error:

@@ -57,9 +57,10 @@ async def run(
     check: bool = True,
     grace: float = 0.0,
 ) -> Result:
-    """Run a program to its end. `environment` is added to that of this process, unless `inherit` is false; messages
-    are in English in any case. A program that is ended loses its pipes; SIGKILL follows, `grace` seconds after SIGTERM.
-    If this process ends first, the kernel kills the program, but not a daemon that the program has made of itself.
+    """Run a program to its end, in the directory `cwd`. `environment` is added to that of this process, unless
+    `inherit` is false; messages are in English in any case. A program that is ended loses its pipes; SIGKILL follows,
+    `grace` seconds after SIGTERM. If this process ends first, the kernel kills the program, but not a daemon that the
+    program has made of itself.
 
     Raises `ProgramFailed` when the program is missing, writes too much or (with `check`) ends with a status other
     than 0, and `TimedOut` when it takes longer than `timeout` seconds.

@@ -33,10 +33,12 @@ def output(*argv: str) -> str:
 def watchers(cluster: Cluster, volume: str) -> str:
     """Return the clients of a volume, and the programs that may be one."""
     conf = str(ceph.conf(cluster.directory / "ceph"))
-    argv = ["rbd", "--conf", conf, "status", f"{ceph.POOL}/{volume}"]
-    status = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    try:
+        clients = output("rbd", "--conf", conf, "status", f"{ceph.POOL}/{volume}")
+    except subprocess.SubprocessError as error:
+        clients = repr(error)
     programs = [line for line in output("ps", "-eo", "pid,etime,args").splitlines() if conf in line or "qemu" in line]
-    return f"{status.stdout}{status.stderr}{programs}"
+    return f"{clients}{programs}"
 
 
 class Checker:

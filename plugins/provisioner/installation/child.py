@@ -71,12 +71,13 @@ def hide(secrets: Collection[Path], shown: Collection[str]) -> list[str]:
 
     Each is named as the script would find it: below what is shown, whatever symbolic links lead there.
     """
-    places = {os.path.realpath(path): path for path in (*view.TREES, "/etc", sys.prefix, sys.base_prefix, *shown)}
+    paths = (*view.TREES, "/etc", sys.prefix, sys.base_prefix, *shown)
+    places = [(os.path.realpath(path), path) for path in paths]
     found = set()
     for secret in map(os.path.realpath, secrets):
         directory = os.path.dirname(secret)
-        hidden = secret if any(_is_below(real, directory) for real in places) else directory
-        shown_as = [path + hidden.removeprefix(real) for real, path in places.items() if _is_below(hidden, real)]
+        hidden = secret if any(_is_below(real, directory) for real, _ in places) else directory
+        shown_as = [path + hidden.removeprefix(real) for real, path in places if _is_below(hidden, real)]
         found |= {hidden, *shown_as}
     return sorted(found)
 
