@@ -41,7 +41,7 @@ class Configured:
 async def open_cluster(context: Context) -> AsyncIterator[Cluster]:
     """Open the Ceph of the settings; the agent starts without it as well."""
     settings = context.settings.of(CephSettings)
-    cluster = CliCluster(str(settings.conf), settings.user, settings.deadline, settings.lock_directory)
+    cluster = CliCluster(str(settings.conf), settings.user, settings.deadline, settings.lock_file)
     yield cast(Cluster, Configured(cluster, settings.conf))
 
 

@@ -23,8 +23,8 @@ class CephSettings(Section):
     """Interval at which the primary reads the whole state of Ceph."""
     mapping_directory: Path = Path("/run/pvcd/mapping")
     """Directory in which task workers record the volumes that they have mapped."""
-    lock_directory: Path = Path("/run/pvcd/ceph-locks")
-    """Directory in which the daemons of one machine lock the volumes that they change."""
+    lock_file: Path = Path("/run/pvcd/ceph.lock")
+    """File in which the daemons of one machine lock the volumes that they change."""
     deadline: Annotated[float, Field(ge=1, le=600)] = 30.0
     """Seconds after which a request to Ceph has failed."""
 

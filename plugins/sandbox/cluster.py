@@ -344,7 +344,7 @@ def settings(sandbox: Sandbox) -> dict[str, Any]:
                 "refresh_seconds": 10,  # each runs ten programs of Ceph, a quarter of a second of a processor each
                 "deadline": 10,
                 "mapping_directory": str(directory / "mapping"),
-                "lock_directory": str(directory / "ceph-locks"),
+                "lock_file": str(directory / "ceph.lock"),
             },
         }
     }

@@ -2,7 +2,7 @@
 
 from pvcd.process import stat_fields
 from pvcd.programs import confine, supervise
-from pvcd.programs.locks import ProgramLocks, take
+from pvcd.programs.locks import ProgramLocks
 from pvcd.programs.runner import MAX_OUTPUT_BYTES, ProgramFailed, Result, TooMuchWritten, run, start
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "start",
     "stat_fields",
     "supervise",
-    "take",
 ]

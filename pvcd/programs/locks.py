@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
+import struct
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,10 +21,10 @@ POLL_SECONDS = 0.05
 
 
 class ProgramLocks:
-    """The locks below a directory, each of which is a directory itself that exists only while it is held."""
+    """The locks in one file, each of which is a byte at the hash of its name, so that none leaves anything behind."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, file: Path) -> None:
+        self._file = file
 
     @contextlib.asynccontextmanager
     async def hold(self, name: str, seconds: float) -> AsyncIterator[int]:
@@ -30,45 +32,26 @@ class ProgramLocks:
 
         Raises `TimeoutError` if others, or programs that they have started, keep it locked for that long.
         """
-        place, end = self._directory / name, time.monotonic() + seconds
-        while (descriptor := take(place)) is None:
-            if time.monotonic() >= end:
-                raise TimeoutError
-            await asyncio.sleep(POLL_SECONDS)
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            end = time.monotonic() + seconds
+            while not _lock(descriptor, name):
+                if time.monotonic() >= end:
+                    raise TimeoutError
+                await asyncio.sleep(POLL_SECONDS)
             yield descriptor
         finally:
             os.close(descriptor)
-            _remove(place)
 
 
-def take(place: Path) -> int | None:
-    """Create and lock a directory, which its last holder may remove meanwhile; None if it is locked."""
-    while True:
-        try:
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(place)):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
-
-
-def _remove(place: Path) -> None:
-    """Remove the directory of a lock, unless a program still holds it or another process has taken it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(place)):
-                place.rmdir()
-        finally:
-            os.close(descriptor)
+def _lock(descriptor: int, name: str) -> bool:
+    """Lock the byte of a name for this opening of the file; False if another one has it."""
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 2
+    # The kernel's struct flock: l_type, l_whence, l_start, l_len and l_pid.
+    request = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """Run a program from an argument vector, with a deadline and bounded output.
 
 The program gets its own session and process group. The group is killed when the deadline passes, when the caller is
-cancelled, or when it writes too much; the kernel kills the program when this process ends. No shell is involved.
+cancelled, or when it writes too much; the kernel kills the program when this process ends. No shell reads its
+arguments.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ async def run(
     finally:
         if result is None:
             await _end(process, grace)
-    if reason := not_executed(result.returncode, result.stderr):
+    if reason := not_executed(argv[0], result.returncode, result.stderr):
         raise _unable(argv[0], reason)
     if check and result.returncode:
         raise ProgramFailed(_sentence(argv[0], result))
@@ -104,7 +105,7 @@ async def start(argv: Sequence[str], **options: Any) -> Process:
 
 def _unable(program: str, reason: str) -> ProgramFailed:
     """Return the error for a program that cannot be started."""
-    if reason == os.strerror(errno.ENOENT):
+    if reason in (os.strerror(errno.ENOENT), "not found"):
         return ProgramFailed(f"Cannot run {program!r}: it is not installed.", code="program-missing")
     return ProgramFailed(f"Cannot run {program!r}: {reason}.")
 

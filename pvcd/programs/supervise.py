@@ -11,23 +11,25 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 FIRST_PAUSE_SECONDS = 0.2
+_IF_CHILD = 'test "$PPID" = "$1" && shift && exec "$@"'
+"""Executes a program only if its starter did not end before setpriv(1) had asked for the signal."""
 _CANNOT_EXECUTE = (126, 127)
-"""The exit statuses of setpriv(1) when it cannot execute a program."""
+"""The exit statuses of sh(1) when it cannot execute a program."""
 
 
 def bound(argv: Sequence[str], *options: str, number: str = "KILL") -> list[str]:
-    """Return a command line whose process gets this signal when the thread that started it ends.
+    """Return a command line for this process to start, which gets this signal when the thread that started it ends.
 
     `options` are further ones of setpriv(1). A process that changes its user itself would lose the binding.
     """
-    return ["setpriv", "--pdeathsig", number, *options, "--", *argv]
+    return ["setpriv", "--pdeathsig", number, *options, "--", "sh", "-c", _IF_CHILD, "sh", str(os.getpid()), *argv]
 
 
-def not_executed(status: int, stderr: bytes) -> str | None:
-    """Return why setpriv(1) could not execute the program of a command line of `bound`; None if it could."""
+def not_executed(program: str, status: int, stderr: bytes) -> str | None:
+    """Return why the program of a command line of `bound` could not be executed; None if it could."""
     text = stderr.decode(errors="replace").strip()
-    if status in _CANNOT_EXECUTE and text.startswith("setpriv: failed to execute "):
-        return text.rpartition(": ")[2]
+    if status in _CANNOT_EXECUTE and text.startswith(said := f"sh: 1: exec: {program}: "):
+        return text.removeprefix(said)
     return None
 
 

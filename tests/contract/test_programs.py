@@ -110,14 +110,29 @@ async def test_a_process_that_ignores_sigterm_is_killed_with_its_group(tmp_path:
     await until(lambda: not any(map(lives, family)))
 
 
+BOUND = "import subprocess, sys; from pvcd.programs import supervise; subprocess.run(supervise.bound(sys.argv[1:]))"
+
+
 async def test_a_bound_process_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
-    child = supervise.bound(["sh", "-c", f"echo $$ > {tmp_path}/part; mv {tmp_path}/part {tmp_path}/pids; sleep 1000"])
-    code = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    process = await start([sys.executable, "-c", code, *child])
+    child = ["sh", "-c", f"echo $$ > {tmp_path}/part; mv {tmp_path}/part {tmp_path}/pids; sleep 1000"]
+    process = await start([sys.executable, "-c", BOUND, *child])
     (pid,) = await pids(tmp_path / "pids")
     process.kill()
     await process.wait()
     await until(lambda: not lives(pid))
+
+
+async def test_a_bound_process_whose_starter_ended_before_it_was_bound_is_not_executed(tmp_path: Path) -> None:
+    code = "import os, sys; from pvcd.programs import supervise\n"
+    code += "starter, argv = os.getpid(), supervise.bound(sys.argv[1:])\n"
+    code += "if os.fork() == 0:\n while os.getppid() == starter: pass\n os.execvp(argv[0], argv)"
+    read, write = os.pipe()
+    process = await start([sys.executable, "-c", code, "touch", str(tmp_path / "run")], stdout=write)
+    os.close(write)
+    await process.wait()
+    assert await asyncio.to_thread(os.read, read, 1) == b""
+    os.close(read)
+    assert not (tmp_path / "run").exists()
 
 
 async def test_a_program_that_is_run_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
@@ -134,17 +149,16 @@ async def test_a_program_that_is_run_ends_when_its_starter_is_killed(tmp_path: P
 
 
 async def test_a_lock_is_held_until_the_programs_of_its_holder_have_ended(tmp_path: Path) -> None:
-    locks, place = ProgramLocks(tmp_path / "locks"), tmp_path / "locks" / "name"
+    locks = ProgramLocks(tmp_path / "run/lock")
     async with locks.hold("name", 5) as descriptor:
         program = await start(["sleep", "1000"], pass_fds=(descriptor,))
     with pytest.raises(TimeoutError):
         async with locks.hold("name", 0.2):
             pass
-    program.kill()
+    async with locks.hold("other", 0.2):
+        program.kill()
     async with locks.hold("name", 5):
-        assert place.is_dir()
-    assert not place.exists()
-    await program.wait()
+        await program.wait()
 
 
 async def test_one_of_many_has_a_lock_at_a_time(tmp_path: Path) -> None:
@@ -152,14 +166,29 @@ async def test_one_of_many_has_a_lock_at_a_time(tmp_path: Path) -> None:
 
     async def enter() -> None:
         nonlocal inside
-        async with ProgramLocks(tmp_path).hold("name", 20):
+        async with ProgramLocks(tmp_path / "lock").hold("name", 20):
             inside += 1
             await asyncio.sleep(0)
             assert inside == 1
             inside -= 1
 
     await asyncio.gather(*(enter() for _ in range(5)))
-    assert os.listdir(tmp_path) == []
+
+
+async def test_a_killed_holder_leaves_neither_a_lock_nor_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    text = "import asyncio, sys\nfrom pathlib import Path\nfrom pvcd.programs import ProgramLocks\n"
+    text += "async def main():\n async with ProgramLocks(Path(sys.argv[1])).hold('name', 5):\n"
+    text += "  print(flush=True)\n  await asyncio.sleep(1000)\nasyncio.run(main())"
+    holder = await start([sys.executable, "-c", text, str(file)], stdout=asyncio.subprocess.PIPE)
+    assert holder.stdout and await holder.stdout.readline()
+    with pytest.raises(TimeoutError):
+        async with ProgramLocks(file).hold("name", 0.1):
+            pass
+    holder.kill()
+    async with ProgramLocks(file).hold("name", 5):
+        await holder.wait()
+    assert (os.listdir(tmp_path), file.stat().st_size) == (["lock"], 0)
 
 
 # Confined

@@ -29,6 +29,7 @@ STAYS_ON_DISK = {
     "log": "what the servers say",
     "zookeeper": "the database of ZooKeeper",
     "redis": "the database of Redis",
+    "ceph.lock": "empty; each lock of a volume is a byte of it",
     "ceph": "the databases of Ceph, whose OSDs are compared as such",
     "libvirt/log": "what QEMU says",
     "libvirt/cache": "shared with other sandboxes",

@@ -53,11 +53,11 @@ _SETTLE_SECONDS = 2.0
 class CliCluster:
     """The cluster of the file `conf`, used as `client.<user>`, which must be an administrator.
 
-    `locks` is the directory of the locks of all processes of this machine.
+    `locks` is the file of the locks of all processes of this machine.
     """
 
     def __init__(
-        self, conf: str, user: str = "admin", deadline: float = 30.0, locks: Path = Path("/run/pvcd/ceph-locks")
+        self, conf: str, user: str = "admin", deadline: float = 30.0, locks: Path = Path("/run/pvcd/ceph.lock")
     ) -> None:
         self._run = Programs(conf, user, deadline)
         self._exclusive = Exclusive(locks, deadline)

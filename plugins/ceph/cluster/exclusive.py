@@ -19,9 +19,9 @@ class Exclusive:
     The next change of the volume waits for the programs of a process that was killed or has given up.
     """
 
-    def __init__(self, directory: Path, deadline: float) -> None:
+    def __init__(self, file: Path, deadline: float) -> None:
         self._deadline = deadline
-        self._machine = programs.ProgramLocks(directory)
+        self._machine = programs.ProgramLocks(file)
         self._here: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @contextlib.asynccontextmanager
@@ -40,7 +40,7 @@ class Exclusive:
         try:
             async with asyncio.timeout(self._deadline):
                 await held.enter_async_context(lock)
-            return await held.enter_async_context(self._machine.hold(name.replace("/", "@"), self._deadline))
+            return await held.enter_async_context(self._machine.hold(name, self._deadline))
         except TimeoutError:
             raise Locked(f"Cannot change {name!r}: another request is changing it. Try again later.") from None
         except OSError as error:

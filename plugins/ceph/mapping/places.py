@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pvcd import Locked, programs
+from pvcd import Locked
 from pvcd_plugins.ceph.cluster import check_name
 
 
@@ -29,7 +30,7 @@ class Places:
     def hold(self, pool: str, volume: str) -> Iterator[Path]:
         """Lock the directory of a volume, created if needed; remove it in the end if it is empty."""
         place = self.at(pool, volume)
-        descriptor = programs.take(place)
+        descriptor = _take(place)
         if descriptor is None:
             raise Locked(f"Cannot lock volume '{pool}/{volume}': it is being mapped or unmapped. Try again later.")
         try:
@@ -39,3 +40,23 @@ class Places:
                 place.rmdir()
                 place.parent.rmdir()
             os.close(descriptor)
+
+
+def _take(place: Path) -> int | None:
+    """Create and lock a directory, which its last holder may remove meanwhile; None if it is locked."""
+    while True:
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(place)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
