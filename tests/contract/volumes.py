@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import subprocess
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pvcd.errors import Failed
 from pvcd_plugins.sandbox import ceph, packages
-from pvcd_plugins.sandbox.cluster import CEPH, Sandbox
+from pvcd_plugins.sandbox.cluster import CEPH
+from tests import sandboxes
 
 
 class CephServer:
@@ -60,25 +57,5 @@ def ceph_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CephServe
     if absent:
         pytest.skip(absent)
     directory = tmp_path_factory.mktemp("ceph")
-    with in_background() as do:
-        sandbox = Sandbox(directory, only=(CEPH,), report=lambda line: None)
-        do(sandbox.up())
-        try:
-            yield CephServer(directory, "libvirt", ceph.POOL)
-        finally:
-            do(sandbox.down())
-
-
-@contextlib.contextmanager
-def in_background() -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
-    """An event loop in a thread, to have something done there and wait for it."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="background loop")
-    thread.start()
-    try:
-        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(120)
-    finally:
-        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(60)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with sandboxes.running(directory, CEPH):
+        yield CephServer(directory, "libvirt", ceph.POOL)

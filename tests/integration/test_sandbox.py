@@ -202,11 +202,11 @@ asyncio.run(main())
 """
 
 
-def python(code, *arguments):
+def python(*arguments):
     """Start a Python process from where the project is found."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
@@ -241,7 +241,7 @@ async def test_a_server_that_does_not_answer_is_left_alone(directory, supervisor
 
 
 async def test_servers_die_with_a_killed_supervisor_and_the_rest_is_cleaned_up(directory):
-    with python(SUPERVISE, __file__, directory) as process:
+    with python("-c", SUPERVISE, __file__, directory) as process:
         try:
             await until(lambda: (directory / "one.up").exists() and (directory / "two.up").exists())
             with pytest.raises(Conflict, match="in use by"), state.lock(directory):
@@ -296,18 +296,8 @@ async def test_zookeeper_and_redis_start_answer_restart_and_stop(directory):
     assert not everything(directory) and state.read(directory) is None
 
 
-RUN = """
-import asyncio, json, sys
-from pathlib import Path
-from pvcd_plugins.sandbox.cluster import Sandbox
-ports, only = map(json.loads, sys.argv[2:])
-sandbox = Sandbox(Path(sys.argv[1]), requested_ports=ports, only=only, report=print)
-asyncio.run(sandbox.run_until_stopped())
-"""
-
-
 def foreground(directory, *only):
-    return python(RUN, directory, json.dumps(free_ports()), json.dumps(only))
+    return python("-m", "tests.sandboxes", directory, json.dumps(free_ports()), *only)
 
 
 def is_ready(directory):
@@ -374,7 +364,7 @@ time.sleep(1000)
 
 async def test_the_sandbox_of_the_tests_ends_with_them_even_on_kill_9(directory):
     need(*WITHOUT_CEPH)
-    with python(TESTS, directory) as process:
+    with python("-c", TESTS, directory) as process:
         try:
             assert await asyncio.to_thread(process.stdout.readline) == b"up\n"
             assert everything(directory)

@@ -20,8 +20,8 @@ from pvcd.plugin import registry
 from pvcd.settings import read_file
 from pvcd_plugins.sandbox import libvirtd, state
 from pvcd_plugins.sandbox.cluster import LIBVIRT, SERVERS, Sandbox
+from tests import sandboxes
 from tests.contract.conftest import free_ports
-from tests.contract.volumes import in_background
 from tests.integration.cluster import zookeeper_as
 
 NOBODY = 65534
@@ -40,17 +40,13 @@ except PermissionError:
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     """A sandbox in a directory that others can reach, made by its user with the usual mode."""
-    with tempfile.TemporaryDirectory(prefix="pvcd-reachable-") as name, in_background() as do:
+    with tempfile.TemporaryDirectory(prefix="pvcd-reachable-") as name:
         Path(name).chmod(0o755)
         directory = Path(name, "sandbox")
         directory.mkdir(mode=0o755)
         ports = dict(zip(("zookeeper", "redis", "api"), free_ports(3), strict=True))
-        running = Sandbox(directory, only=SERVERS, requested_ports=ports, report=str)
-        do(running.up())
-        try:
-            yield running
-        finally:
-            do(running.down())
+        with sandboxes.running(directory, *SERVERS, ports=ports) as started:
+            yield started
 
 
 def as_nobody(what: str, path: Path) -> int:
