@@ -105,7 +105,7 @@ async def start(argv: Sequence[str], **options: Any) -> Process:
 
 def _unable(program: str, reason: str) -> ProgramFailed:
     """Return the error for a program that cannot be started."""
-    if reason in (os.strerror(errno.ENOENT), "not found"):
+    if reason == os.strerror(errno.ENOENT):
         return ProgramFailed(f"Cannot run {program!r}: it is not installed.", code="program-missing")
     return ProgramFailed(f"Cannot run {program!r}: {reason}.")
 

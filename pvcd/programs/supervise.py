@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from asyncio.subprocess import Process
@@ -29,7 +30,8 @@ def not_executed(program: str, status: int, stderr: bytes) -> str | None:
     """Return why the program of a command line of `bound` could not be executed; None if it could."""
     text = stderr.decode(errors="replace").strip()
     if status in _CANNOT_EXECUTE and text.startswith(said := f"sh: 1: exec: {program}: "):
-        return text.removeprefix(said)
+        reason = text.removeprefix(said)
+        return os.strerror(errno.ENOENT) if reason == "not found" else reason
     return None
 
 

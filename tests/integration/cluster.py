@@ -18,14 +18,13 @@ from uuid import uuid4
 import yaml
 from kazoo.client import KazooClient
 
-from pvcd.programs import supervise
-from pvcd_plugins.sandbox import guest, state
+from pvcd_plugins.sandbox import guest
 from pvcd_plugins.sandbox.cluster import LIBVIRT
 from pvcd_plugins.sandbox.command import ALL_RUN, NOT_ALL_RUN
 from pvcd_plugins.sandbox.libvirtd import processes
 from tests.client import Client
+from tests.sandboxes import launch
 
-START_SECONDS = 120.0
 CACHE = Path(__file__).parents[2] / "var" / "cache"
 
 
@@ -57,20 +56,9 @@ class Cluster(Client):
         return done.stdout
 
     def up(self, *options: str) -> None:
-        """Start it from the main thread, with whose end it stops, also when the tests are killed."""
-        state.make(self.directory)
         files = ("--vm-files", str(self.directory.parent), "--vm-files", str(CACHE / "guest"))
         words = ("--directory", str(self.directory), "--host-network", "--cache", str(CACHE), *files, *options)
-        command = supervise.bound([sys.executable, "-m", "pvcd", "sandbox", "up", *words], number="TERM")
-        with (self.directory / "log" / "sandbox.log").open("ab") as log:
-            process = self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-        def ready() -> bool:
-            assert process.poll() is None, (self.directory / "log" / "sandbox.log").read_text()
-            known = state.read(self.directory)
-            return known is not None and known.ready and known.supervisor.pid == process.pid
-
-        self.until(ready, START_SECONDS)
+        self._process = launch(self.directory, "pvcd", "sandbox", "up", *words)
         self.api = self.status()["api"]
 
     def down(self) -> None:
