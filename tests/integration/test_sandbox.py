@@ -26,6 +26,7 @@ from pvcd_plugins.sandbox.service import Service
 from pvcd_plugins.sandbox.state import Phase, runs, wait_until_gone
 from pvcd_plugins.sandbox.supervisor import Supervisor
 from pvcd_plugins.sandbox.zookeeper import ask
+from tests.contract import conftest
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "var" / "cache"
@@ -74,10 +75,7 @@ def need(*servers):
 
 
 def free_ports():
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        for each in (one, two, three):
-            each.bind(("127.0.0.1", 0))
-        return {name: each.getsockname()[1] for name, each in (("zookeeper", one), ("redis", two), ("api", three))}
+    return dict(zip(("zookeeper", "redis", "api"), conftest.free_ports(3), strict=True))
 
 
 def environment_of(process):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from pvcd_plugins.ceph.cluster.osd import CliOsdHost
 from pvcd_plugins.sandbox import ceph, packages, state
 from pvcd_plugins.sandbox.cluster import CEPH, WITHOUT_CEPH, Sandbox
 from pvcd_plugins.sandbox.state import runs, wait_until_gone
+from tests.contract.conftest import free_ports
 
 MiB = 1024**2
 
@@ -51,15 +51,8 @@ def secrets(directory: Path) -> list[Path]:
     return [*directory.glob("*keyring"), directory / "keys.json", *directory.glob("*/keyring")]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def sandbox(directory: Path, said: list[str]) -> Sandbox:
-    return Sandbox(directory, only=(CEPH,), requested_ports={ceph.MON: free_port()}, report=said.append)
+    return Sandbox(directory, only=(CEPH,), requested_ports={ceph.MON: free_ports(1)[0]}, report=said.append)
 
 
 async def as_client(directory: Path, name: str, *argv: str) -> Result:
@@ -211,7 +204,8 @@ async def test_ceph_can_be_left_out(directory: Path) -> None:
     packages.check(WITHOUT_CEPH)
     pvcd = (sys.executable, "-m", "pvcd", "sandbox")
     at = ("--directory", str(directory))
-    ports = [word for name in ("api", "zookeeper", "redis") for word in (f"--{name}-port", str(free_port()))]
+    names = ("--api-port", "--zookeeper-port", "--redis-port")
+    ports = [word for name, port in zip(names, free_ports(3), strict=True) for word in (name, str(port))]
     try:
         up = await run((*pvcd, "up", "--detach", "--without-ceph", *at, *ports), timeout=100, check=False)
         assert up.returncode == 0 and b"ceph" not in up.stdout, up
